@@ -1,0 +1,1 @@
+//! SigLIP, SigLIP 2 and NaFlex: image and text embeddings, zero-shot classification.

@@ -1,0 +1,3 @@
+//! The `siglip` program.
+
+fn main() {}
