@@ -1,3 +1,20 @@
-//! The `siglip` program.
+//! The `siglip` program: reads the command line, sets up logging, runs the command.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+use siglip::config::Cli;
+
+// Decoding pictures allocates and frees large buffers from many threads.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    match siglip::commands::run(Cli::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! What the service is told to do, already checked: bounds, times, keys, who may call from a browser.
+
+use std::time::Duration;
+
+use axum::http::HeaderValue;
+
+use super::keys::ApiKeys;
+use super::source::FetchPolicy;
+
+/// Settings of the HTTP service.
+#[derive(Debug, Clone)]
+pub struct ApiConfig {
+    /// Longest body of one request, in bytes.
+    pub max_body_bytes: usize,
+    /// Bytes of all bodies held at once; what does not fit is refused with 429.
+    pub max_body_memory: usize,
+    /// Most inputs of one request.
+    pub max_items: usize,
+    /// Most label texts of one request: labels times templates.
+    pub max_labels: usize,
+    /// A request that is not answered within this gets 504.
+    pub request_timeout: Duration,
+    /// A connection that does not send a whole head within this, or that idles so long, is closed.
+    pub header_timeout: Duration,
+    /// A body that is not there within this gets 408; a client that takes nothing of its answer for so long is
+    /// dropped.
+    pub body_timeout: Duration,
+    /// Connections open at once; more are closed as they come.
+    pub max_connections: usize,
+    /// Keys of which a request must show one; none means that none is asked for.
+    pub api_keys: ApiKeys,
+    /// Who may call from a browser.
+    pub cors: Cors,
+    /// Whether and where pictures are fetched from by URL.
+    pub fetch: Option<FetchPolicy>,
+}
+
+/// Origins that browsers are told to let in.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Cors {
+    /// No header is sent: pages of the same origin only.
+    #[default]
+    SameOrigin,
+    /// These origins.
+    Origins(Vec<HeaderValue>),
+    /// Every origin.
+    Any,
+}
+
+impl Default for ApiConfig {
+    fn default() -> Self {
+        Self {
+            max_body_bytes: 64 << 20,
+            max_body_memory: 1 << 30,
+            max_items: 512,
+            max_labels: 1024,
+            request_timeout: Duration::from_secs(60),
+            header_timeout: Duration::from_secs(30),
+            body_timeout: Duration::from_secs(30),
+            max_connections: 1024,
+            api_keys: ApiKeys::default(),
+            cors: Cors::default(),
+            fetch: None,
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! The HTTP service: routes, wire formats, errors, bounds. Knows no tensors.
+//!
+//! [`app`] makes the router, [`serve`] runs it on a socket until it is told to stop. A request's way:
+//! [`middleware`] gives it an id and a deadline, a route reads its body within bounds ([`body`]), [`schema`] and
+//! [`source`] turn it into the engine's inputs, [`work`] hands those over, and [`answer`] writes what comes back.
+//!
+//! Routes that speak another project's dialect can be merged beside the native ones in [`contract`]: they need a
+//! schema of their own and [`work::embed`], nothing else.
+
+mod answer;
+mod body;
+mod config;
+mod error;
+mod form;
+mod keys;
+mod labels;
+mod middleware;
+mod negotiate;
+mod openapi;
+mod routes;
+mod schema;
+mod server;
+mod source;
+mod state;
+mod unread;
+mod work;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::Extension;
+use axum::http::{Method, StatusCode, header};
+use axum::middleware::{from_fn_with_state, map_response};
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::cors::{AllowOrigin, CorsLayer};
+use utoipa::OpenApi as _;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes as of;
+
+pub use config::{ApiConfig, Cors};
+pub use error::{ApiError, ApiResult, ErrorBody, ErrorDetail, ErrorKind};
+pub use keys::ApiKeys;
+pub use server::{Stopped, Tls, serve};
+pub use source::{FetchPolicy, HostPattern};
+pub use state::{AppState, RenderMetrics};
+
+/// The routes and the contract that they make.
+fn contract() -> (OpenApiRouter<AppState>, OpenApiRouter<AppState>) {
+    let keyed = OpenApiRouter::new()
+        .routes(of!(routes::embeddings::create))
+        .routes(of!(routes::embeddings::create_from_images))
+        .routes(of!(routes::classify::classify))
+        .routes(of!(routes::score::score))
+        .routes(of!(routes::models::list))
+        .routes(of!(routes::models::get));
+    let open = OpenApiRouter::new()
+        .routes(of!(routes::health::health))
+        .routes(of!(routes::health::live))
+        .routes(of!(routes::health::ready))
+        .routes(of!(routes::health::metrics))
+        .routes(of!(routes::docs::openapi_json))
+        .routes(of!(routes::docs::openapi_yaml))
+        .routes(of!(routes::docs::docs))
+        .routes(of!(routes::docs::welcome));
+    (keyed, open)
+}
+
+/// The service as a router.
+pub fn app(state: AppState) -> Router {
+    let (keyed, open) = contract();
+    let keyed = keyed.route_layer(from_fn_with_state(state.clone(), middleware::authenticate));
+    let whole = OpenApiRouter::with_openapi(openapi::Contract::openapi()).merge(keyed).merge(open);
+    let (router, document) = whole.split_for_parts();
+    let contract = routes::docs::Contract {
+        json: document.to_pretty_json().unwrap_or_default(),
+        yaml: document.to_yaml().unwrap_or_default(),
+    };
+    let cors = cors(&state.config().cors);
+    let router = router
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(Extension(Arc::new(contract)))
+        .layer(map_response(error::in_our_shape))
+        .layer(CatchPanicLayer::custom(middleware::panicked))
+        .layer(from_fn_with_state(state.clone(), middleware::observe));
+    let router = match cors {
+        Some(cors) => router.layer(cors),
+        None => router,
+    };
+    router.with_state(state)
+}
+
+async fn not_found(method: Method, uri: axum::http::Uri) -> ApiError {
+    let message = format!("there is no route {method} {}; /docs lists them", uri.path());
+    ApiError::new(StatusCode::NOT_FOUND, "route_not_found", message)
+}
+
+async fn method_not_allowed(method: Method, uri: axum::http::Uri) -> ApiError {
+    let message = format!("{} does not answer {method}; /docs lists what it does", uri.path());
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
+}
+
+fn cors(cors: &Cors) -> Option<CorsLayer> {
+    let origins = match cors {
+        Cors::SameOrigin => return None,
+        Cors::Origins(origins) => AllowOrigin::list(origins.iter().cloned()),
+        Cors::Any => AllowOrigin::any(),
+    };
+    let sent = [
+        header::AUTHORIZATION,
+        header::CONTENT_TYPE,
+        header::ACCEPT,
+        middleware::API_KEY,
+        middleware::REQUEST_ID,
+        middleware::REQUEST_TIMEOUT,
+    ];
+    let read = [
+        header::RETRY_AFTER,
+        middleware::REQUEST_ID,
+        middleware::SERVER_TIMING,
+        answer::FINGERPRINT,
+        answer::MODEL,
+        answer::SHAPE,
+        answer::DTYPE,
+    ];
+    let layer = CorsLayer::new()
+        .allow_origin(origins)
+        .allow_methods([Method::GET, Method::POST])
+        .allow_headers(sent)
+        .expose_headers(read)
+        .max_age(Duration::from_secs(3600));
+    Some(layer)
+}

@@ -1,0 +1,85 @@
+//! `/health`, `/health/live`, `/health/ready` and `/metrics`. None of them asks for a key.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+
+use crate::api::error::ApiError;
+use crate::api::schema::{Health, HealthStatus};
+use crate::api::state::AppState;
+
+/// Whether the service takes requests, and what it is.
+#[utoipa::path(
+    get, path = "/health", tag = "operations", operation_id = "health", security(()),
+    responses(
+        (status = 200, description = "It takes requests", body = Health),
+        (status = 503, description = "It is starting or stopping", body = Health),
+    )
+)]
+pub async fn health(State(state): State<AppState>) -> Response {
+    let status = status(&state);
+    let models = state.engine().models().iter().map(|model| model.name().to_owned()).collect();
+    let body = Health { status, version: env!("CARGO_PKG_VERSION").to_owned(), models };
+    (code(status), Json(body)).into_response()
+}
+
+/// Whether the process lives: 200 as long as it answers at all.
+#[utoipa::path(
+    get, path = "/health/live", tag = "operations", operation_id = "health_live", security(()),
+    responses((status = 200, description = "It lives", body = String, content_type = "text/plain"))
+)]
+pub async fn live() -> &'static str {
+    "live\n"
+}
+
+/// Whether requests should be sent here: every model is warm and the service is not stopping.
+#[utoipa::path(
+    get, path = "/health/ready", tag = "operations", operation_id = "health_ready", security(()),
+    responses(
+        (status = 200, description = "Ready", body = String, content_type = "text/plain"),
+        (status = 503, description = "Starting or stopping", body = String, content_type = "text/plain"),
+    )
+)]
+pub async fn ready(State(state): State<AppState>) -> Response {
+    let status = status(&state);
+    let text = match status {
+        HealthStatus::Ok => "ready\n",
+        HealthStatus::Starting => "starting\n",
+        HealthStatus::Draining => "draining\n",
+    };
+    (code(status), text).into_response()
+}
+
+/// Metrics in Prometheus' text format.
+#[utoipa::path(
+    get, path = "/metrics", tag = "operations", operation_id = "metrics", security(()),
+    responses(
+        (status = 200, description = "Counters, gauges and histograms of every stage", body = String,
+         content_type = "text/plain"),
+        (status = 404, description = "The service runs without metrics", body = crate::api::error::ErrorBody),
+    )
+)]
+pub async fn metrics(State(state): State<AppState>) -> Response {
+    match state.metrics() {
+        Some(text) => {
+            ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+        }
+        None => ApiError::new(StatusCode::NOT_FOUND, "no_metrics", "the service runs without metrics")
+            .into_response(),
+    }
+}
+
+fn status(state: &AppState) -> HealthStatus {
+    if state.is_draining() {
+        HealthStatus::Draining
+    } else if state.engine().ready() {
+        HealthStatus::Ok
+    } else {
+        HealthStatus::Starting
+    }
+}
+
+fn code(status: HealthStatus) -> StatusCode {
+    if status == HealthStatus::Ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
+}

@@ -1,0 +1,118 @@
+//! `POST /v1/score`: every picture with every text.
+
+use axum::Extension;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::Response;
+
+use crate::api::answer;
+use crate::api::body::{RawBody, off_runtime, parse_json};
+use crate::api::error::{ApiError, ApiResult};
+use crate::api::negotiate::{Format, negotiate};
+use crate::api::openapi::WorkErrors;
+use crate::api::schema::{Modality, ScoreRequest, ScoreResponse, ScoresTag, TextRules, Usage};
+use crate::api::state::{AppState, RequestContext};
+use crate::api::work::{self, Batch, Embedded, WorkOptions};
+use crate::engine::Embedding;
+use crate::model::scores::{cosine, logit, sigmoid};
+
+/// Compares every picture with every text.
+///
+/// Three matrices with a row for each picture and a column for each text: cosine, logit and sigmoid probability.
+#[utoipa::path(
+    post, path = "/v1/score", tag = "classification", operation_id = "score",
+    request_body(content = ScoreRequest),
+    responses(
+        (status = 200, description = "The matrices",
+            content((ScoreResponse = "application/json",
+                     example = json!({
+                        "object": "scores", "cosine": [[0.12, -0.02]], "logit": [[1.3, -14.4]],
+                        "probability": [[0.786, 0.0000005]], "model": "siglip2-base-patch16-224",
+                        "usage": {"prompt_tokens": 208, "total_tokens": 208},
+                     })),
+                    (ScoreResponse = "application/msgpack")),
+            headers(
+                ("x-siglip-fingerprint" = String, description = "Names the embedding space"),
+                ("x-siglip-model" = String, description = "The model that answered"),
+                ("server-timing" = String, description = "decode, tokenize, queue, inference and total, in ms"),
+            )),
+        WorkErrors,
+    )
+)]
+pub async fn score(
+    State(state): State<AppState>,
+    Extension(context): Extension<RequestContext>,
+    headers: HeaderMap,
+    body: RawBody,
+) -> ApiResult<Response> {
+    let format = negotiate(&headers, &Format::DOCUMENTS)?;
+    if !body.is_json() {
+        return Err(body.unsupported("application/json"));
+    }
+    let Task { batch, images, model, options } = from_json(&body, &state).await?;
+    let model = work::model(&state, model.as_deref())?;
+    let Embedded { mut results, timings } = work::embed(&state, &context, model, batch, options).await?;
+    let texts: Vec<Embedding> = results.split_off(images).into_iter().collect::<ApiResult<_>>()?;
+    let images: Vec<Embedding> = results.into_iter().collect::<ApiResult<_>>()?;
+
+    let name = model.name().to_owned();
+    let info = model.info();
+    let scale_and_bias = info.logit_scale.zip(info.logit_bias);
+    let cost = images.len() * texts.len() * info.embedding_dim;
+    let bytes = off_runtime(cost, move || {
+        let tokens = images.iter().chain(&texts).map(|embedding| embedding.tokens).sum();
+        let row = |image: &Embedding| texts.iter().map(|text| cosine(&image.vector, &text.vector)).collect();
+        let cosines: Vec<Vec<f32>> = images.iter().map(row).collect();
+        let logits = scale_and_bias.map(|(scale, bias)| map(&cosines, |c| logit(c, scale, bias)));
+        let probability = logits.as_ref().map(|logits| map(logits, sigmoid));
+        let response = ScoreResponse {
+            object: ScoresTag::Scores,
+            cosine: cosines,
+            logit: logits,
+            probability,
+            model: name,
+            usage: Usage::of(tokens),
+        };
+        answer::document(&response, format)
+    })
+    .await?;
+    Ok(answer::respond(bytes, format, model, timings))
+}
+
+struct Task {
+    batch: Batch,
+    images: usize,
+    model: Option<String>,
+    options: WorkOptions,
+}
+
+async fn from_json(body: &RawBody, state: &AppState) -> ApiResult<Task> {
+    let bytes = body.bytes.clone();
+    let (max_images, max_texts) = (state.config().max_items, state.config().max_labels);
+    off_runtime(bytes.len(), move || {
+        let request: ScoreRequest = parse_json(&bytes)?;
+        let images = request.images.items.len();
+        work::check_count("images", images, max_images)?;
+        work::check_count("texts", request.texts.items.len(), max_texts)?;
+        if request.max_num_patches == Some(0) {
+            return Err(ApiError::field("max_num_patches", "must be at least 1"));
+        }
+        let mut batch = Batch::default();
+        batch.extend("images", request.images, Modality::Image);
+        batch.only(work::is_image, "a text among the pictures");
+        let mut texts = Batch::default();
+        texts.extend("texts", request.texts, Modality::Text);
+        texts.only(|input| !work::is_image(input), "a picture among the texts");
+        batch.items.append(&mut texts.items);
+        batch.places.append(&mut texts.places);
+        let canonicalization: Option<TextRules> = request.canonicalization;
+        let options =
+            WorkOptions { canonicalization, max_num_patches: request.max_num_patches, partial: false };
+        Ok(Task { batch, images, model: request.model, options })
+    })
+    .await
+}
+
+fn map(matrix: &[Vec<f32>], f: impl Fn(f32) -> f32) -> Vec<Vec<f32>> {
+    matrix.iter().map(|row| row.iter().map(|&x| f(x)).collect()).collect()
+}

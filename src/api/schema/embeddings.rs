@@ -1,0 +1,214 @@
+//! `/v1/embeddings` and `/v1/embeddings/images`.
+
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::json;
+use utoipa::openapi::{RefOr, schema::Schema};
+use utoipa::{PartialSchema, ToSchema};
+
+use super::{EmbedParams, EncodingFormat, Inputs, Modality, TextRules};
+use crate::api::answer::{EmbeddingType, Quantized};
+use crate::api::error::ErrorDetail;
+
+/// A request for embeddings: OpenAI's, and more.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"input": ["a photo of a cat", {"image": "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"}]}))]
+pub struct EmbeddingsRequest {
+    /// The model's name; may be left out, then it is the service's first model.
+    #[serde(default)]
+    pub model: Option<String>,
+    /// What to embed.
+    pub input: Inputs,
+    /// How numbers are written in a document; `float` if left out.
+    #[serde(default)]
+    pub encoding_format: Option<EncodingFormat>,
+    /// The element type; `float32` if left out.
+    #[serde(default)]
+    pub embedding_type: Option<EmbeddingType>,
+    /// Whether vectors are brought to length 1; true if left out. `int8` and `uint8` are only defined so.
+    #[serde(default)]
+    pub normalize: Option<bool>,
+    /// Must be the model's own width: SigLIP is not trained for shortened vectors.
+    #[serde(default)]
+    #[schema(minimum = 1)]
+    pub dimensions: Option<usize>,
+    /// Another canonicalisation than the checkpoint's.
+    #[serde(default)]
+    pub canonicalization: Option<TextRules>,
+    /// Another patch budget than the checkpoint's; NaFlex models only.
+    #[serde(default)]
+    #[schema(minimum = 1)]
+    pub max_num_patches: Option<usize>,
+    /// What bare strings are; `auto` if left out.
+    #[serde(default)]
+    pub modality: Option<Modality>,
+    /// Whether a bad input is answered by an error entry in its place instead of failing the request.
+    #[serde(default)]
+    pub partial: Option<bool>,
+    /// Accepted as OpenAI's clients send it, and ignored.
+    #[serde(default)]
+    #[expect(dead_code, reason = "accepted and ignored")]
+    pub user: Option<String>,
+}
+
+impl EmbeddingsRequest {
+    /// The request in its parts: inputs, what bare strings are, and the options.
+    pub fn into_parts(self) -> (Inputs, Option<Modality>, EmbedParams) {
+        let params = EmbedParams {
+            model: self.model,
+            encoding_format: self.encoding_format,
+            embedding_type: self.embedding_type,
+            normalize: self.normalize,
+            dimensions: self.dimensions,
+            canonicalization: self.canonicalization,
+            max_num_patches: self.max_num_patches,
+            partial: self.partial,
+        };
+        (self.input, self.modality, params)
+    }
+}
+
+/// A form with pictures: files under any name, and the options as fields.
+#[derive(ToSchema)]
+#[schema(as = ImagesForm)]
+#[expect(dead_code, reason = "the form is read part by part; this is its schema")]
+pub struct ImagesForm {
+    /// One or many files, under this or any other name.
+    #[schema(value_type = Vec<String>, format = Binary)]
+    pub image: Vec<Vec<u8>>,
+    /// As in the query.
+    pub model: Option<String>,
+    /// As in the query.
+    pub embedding_type: Option<EmbeddingType>,
+    /// As in the query.
+    pub encoding_format: Option<EncodingFormat>,
+    /// As in the query.
+    pub normalize: Option<bool>,
+}
+
+/// Embeddings in the order of the inputs.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct EmbeddingsResponse {
+    /// Always `list`.
+    pub object: ListTag,
+    /// One entry an input.
+    pub data: Vec<EmbeddingItem>,
+    /// The model that made them.
+    pub model: String,
+    /// What was counted.
+    pub usage: Usage,
+}
+
+/// `list`.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ListTag {
+    /// The only value.
+    List,
+}
+
+/// `embedding`.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum EmbeddingTag {
+    /// The only value.
+    Embedding,
+}
+
+/// `error`.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ErrorTag {
+    /// The only value.
+    Error,
+}
+
+/// The answer to one input; an error only with `partial`.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum EmbeddingItem {
+    /// Its embedding.
+    Embedding(EmbeddingEntry),
+    /// Why there is none.
+    Error(ErrorEntry),
+}
+
+/// One embedding.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct EmbeddingEntry {
+    /// Always `embedding`.
+    pub object: EmbeddingTag,
+    /// Which input it belongs to, from 0.
+    pub index: usize,
+    /// The vector.
+    pub embedding: EmbeddingValue,
+    /// There, and true, if the text was longer than the model's context and was cut.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    pub truncated: bool,
+}
+
+/// An input that could not be used.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ErrorEntry {
+    /// Always `error`.
+    pub object: ErrorTag,
+    /// Which input it belongs to, from 0.
+    pub index: usize,
+    /// Why.
+    pub error: ErrorDetail,
+}
+
+/// A vector as it is written.
+#[derive(Debug, PartialEq)]
+pub enum EmbeddingValue {
+    /// A list of numbers.
+    Numbers(Quantized),
+    /// Base64 of the little-endian bytes.
+    Base64(String),
+    /// The little-endian bytes, in formats that know byte strings.
+    Bytes(Vec<u8>),
+}
+
+impl Serialize for EmbeddingValue {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Numbers(Quantized::F32(v)) => v.serialize(serializer),
+            Self::Numbers(Quantized::F16(v)) => serializer.collect_seq(v.iter().map(|x| x.to_f32())),
+            Self::Numbers(Quantized::I8(v)) => v.serialize(serializer),
+            Self::Numbers(Quantized::U8(v)) => v.serialize(serializer),
+            Self::Base64(text) => serializer.serialize_str(text),
+            Self::Bytes(bytes) => serializer.serialize_bytes(bytes),
+        }
+    }
+}
+
+impl PartialSchema for EmbeddingValue {
+    fn schema() -> RefOr<Schema> {
+        super::literal(json!({
+            "description": "A list of numbers, or with `encoding_format` base64 the little-endian bytes",
+            "oneOf": [
+                {"type": "array", "items": {"type": "number"}},
+                {"type": "string", "contentEncoding": "base64"},
+            ],
+        }))
+    }
+}
+
+impl ToSchema for EmbeddingValue {}
+
+/// What was counted.
+#[derive(Debug, Clone, Copy, Default, Serialize, ToSchema)]
+pub struct Usage {
+    /// Tokens with content: text ids without padding, and patches of pictures.
+    pub prompt_tokens: usize,
+    /// The same: nothing is generated.
+    pub total_tokens: usize,
+}
+
+impl Usage {
+    /// Of so many tokens.
+    pub fn of(tokens: usize) -> Self {
+        Self { prompt_tokens: tokens, total_tokens: tokens }
+    }
+}

@@ -1,0 +1,43 @@
+//! What requests and answers look like on the wire; no behaviour.
+
+mod classify;
+mod embeddings;
+mod input;
+mod models;
+mod options;
+mod score;
+
+pub use classify::{
+    Classification, ClassificationEntry, ClassificationTag, ClassifyForm, ClassifyParams, ClassifyRequest,
+    ClassifyResponse, LabelPrediction,
+};
+pub use embeddings::{
+    EmbeddingEntry, EmbeddingItem, EmbeddingTag, EmbeddingValue, EmbeddingsRequest, EmbeddingsResponse,
+    ErrorEntry, ErrorTag, ImagesForm, ListTag, Usage,
+};
+pub use input::{Bounded, Input, Inputs};
+pub use models::{Health, HealthStatus, Model, ModelList};
+pub use options::{EmbedParams, EncodingFormat, Modality, TextRules};
+pub use score::{ScoreRequest, ScoreResponse, ScoresTag};
+
+/// Bytes as they are.
+pub struct Binary;
+
+impl utoipa::PartialSchema for Binary {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+        literal(
+            serde_json::json!({"type": "string", "format": "binary", "description": "Bytes as they are."}),
+        )
+    }
+}
+
+impl utoipa::ToSchema for Binary {}
+
+/// A schema written as JSON, where the derive cannot say it.
+fn literal(schema: serde_json::Value) -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+    match serde_json::from_value(schema) {
+        Ok(schema) => utoipa::openapi::RefOr::T(schema),
+        // The schemas are literals of this crate; the test that compares openapi.yaml would show it.
+        Err(error) => unreachable!("a literal schema: {error}"),
+    }
+}

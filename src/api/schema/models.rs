@@ -1,0 +1,178 @@
+//! `/v1/models` and `/health`.
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::{ListTag, TextRules};
+use crate::image::{Geometry, Resample};
+use crate::pipeline::{DeviceKind, ModelInfo, Precision};
+use crate::text::TextFamily;
+
+/// Every model of the service.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ModelList {
+    /// Always `list`.
+    pub object: ListTag,
+    /// The models; the first is the one that requests without a name get.
+    pub data: Vec<Model>,
+}
+
+/// `model`.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ModelTag {
+    /// The only value.
+    Model,
+}
+
+/// One model: OpenAI's four fields, and what one needs to know to use its vectors.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Model {
+    /// The name that requests use.
+    pub id: String,
+    /// Always `model`.
+    pub object: ModelTag,
+    /// When the service started, in seconds since 1970.
+    pub created: u64,
+    /// Always `siglip`.
+    pub owned_by: String,
+    /// What it was loaded from.
+    pub source: String,
+    /// `siglip`, `siglip2` or `siglip2-naflex`.
+    pub family: String,
+    /// Width of the embeddings.
+    pub dimensions: usize,
+    /// Number of parameters of both towers.
+    pub parameters: usize,
+    /// SHA-256 over the weights and all preprocessing that changes vectors: vectors with the same fingerprint
+    /// may be compared, others not.
+    pub fingerprint: String,
+    /// Arithmetic of the towers.
+    pub dtype: Precision,
+    /// Where it runs.
+    pub device: DeviceKind,
+    /// Factor of the cosine in a logit.
+    pub logit_scale: Option<f32>,
+    /// Added to the scaled cosine.
+    pub logit_bias: Option<f32>,
+    /// The template of zero-shot labels.
+    pub template: String,
+    /// The image side, where there is an image tower.
+    pub image: Option<ImageCard>,
+    /// The text side, where there is a text tower.
+    pub text: Option<TextCard>,
+}
+
+/// Rows and columns of patches.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct PatchGrid {
+    /// Patches from top to bottom.
+    pub rows: usize,
+    /// Patches from left to right.
+    pub cols: usize,
+}
+
+/// How pictures are brought to the tower.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ImageCard {
+    /// Side of a patch in pixels.
+    pub patch_size: usize,
+    /// Grid of the stored position table.
+    pub patch_grid: PatchGrid,
+    /// Height that every picture is stretched to; null for NaFlex.
+    pub height: Option<u32>,
+    /// Width that every picture is stretched to; null for NaFlex.
+    pub width: Option<u32>,
+    /// Patches of a picture at most; null for a fixed resolution.
+    pub max_num_patches: Option<usize>,
+    /// The resize filter, as Pillow names it.
+    #[schema(value_type = String, example = "bicubic")]
+    pub resample: Resample,
+    /// Mean of each channel after the scaling to 0…1.
+    pub mean: Vec<f32>,
+    /// Standard deviation of each channel.
+    pub std: Vec<f32>,
+}
+
+/// How texts are brought to the tower.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct TextCard {
+    /// Tokens of a text; longer texts are cut.
+    pub context: usize,
+    /// Size of the vocabulary.
+    pub vocab: usize,
+    /// Which family's tokenizer.
+    #[schema(value_type = String, example = "sig_lip2")]
+    pub family: TextFamily,
+    /// What is done to a text before it is tokenised, if the request does not say otherwise.
+    pub canonicalization: TextRules,
+}
+
+impl Model {
+    /// The card of the model that requests call `name`.
+    pub fn new(name: &str, info: &ModelInfo, created: u64) -> Self {
+        let image = info.spec.image.as_ref().zip(info.image.as_ref()).map(|(tower, spec)| {
+            let (height, width, max_num_patches) = match spec.geometry {
+                Geometry::Squash { height, width } => (Some(height), Some(width), None),
+                Geometry::NaFlex { max_num_patches } => (None, None, Some(max_num_patches)),
+            };
+            ImageCard {
+                patch_size: spec.patch,
+                patch_grid: PatchGrid { rows: tower.positions.rows, cols: tower.positions.cols },
+                height,
+                width,
+                max_num_patches,
+                resample: spec.resample,
+                mean: spec.mean.to_vec(),
+                std: spec.std.to_vec(),
+            }
+        });
+        let text = info.text.as_ref().map(|spec| TextCard {
+            context: spec.context,
+            vocab: spec.vocab,
+            family: spec.family,
+            canonicalization: spec.canonicalization.into(),
+        });
+        Self {
+            id: name.to_owned(),
+            object: ModelTag::Model,
+            created,
+            owned_by: "siglip".to_owned(),
+            source: info.source.clone(),
+            family: info.family.clone(),
+            dimensions: info.embedding_dim,
+            parameters: info.parameters,
+            fingerprint: info.fingerprint.clone(),
+            dtype: info.dtype,
+            device: info.device,
+            logit_scale: info.logit_scale,
+            logit_bias: info.logit_bias,
+            template: info.template.clone(),
+            image,
+            text,
+        }
+    }
+}
+
+/// How the service is.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Health {
+    /// In one word.
+    pub status: HealthStatus,
+    /// The program's version.
+    pub version: String,
+    /// The names of its models.
+    pub models: Vec<String>,
+}
+
+/// How the service is, in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum HealthStatus {
+    /// It takes requests.
+    Ok,
+    /// Its models are not warm yet.
+    Starting,
+    /// It was told to stop and finishes what it has.
+    Draining,
+}

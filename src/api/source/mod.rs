@@ -1,0 +1,20 @@
+//! Where the inputs of a request come from: bytes, base64, data: URLs, and http(s) URLs where allowed.
+
+mod address;
+mod decode;
+mod fetch;
+
+pub use address::is_public;
+pub use decode::{decode_image, is_data_url};
+pub use fetch::{FetchPolicy, Fetcher, HostPattern};
+
+use crate::engine::Input;
+
+/// One input: here, or still to be fetched.
+#[derive(Debug, Clone)]
+pub enum Source {
+    /// What the engine takes.
+    Ready(Input),
+    /// A picture at this http(s) URL.
+    Url(String),
+}

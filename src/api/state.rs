@@ -1,0 +1,113 @@
+//! What every handler shares.
+
+use std::hash::{BuildHasher, Hash, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use super::body::BodyBudget;
+use super::config::ApiConfig;
+use super::error::ApiError;
+use super::source::Fetcher;
+use crate::engine::Engine;
+
+/// Renders the metrics in Prometheus' text format.
+pub type RenderMetrics = Arc<dyn Fn() -> String + Send + Sync>;
+
+/// What every handler shares; cheap to clone.
+#[derive(Clone)]
+pub struct AppState {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    engine: Engine,
+    config: ApiConfig,
+    budget: BodyBudget,
+    fetcher: Option<Fetcher>,
+    metrics: Option<RenderMetrics>,
+    draining: AtomicBool,
+    started: u64,
+    clients: RandomState,
+}
+
+impl AppState {
+    /// Puts the service's parts together. Without `metrics`, `/metrics` answers 404.
+    pub fn new(engine: Engine, config: ApiConfig, metrics: Option<RenderMetrics>) -> Self {
+        let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        let inner = Inner {
+            budget: BodyBudget::new(config.max_body_memory),
+            fetcher: config.fetch.clone().map(Fetcher::new),
+            engine,
+            config,
+            metrics,
+            draining: AtomicBool::new(false),
+            started,
+            clients: RandomState::new(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The engine.
+    pub fn engine(&self) -> &Engine {
+        &self.inner.engine
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &ApiConfig {
+        &self.inner.config
+    }
+
+    /// Room for the bodies of all requests.
+    pub fn budget(&self) -> &BodyBudget {
+        &self.inner.budget
+    }
+
+    /// Fetches pictures by URL, where that is allowed.
+    pub fn fetcher(&self) -> Option<&Fetcher> {
+        self.inner.fetcher.as_ref()
+    }
+
+    /// The metrics as text.
+    pub fn metrics(&self) -> Option<String> {
+        self.inner.metrics.as_ref().map(|render| render())
+    }
+
+    /// When the service started, in seconds since 1970.
+    pub fn started(&self) -> u64 {
+        self.inner.started
+    }
+
+    /// From now on the service says that it is not ready; it goes on answering.
+    pub fn begin_drain(&self) {
+        self.inner.draining.store(true, Ordering::Release);
+    }
+
+    /// Whether the service is stopping.
+    pub fn is_draining(&self) -> bool {
+        self.inner.draining.load(Ordering::Acquire)
+    }
+
+    /// A number for a client, the same for the same client while the service runs; without meaning outside.
+    pub fn client_id(&self, client: impl Hash) -> u64 {
+        self.inner.clients.hash_one(client)
+    }
+}
+
+/// One request, as the middleware saw it first.
+#[derive(Debug, Clone)]
+pub struct RequestContext {
+    /// When its head was read.
+    pub started: Instant,
+    /// When its answer is no longer wanted.
+    pub deadline: Instant,
+    /// Who asks, see [`AppState::client_id`].
+    pub client: u64,
+}
+
+impl RequestContext {
+    /// The error of a request that ran out of time.
+    pub fn late(&self) -> ApiError {
+        ApiError::deadline(self.deadline - self.started)
+    }
+}

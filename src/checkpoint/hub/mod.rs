@@ -1,0 +1,210 @@
+//! Checkpoints from the Hugging Face hub, kept in the cache that `huggingface_hub` uses too:
+//! `models--owner--name/{blobs,refs,snapshots}`.
+
+mod client;
+mod options;
+mod progress;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use hf_hub::{Repo, RepoType};
+pub use options::HubOptions;
+
+use self::client::{Client, is_plain};
+use super::files::Files;
+use super::{CheckpointError, detect, safetensors};
+
+/// The branch that is meant where none is named.
+const MAIN: &str = "main";
+
+/// What is downloaded beside the weights, where it is there.
+const SMALL: &[&str] = &[
+    "config.json",
+    "open_clip_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "tokenizer.json",
+];
+
+/// SentencePiece models, which are only wanted where there is no `tokenizer.json`.
+const SENTENCEPIECE: &[&str] = &["spiece.model", "tokenizer.model"];
+
+/// A repository in the cache.
+#[derive(Debug)]
+pub(super) struct Snapshot {
+    pub(super) folder: PathBuf,
+    pub(super) commit: String,
+}
+
+/// Finds a repository in the cache or downloads it: the files that are needed and no others.
+pub(super) fn fetch(
+    id: &str,
+    revision: Option<&str>,
+    options: &HubOptions,
+) -> Result<Snapshot, CheckpointError> {
+    let cache = Cache::new(id, revision.unwrap_or(MAIN), options);
+    if options.offline {
+        return cache.find(id, "HF_HUB_OFFLINE is set");
+    }
+    match download(id, &cache, options) {
+        // Without a network what is there has to do, if it is complete.
+        Err(error @ CheckpointError::Transfer { .. }) => match cache.find(id, "") {
+            Ok(snapshot) => {
+                tracing::warn!(%error, model = id, "the hub cannot be reached: using the cached files");
+                Ok(snapshot)
+            }
+            Err(_) => Err(error),
+        },
+        result => result,
+    }
+}
+
+fn download(id: &str, cache: &Cache, options: &HubOptions) -> Result<Snapshot, CheckpointError> {
+    let client = Client::new(options, id);
+    let repository = client.repository(&cache.revision)?;
+    let folder = cache.root.join("snapshots").join(&repository.commit);
+    let has = |name: &str| repository.files.iter().any(|file| file == name);
+    let get = |name: &str| cache.get(&client, &repository.commit, name);
+    for name in SMALL.iter().filter(|name| has(name)) {
+        get(name)?;
+    }
+    if !has("tokenizer.json") {
+        for name in SENTENCEPIECE.iter().filter(|name| has(name)) {
+            get(name)?;
+        }
+    }
+    let files = Files::Dir(folder.clone());
+    let plan = detect::detect(&files, None, has, &repository.files)?;
+    if plan.file.ends_with(".npz") || has(&plan.file) {
+        if !is_plain(&plan.file) {
+            return Err(CheckpointError::InvalidReference {
+                reference: id.to_string(),
+                reason: format!("{:?} is not a plain file name", plan.file),
+            });
+        }
+        get(&plan.file)?;
+    } else {
+        let index = format!("{}.index.json", plan.file);
+        if !has(&index) {
+            return Err(CheckpointError::UnknownLayout {
+                place: id.to_string(),
+                reason: format!("the repository has neither {} nor {index}", plan.file),
+            });
+        }
+        get(&index)?;
+        for shard in safetensors::shards(&files, &index, |tensor| plan.wants(tensor))?.unwrap_or_default() {
+            get(&shard)?;
+        }
+    }
+    // Last, so that a name never points to a snapshot that is not complete.
+    cache.remember(&repository.commit)?;
+    Ok(Snapshot { folder, commit: repository.commit })
+}
+
+/// The folder of one repository in the cache.
+struct Cache {
+    root: PathBuf,
+    locks: PathBuf,
+    revision: String,
+}
+
+impl Cache {
+    fn new(id: &str, revision: &str, options: &HubOptions) -> Self {
+        let name = Repo::new(id.to_string(), RepoType::Model).folder_name();
+        Self {
+            root: options.cache.join(&name),
+            locks: options.cache.join(".locks").join(&name),
+            revision: revision.to_string(),
+        }
+    }
+
+    /// The snapshot of the revision, complete, without any network.
+    fn find(&self, id: &str, why: &str) -> Result<Snapshot, CheckpointError> {
+        let missing = |what: String| CheckpointError::NotCached {
+            id: id.to_string(),
+            revision: self.revision.clone(),
+            cache: self.root.display().to_string(),
+            reason: if why.is_empty() { what } else { format!("{what}, and {why}") },
+        };
+        let commit = match std::fs::read_to_string(self.root.join("refs").join(&self.revision)) {
+            Ok(commit) => commit.trim().to_string(),
+            Err(_) => self.revision.clone(),
+        };
+        let folder = self.root.join("snapshots").join(&commit);
+        if !is_plain(&commit) || !folder.is_dir() {
+            return Err(missing("no snapshot of it is there".into()));
+        }
+        let files = Files::Dir(folder.clone());
+        let names = files.names()?;
+        let plan = detect::detect(&files, None, |name| files.has(name), &names)?;
+        if !files.has(&plan.file) {
+            let index = format!("{}.index.json", plan.file);
+            let shards = safetensors::shards(&files, &index, |tensor| plan.wants(tensor))?;
+            let shards = shards.ok_or_else(|| missing(format!("its {} is not there", plan.file)))?;
+            if let Some(shard) = shards.iter().find(|shard| !files.has(shard)) {
+                return Err(missing(format!("its {shard} is not there")));
+            }
+        }
+        Ok(Snapshot { folder, commit })
+    }
+
+    /// Brings one file into the snapshot of a commit.
+    fn get(&self, client: &Client, commit: &str, name: &str) -> Result<(), CheckpointError> {
+        let pointer = self.root.join("snapshots").join(commit).join(name);
+        if pointer.is_file() {
+            return Ok(());
+        }
+        let Some(metadata) = client.metadata(commit, name)? else { return Ok(()) };
+        let blob = self.root.join("blobs").join(&metadata.etag);
+        for folder in [blob.parent(), pointer.parent(), Some(self.locks.as_path())].into_iter().flatten() {
+            std::fs::create_dir_all(folder).map_err(|source| write(folder, source))?;
+        }
+        let lock = self.locks.join(format!("{}.lock", metadata.etag));
+        let held = File::create(&lock).map_err(|source| write(&lock, source))?;
+        // Another process may be downloading the same file: wait for it, then find it done.
+        held.lock().map_err(|source| write(&lock, source))?;
+        let whole = blob.metadata().is_ok_and(|data| data.len() == metadata.size);
+        if !whole {
+            let partial = self.root.join("blobs").join(format!("{}.incomplete", metadata.etag));
+            client.download(commit, name, &metadata, &partial)?;
+            std::fs::rename(&partial, &blob).map_err(|source| write(&blob, source))?;
+        }
+        link(&blob, &pointer, &metadata.etag)
+    }
+
+    /// Notes which commit the revision is.
+    fn remember(&self, commit: &str) -> Result<(), CheckpointError> {
+        if self.revision == commit {
+            return Ok(());
+        }
+        let path = self.root.join("refs").join(&self.revision);
+        let folder = path.parent().unwrap_or(&self.root);
+        std::fs::create_dir_all(folder).map_err(|source| write(folder, source))?;
+        std::fs::write(&path, commit).map_err(|source| write(&path, source))
+    }
+}
+
+/// Points from a snapshot to a blob, relatively as `huggingface_hub` does.
+fn link(blob: &Path, pointer: &Path, etag: &str) -> Result<(), CheckpointError> {
+    let _ = std::fs::remove_file(pointer);
+    #[cfg(unix)]
+    {
+        let _ = blob;
+        let target = Path::new("../../blobs").join(etag);
+        std::os::unix::fs::symlink(target, pointer).map_err(|source| write(pointer, source))
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = etag;
+        std::fs::hard_link(blob, pointer)
+            .or_else(|_| std::fs::copy(blob, pointer).map(|_| ()))
+            .map_err(|source| write(pointer, source))
+    }
+}
+
+fn write(path: &Path, source: std::io::Error) -> CheckpointError {
+    CheckpointError::Write { file: path.display().to_string(), source }
+}

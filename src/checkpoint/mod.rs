@@ -1,0 +1,135 @@
+//! Finds or downloads a checkpoint, reads its configuration, and maps every layout to one spec and
+//! one set of tensor names.
+//!
+//! [`open`] takes what `--model` names and gives a [`Checkpoint`]: the spec of its towers, its
+//! preprocessing, its tokenizer's files and its weights, which stay memory-mapped and are checked
+//! against the spec before anything is computed.
+
+mod demo;
+mod detect;
+mod digest;
+mod error;
+mod files;
+mod hub;
+mod json;
+pub mod known;
+mod layout;
+mod npz;
+mod preprocessing;
+mod reference;
+mod safetensors;
+mod store;
+mod tokenizer;
+mod weights;
+
+use std::path::Path;
+
+pub use error::CheckpointError;
+pub use files::{Blob, Files};
+pub use hub::HubOptions;
+pub use layout::Layout;
+pub use reference::ModelRef;
+pub use weights::CheckpointWeights;
+
+use crate::image::ImageSpec;
+use crate::model::ModelSpec;
+use crate::text::{TextSpec, TokenizerFiles};
+
+/// A checkpoint, opened and checked.
+#[derive(Debug)]
+pub struct Checkpoint {
+    /// The hub id, the last part of the path, or `demo`.
+    pub name: String,
+    /// The commit, for one from the hub.
+    pub revision: Option<String>,
+    /// How its files are arranged.
+    pub layout: Layout,
+    /// The towers.
+    pub spec: ModelSpec,
+    /// Image preprocessing; there if the image tower is.
+    pub image: Option<ImageSpec>,
+    /// Text preprocessing; there if the text tower is.
+    pub text: Option<TextSpec>,
+    /// The tokenizer's files; all absent where the checkpoint has none.
+    pub tokenizer: TokenizerFiles,
+    /// The weights.
+    pub weights: CheckpointWeights,
+}
+
+/// Opens what a model reference names.
+///
+/// # Errors
+/// If it cannot be found, downloaded, read or understood, or if its parts contradict each other.
+pub fn open(model: &ModelRef, options: &HubOptions) -> Result<Checkpoint, CheckpointError> {
+    match model {
+        ModelRef::Path(path) => open_path(path),
+        ModelRef::Hub { id, revision } => {
+            let snapshot = hub::fetch(id, revision.as_deref(), options)?;
+            let mut checkpoint = open_files(Files::Dir(snapshot.folder), None, id.clone())?;
+            checkpoint.revision = Some(snapshot.commit);
+            Ok(checkpoint)
+        }
+        ModelRef::Demo => open_files(demo::files()?, None, "demo".into()),
+    }
+}
+
+/// The spec that a configuration file describes: transformers' `config.json`, open_clip's
+/// `open_clip_config.json` or timm's `config.json`. `file` is how messages call it.
+///
+/// # Errors
+/// If it is not JSON, of an unknown architecture, or if a field cannot be used.
+pub fn model_spec(file: &str, config: &[u8]) -> Result<ModelSpec, CheckpointError> {
+    let config = json::Object::parse(file.to_string(), config)?;
+    if config.has("text_cfg") || config.has("model_cfg") {
+        return layout::open_clip::spec(&config).map(|(spec, ..)| spec);
+    }
+    if config.has("architecture") && !layout::huggingface::is_config(&config) {
+        let (image, _) = layout::open_clip::timm_spec(&config)?;
+        return Ok(ModelSpec { image: Some(image), text: None, scores: false });
+    }
+    layout::huggingface::spec(&config)
+}
+
+fn open_path(path: &Path) -> Result<Checkpoint, CheckpointError> {
+    if !path.exists() {
+        return Err(CheckpointError::NotFound(path.to_path_buf()));
+    }
+    let canonical = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+    let name = canonical.file_stem().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+    if path.is_dir() {
+        let name = canonical.file_name().map_or(name, |name| name.to_string_lossy().into_owned());
+        return open_files(Files::Dir(path.to_path_buf()), None, name);
+    }
+    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let file = path.file_name().map(|file| file.to_string_lossy().into_owned());
+    open_files(Files::Dir(folder.to_path_buf()), file, name)
+}
+
+/// Opens a set of files, of which `weights` (if given) is the file that has the weights.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_files(
+    files: Files,
+    weights: Option<String>,
+    name: String,
+) -> Result<Checkpoint, CheckpointError> {
+    let names = files.names()?;
+    let plan = detect::detect(&files, weights.as_deref(), |name| files.has(name), &names)?;
+    let opened = match (plan.layout, &plan.config) {
+        (Layout::HuggingFace, Some(config)) => layout::huggingface::open(&files, config, plan.stem())?,
+        (Layout::OpenClip, Some(config)) => layout::open_clip::open(&files, config, plan.stem())?,
+        (Layout::Timm, Some(config)) => layout::open_clip::open_timm(&files, config, plan.stem())?,
+        _ => layout::big_vision::open(&files, &plan.file)?,
+    };
+    Ok(Checkpoint {
+        name,
+        revision: None,
+        layout: plan.layout,
+        spec: opened.spec,
+        image: opened.image,
+        text: opened.text,
+        tokenizer: tokenizer::files(&files)?,
+        weights: opened.weights,
+    })
+}

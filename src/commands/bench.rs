@@ -1,0 +1,118 @@
+//! `siglip bench`: the engine alone, without decoding and without HTTP.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::config::{BenchArgs, Tower};
+use crate::image::{Geometry, Patches};
+use crate::model::Grid;
+use crate::pipeline::Pipeline;
+use crate::text::TokenIds;
+use crate::{Error, Result};
+
+pub(super) fn run(args: &BenchArgs) -> Result<ExitCode> {
+    if !(args.seconds > 0.0 && args.seconds <= 3600.0) {
+        return Err(Error::Config(format!("--seconds {}: it must be above 0, at most 3600", args.seconds)));
+    }
+    let started = Instant::now();
+    let pipeline = args.model.load()?;
+    let load = started.elapsed();
+    let batch = usize::from(args.batch);
+    let times = match args.tower {
+        Tower::Image => {
+            let pictures = pictures(&pipeline, batch)?;
+            let pictures: Vec<&Patches> = pictures.iter().collect();
+            measure(args.seconds, || pipeline.model().embed_images(&pictures).map(drop))?
+        }
+        Tower::Text => {
+            let texts = texts(&pipeline, batch)?;
+            let texts: Vec<&TokenIds> = texts.iter().collect();
+            measure(args.seconds, || pipeline.model().embed_texts(&texts).map(drop))?
+        }
+    };
+    let median = times[times.len() / 2];
+    let rate = batch as f64 / median.as_secs_f64();
+    let tower = if args.tower == Tower::Image { "image" } else { "text" };
+    let info = pipeline.info();
+    sayln!(
+        "{} {tower} tower, batch {batch}, {} on {:?}: {rate:.2} items/s, median {:.2} ms, fastest {:.2} ms, slowest {:.2} ms \
+         of {} runs; loaded in {:.2} s",
+        info.name,
+        info.dtype.name(),
+        info.device,
+        ms(median),
+        ms(times[0]),
+        ms(times[times.len() - 1]),
+        times.len(),
+        load.as_secs_f64(),
+    );
+    if args.json {
+        sayln!(
+            "{}",
+            json!({
+                "model": info.name, "tower": tower, "batch": batch, "dtype": info.dtype, "device": info.device,
+                "threads": rayon::current_num_threads(),
+                "items_per_second": rate, "median_ms": ms(median), "fastest_ms": ms(times[0]),
+                "slowest_ms": ms(times[times.len() - 1]), "runs": times.len(), "load_s": load.as_secs_f64(),
+            })
+        );
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn ms(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+/// Runs once to warm up, then for so many seconds and at least three times; the times in ascending order.
+fn measure(seconds: f64, mut run: impl FnMut() -> Result<()>) -> Result<Vec<Duration>> {
+    run()?;
+    let mut times = Vec::new();
+    let end = Instant::now() + Duration::from_secs_f64(seconds);
+    while Instant::now() < end || times.len() < 3 {
+        let started = Instant::now();
+        run()?;
+        times.push(started.elapsed());
+    }
+    times.sort();
+    Ok(times)
+}
+
+/// Bytes that look random and are the same at every run (Knuth's linear congruential generator).
+fn noise(count: usize, seed: usize) -> Vec<u8> {
+    let mut state = seed as u64 + 1;
+    (0..count)
+        .map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 56) as u8
+        })
+        .collect()
+}
+
+fn pictures(pipeline: &Pipeline, batch: usize) -> Result<Vec<Patches>> {
+    let spec = pipeline.image()?.spec();
+    let grid = match spec.geometry {
+        Geometry::Squash { height, width } => {
+            Grid { rows: height as usize / spec.patch, cols: width as usize / spec.patch }
+        }
+        Geometry::NaFlex { max_num_patches } => {
+            let side = max_num_patches.isqrt();
+            Grid { rows: side, cols: side }
+        }
+    };
+    let bytes = grid.len() * spec.patch * spec.patch * 3;
+    let source = ((grid.rows * spec.patch) as u32, (grid.cols * spec.patch) as u32);
+    Ok((0..batch).map(|i| Patches { pixels: noise(bytes, i), grid, source }).collect())
+}
+
+fn texts(pipeline: &Pipeline, batch: usize) -> Result<Vec<TokenIds>> {
+    let spec = pipeline.text()?.spec();
+    let (context, vocab) = (spec.context, spec.vocab.min(1000) as u32);
+    let text = |i| {
+        let ids = noise(context, i).into_iter().map(|byte| u32::from(byte) % vocab).collect();
+        TokenIds { ids, used: context, truncated: false }
+    };
+    Ok((0..batch).map(text).collect())
+}

@@ -1,0 +1,243 @@
+//! Files of embeddings: NumPy, JSON lines, Parquet. Written beside their place and moved there when whole.
+
+use std::fs::{self, File};
+use std::io::{BufWriter, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parquet::data_type::{ByteArray, ByteArrayType, FloatType};
+use parquet::file::properties::WriterProperties;
+use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::parser::parse_message_type;
+use serde_json::json;
+
+use super::Kind;
+use crate::{Error, Result};
+
+/// Rows of one group of a Parquet file, which is what is held in memory.
+const GROUP: usize = 4096;
+
+/// Length of a `.npy` header, whatever the number of rows in it.
+const NPY_HEADER: usize = 128;
+
+/// What the end of the file's name asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    Npy,
+    Jsonl,
+    Parquet,
+}
+
+impl Format {
+    /// By the name's end.
+    ///
+    /// # Errors
+    /// If it is none of the three.
+    pub fn of(path: &Path) -> Result<Self> {
+        match path.extension().and_then(|e| e.to_str()) {
+            Some("npy") => Ok(Self::Npy),
+            Some("jsonl") => Ok(Self::Jsonl),
+            Some("parquet") => Ok(Self::Parquet),
+            _ => Err(Error::Config(format!(
+                "--output {}: the name must end in .npy, .jsonl or .parquet",
+                path.display()
+            ))),
+        }
+    }
+}
+
+/// A file that is being written.
+pub struct Output {
+    path: PathBuf,
+    width: usize,
+    rows: usize,
+    writer: Writer,
+}
+
+enum Writer {
+    Npy { values: Draft, names: Draft },
+    Jsonl(Draft),
+    Parquet { file: SerializedFileWriter<Draft>, rows: Vec<(Kind, String, Vec<f32>)> },
+}
+
+/// A file beside its final place; gone if it is dropped before it is whole.
+struct Draft {
+    file: BufWriter<File>,
+    part: PathBuf,
+    place: PathBuf,
+    kept: bool,
+}
+
+impl Draft {
+    fn create(place: PathBuf) -> Result<Self> {
+        let mut part = place.clone().into_os_string();
+        part.push(".part");
+        let part = PathBuf::from(part);
+        let file = File::create(&part).map_err(|source| Error::Io { path: part.clone(), source })?;
+        Ok(Self { file: BufWriter::new(file), part, place, kept: false })
+    }
+
+    fn keep(mut self) -> Result<PathBuf> {
+        let moved = self.file.flush().and_then(|()| fs::rename(&self.part, &self.place));
+        moved.map_err(|source| Error::Io { path: self.place.clone(), source })?;
+        self.kept = true;
+        Ok(self.place.clone())
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        if !self.kept {
+            let _ = fs::remove_file(&self.part);
+        }
+    }
+}
+
+impl Write for Draft {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Output {
+    /// Begins a file of vectors of `width`.
+    ///
+    /// # Errors
+    /// If it cannot be created.
+    pub fn create(path: &Path, format: Format, width: usize) -> Result<Self> {
+        let draft = Draft::create(path.to_path_buf())?;
+        let writer = match format {
+            Format::Npy => {
+                let mut values = draft;
+                // Overwritten when the number of rows is known.
+                let blank = [b' '; NPY_HEADER];
+                values.write_all(&blank).map_err(|source| Error::Io { path: path.to_path_buf(), source })?;
+                Writer::Npy { values, names: Draft::create(path.with_extension("names.txt"))? }
+            }
+            Format::Jsonl => Writer::Jsonl(draft),
+            Format::Parquet => {
+                let schema = "message embeddings {
+                    required binary kind (UTF8);
+                    required binary name (UTF8);
+                    required group embedding (LIST) { repeated group list { required float element; } }
+                }";
+                let schema = parse_message_type(schema).map_err(|error| failed(path, error))?;
+                let properties = WriterProperties::builder()
+                    .set_compression(parquet::basic::Compression::SNAPPY)
+                    .set_dictionary_enabled(false)
+                    .build();
+                let file = SerializedFileWriter::new(draft, Arc::new(schema), Arc::new(properties))
+                    .map_err(|error| failed(path, error))?;
+                Writer::Parquet { file, rows: Vec::new() }
+            }
+        };
+        Ok(Self { path: path.to_path_buf(), width, rows: 0, writer })
+    }
+
+    /// Number of rows so far.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Adds a row.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn write(&mut self, kind: Kind, name: &str, vector: Vec<f32>) -> Result<()> {
+        let path = &self.path;
+        match &mut self.writer {
+            Writer::Npy { values, names } => {
+                let bytes: Vec<u8> = vector.iter().flat_map(|x| x.to_le_bytes()).collect();
+                // A line break in a name would shift all names after it.
+                let name = name.replace('\\', "\\\\").replace('\n', "\\n").replace('\r', "\\r");
+                values
+                    .write_all(&bytes)
+                    .and_then(|()| writeln!(names, "{name}"))
+                    .map_err(|e| failed(path, e))?;
+            }
+            Writer::Jsonl(file) => {
+                let row = json!({ "kind": kind.name(), "name": name, "embedding": vector });
+                writeln!(file, "{row}").map_err(|error| failed(path, error))?;
+            }
+            Writer::Parquet { file, rows } => {
+                rows.push((kind, name.to_owned(), vector));
+                if rows.len() == GROUP {
+                    write_group(file, rows).map_err(|error| failed(path, error))?;
+                }
+            }
+        }
+        self.rows += 1;
+        Ok(())
+    }
+
+    /// Ends the file and puts it in its place; gives the files written.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn finish(self) -> Result<Vec<PathBuf>> {
+        let path = self.path;
+        match self.writer {
+            Writer::Npy { mut values, names } => {
+                let header = npy_header(self.rows, self.width);
+                values
+                    .file
+                    .seek(SeekFrom::Start(0))
+                    .and_then(|_| values.file.write_all(&header))
+                    .map_err(|error| failed(&path, error))?;
+                Ok(vec![values.keep()?, names.keep()?])
+            }
+            Writer::Jsonl(file) => Ok(vec![file.keep()?]),
+            Writer::Parquet { mut file, mut rows } => {
+                write_group(&mut file, &mut rows).map_err(|error| failed(&path, error))?;
+                Ok(vec![file.into_inner().map_err(|error| failed(&path, error))?.keep()?])
+            }
+        }
+    }
+}
+
+fn failed(path: &Path, error: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::Io { path: path.to_path_buf(), source: std::io::Error::other(error) }
+}
+
+/// Version 1.0 of NumPy's format (`numpy/lib/format.py`), padded to a fixed length.
+fn npy_header(rows: usize, width: usize) -> [u8; NPY_HEADER] {
+    let mut header = [b' '; NPY_HEADER];
+    let text = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {width}), }}");
+    header[..8].copy_from_slice(b"\x93NUMPY\x01\x00");
+    header[8..10].copy_from_slice(&((NPY_HEADER - 10) as u16).to_le_bytes());
+    header[10..10 + text.len()].copy_from_slice(text.as_bytes());
+    header[NPY_HEADER - 1] = b'\n';
+    header
+}
+
+fn write_group(
+    file: &mut SerializedFileWriter<Draft>,
+    rows: &mut Vec<(Kind, String, Vec<f32>)>,
+) -> parquet::errors::Result<()> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let mut group = file.next_row_group()?;
+    let kinds: Vec<ByteArray> = rows.iter().map(|row| ByteArray::from(row.0.name())).collect();
+    let names: Vec<ByteArray> = rows.iter().map(|row| ByteArray::from(row.1.as_str())).collect();
+    let missing = || parquet::errors::ParquetError::General("a column is missing".into());
+    for strings in [&kinds, &names] {
+        let mut column = group.next_column()?.ok_or_else(missing)?;
+        column.typed::<ByteArrayType>().write_batch(strings, None, None)?;
+        column.close()?;
+    }
+    // Within a list every value is there (definition 1); the first of each begins a row (repetition 0).
+    let values: Vec<f32> = rows.iter().flat_map(|row| row.2.iter().copied()).collect();
+    let repetition: Vec<i16> =
+        rows.iter().flat_map(|row| (0..row.2.len()).map(|i| i16::from(i > 0))).collect();
+    let mut column = group.next_column()?.ok_or_else(missing)?;
+    column.typed::<FloatType>().write_batch(&values, Some(&vec![1; values.len()]), Some(&repetition))?;
+    column.close()?;
+    group.close()?;
+    rows.clear();
+    Ok(())
+}

@@ -1,0 +1,140 @@
+//! `siglip inspect`: what a checkpoint is, without loading it.
+
+use std::fmt::Write;
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use crate::Result;
+use crate::config::InspectArgs;
+use crate::image::Geometry;
+use crate::model::{EncoderSpec, ImagePooling};
+use crate::pipeline::{self, ModelInfo};
+use crate::text::TextProcessor;
+
+pub(super) fn run(args: &InspectArgs) -> Result<ExitCode> {
+    args.model.compute.start_threads()?;
+    let checkpoint = args.model.open()?;
+    let (info, text) = pipeline::inspect(&checkpoint, &args.model.compute.load_options(None))?;
+    let weights = checkpoint.weights.file_bytes();
+    let memory = info.parameters as u64 * 4;
+    let tokenizer = text.as_ref().filter(|text| text.has_tokenizer()).map(TextProcessor::describe);
+    if args.json {
+        let more = json!({
+            "layout": format!("{:?}", checkpoint.layout),
+            "tokenizer": tokenizer,
+            "weight_file_bytes": weights,
+            "weight_dtypes": checkpoint.weights.dtypes(),
+            "memory_bytes_f32": memory,
+        });
+        let mut all = json!(info);
+        // What a device would use is only known once it is loaded.
+        if let (Some(all), serde_json::Value::Object(more)) = (all.as_object_mut(), more) {
+            all.remove("device");
+            all.remove("dtype");
+            all.extend(more);
+        }
+        sayln!("{all:#}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut out = summary(&info);
+    match tokenizer {
+        Some(tokenizer) => {
+            let _ = writeln!(
+                out,
+                "tokenizer      {}, {} pieces, pad id {}, end id {}",
+                tokenizer.tokenizer, tokenizer.vocab_size, tokenizer.pad_id, tokenizer.eos_id
+            );
+        }
+        None if text.is_some() => out.push_str("tokenizer      none: texts can be given as token ids only\n"),
+        None => {}
+    }
+    let _ = writeln!(
+        out,
+        "files          {:?} layout, {} of weights in {}",
+        checkpoint.layout,
+        bytes(weights),
+        checkpoint.weights.dtypes().join(", ")
+    );
+    let _ = writeln!(
+        out,
+        "memory         {} for weights in f32, half in bf16, beside activations",
+        bytes(memory)
+    );
+    let _ = writeln!(out, "fingerprint    {}", info.fingerprint);
+    say!("{out}");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn summary(info: &ModelInfo) -> String {
+    let mut out = String::new();
+    let _ = writeln!(out, "model          {} ({})", info.source, info.family);
+    let _ = writeln!(
+        out,
+        "embeddings     {} wide; {:.2} million parameters",
+        info.embedding_dim,
+        info.parameters as f64 / 1e6
+    );
+    if let Some(tower) = &info.spec.image {
+        let pooling = match tower.pooling {
+            ImagePooling::MapHead => "attention pooling",
+            ImagePooling::Mean => "mean pooling",
+        };
+        let _ = writeln!(
+            out,
+            "image tower    {}, patch {}, positions {} × {}, {pooling}",
+            encoder(&tower.encoder),
+            tower.patch,
+            tower.positions.rows,
+            tower.positions.cols
+        );
+    }
+    if let Some(image) = &info.image {
+        let size = match image.geometry {
+            Geometry::Squash { height, width } => format!("squashed to {width} × {height}"),
+            Geometry::NaFlex { max_num_patches } => {
+                format!("shape kept, at most {max_num_patches} patches (or what a request says)")
+            }
+        };
+        let _ = writeln!(
+            out,
+            "images         {size}, {:?} resize, mean {:?}, std {:?}",
+            image.resample, image.mean, image.std
+        );
+    }
+    if let Some(tower) = &info.spec.text {
+        let head = tower.projection.map_or("no head".into(), |out| format!("head to {out}"));
+        let _ = writeln!(
+            out,
+            "text tower     {}, context {}, vocabulary {}, {head}",
+            encoder(&tower.encoder),
+            tower.context,
+            tower.vocab
+        );
+    }
+    if let Some(text) = &info.text {
+        let _ = writeln!(out, "texts          canonicalisation {}", text.canonicalization.name());
+    }
+    if let (Some(scale), Some(bias)) = (info.logit_scale, info.logit_bias) {
+        let _ = writeln!(
+            out,
+            "scores         logit = {scale:.4} · cosine {bias:+.4}; probability = sigmoid(logit)"
+        );
+    }
+    out
+}
+
+fn encoder(spec: &EncoderSpec) -> String {
+    format!(
+        "{} wide, {} blocks, {} heads of {}, MLP {}",
+        spec.width,
+        spec.depth,
+        spec.heads,
+        spec.head_dim(),
+        spec.mlp
+    )
+}
+
+fn bytes(count: u64) -> String {
+    indicatif::HumanBytes(count).to_string()
+}

@@ -1,0 +1,62 @@
+//! One file a command; each gives the exit code of the process.
+
+/// `print!` that ends the program quietly when whoever reads its output has gone (`siglip … | head`).
+macro_rules! say {
+    ($($part:tt)*) => { $crate::commands::write_out(format_args!($($part)*)) };
+}
+
+/// `println!` in the same way.
+macro_rules! sayln {
+    ($($part:tt)*) => { $crate::commands::write_out(format_args!("{}\n", format_args!($($part)*))) };
+}
+
+mod bench;
+mod classify;
+mod embed;
+mod health;
+mod inspect;
+mod serve;
+mod verify;
+
+use std::fmt::Arguments;
+use std::io::Write;
+use std::process::ExitCode;
+
+use crate::Result;
+use crate::config::{Cli, Command};
+use crate::telemetry::{self, LogFormat};
+
+/// Runs the command that was asked for.
+///
+/// # Errors
+/// What kept it from being done; the caller prints it.
+pub fn run(cli: Cli) -> Result<ExitCode> {
+    let _telemetry = match cli.command {
+        // The service sets up its own, with the format that its flags ask for.
+        Command::Serve(_) => None,
+        _ => Some(telemetry::init(LogFormat::Text, Some(cli.log.as_deref().unwrap_or("warn")))?),
+    };
+    match cli.command {
+        Command::Serve(args) => serve::run(*args, cli.log.as_deref()),
+        Command::Health(args) => health::run(&args),
+        Command::Embed(args) => embed::run(args),
+        Command::Classify(args) => classify::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Verify(args) => verify::run(&args),
+        Command::Bench(args) => bench::run(&args),
+    }
+}
+
+/// Some inputs were skipped, the rest was done.
+const SKIPPED: u8 = 3;
+
+fn write_out(text: Arguments<'_>) {
+    let mut out = std::io::stdout().lock();
+    if let Err(error) = out.write_fmt(text).and_then(|()| out.flush()) {
+        if error.kind() == std::io::ErrorKind::BrokenPipe {
+            std::process::exit(0);
+        }
+        eprintln!("error: standard output: {error}");
+        std::process::exit(1);
+    }
+}

@@ -1,0 +1,166 @@
+//! Command-line arguments and environment variables.
+
+pub mod model;
+mod parse;
+pub mod serve;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use model::{ComputeArgs, ModelArgs};
+pub use serve::{HealthArgs, ModelChoice, ServeArgs, ServeConfig};
+
+/// The command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "siglip",
+    version,
+    about = "Image and text embeddings and zero-shot classification with SigLIP, SigLIP 2 and NaFlex.",
+    after_help = "Every long option can also be set as an environment variable: --model is SIGLIP_MODEL, and so on.\n\
+                  Models: a Hugging Face id (google/siglip2-base-patch16-224, with @revision), a folder, or demo."
+)]
+pub struct Cli {
+    /// What to log: a level, or directives such as info,siglip=debug [default: warn, info for serve]
+    #[arg(long, global = true, env = "SIGLIP_LOG", value_name = "FILTER")]
+    pub log: Option<String>,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve embeddings and zero-shot classification over HTTP
+    Serve(Box<ServeArgs>),
+    /// Ask a running service whether it is ready; exit code 0 if it is
+    Health(HealthArgs),
+    /// Embed images and texts into a file
+    Embed(EmbedArgs),
+    /// Ask which of some labels fit an image
+    Classify(ClassifyArgs),
+    /// Say what a model is: sizes, preprocessing, tokenizer, memory, fingerprint
+    Inspect(InspectArgs),
+    /// Check that a model gives the published results
+    Verify(VerifyArgs),
+    /// Measure the engine alone
+    Bench(BenchArgs),
+}
+
+/// `siglip embed`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    siglip embed photos/ --output photos.npy            # and photos.names.txt, one name a row\n  \
+    siglip embed --text 'a cat' --text 'a dog' --output texts.jsonl\n  \
+    find . -name '*.jpg' | siglip embed - --output x.parquet\n\n\
+    Exit codes: 0 everything was embedded; 1 nothing was written; 3 some inputs were skipped, the rest was written.")]
+pub struct EmbedArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// A text to embed; may be given more than once
+    #[arg(long = "text", value_name = "TEXT")]
+    pub texts: Vec<String>,
+    /// A text as token ids, separated by commas, padded to the context; may be given more than once
+    #[arg(long = "token-ids", value_name = "IDS")]
+    pub token_ids: Vec<String>,
+    /// Images, folders of images (searched to any depth), or - for a list of files on standard input
+    #[arg(value_name = "FILE")]
+    pub inputs: Vec<PathBuf>,
+    /// Where the embeddings go: .npy (with the names in .names.txt beside it), .jsonl or .parquet
+    #[arg(long, short, value_name = "FILE")]
+    pub output: PathBuf,
+    /// Inputs of one batch
+    #[arg(long, env = "SIGLIP_BATCH", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub batch: u16,
+    /// Leave the vectors as the towers give them instead of dividing by their length
+    #[arg(long)]
+    pub no_normalize: bool,
+    /// Patch budget of each image, for NaFlex models [default: the model's own]
+    #[arg(long, value_name = "N")]
+    pub max_num_patches: Option<usize>,
+}
+
+/// `siglip classify`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  siglip classify cat.jpg --labels 'cat,dog,car'\n\n\
+    The probability of a label is its own: SigLIP is trained with a sigmoid, so that probabilities need not sum to 1.")]
+pub struct ClassifyArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// Images
+    #[arg(required = true, value_name = "IMAGE")]
+    pub images: Vec<PathBuf>,
+    /// Labels, separated by commas; may be given more than once
+    #[arg(long, required = true, value_delimiter = ',', value_name = "LABELS")]
+    pub labels: Vec<String>,
+    /// What a label is put into, with {} in its place; several are averaged [default: This is a photo of {}.]
+    #[arg(long = "template", value_name = "TEMPLATE")]
+    pub templates: Vec<String>,
+    /// Shares that sum to 1 over the labels instead of each label's own probability
+    #[arg(long)]
+    pub softmax: bool,
+    /// Only so many labels of each image
+    #[arg(long, value_name = "N")]
+    pub top_k: Option<usize>,
+    /// JSON instead of a table: one object an image and line
+    #[arg(long)]
+    pub json: bool,
+    /// Patch budget of each image, for NaFlex models [default: the model's own]
+    #[arg(long, value_name = "N")]
+    pub max_num_patches: Option<usize>,
+}
+
+/// `siglip inspect`.
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// JSON instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `siglip verify`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The logits of google/siglip2-base-patch16-naflex are compared on pictures drawn here. \
+    google/siglip-base-patch16-224 needs COCO's picture 000000039769.jpg (--coco-image). Every model is also checked \
+    against itself: alone and in a batch, finite, of the right width.\n\
+    Exit codes: 0 all passed; 1 something failed."
+)]
+pub struct VerifyArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// COCO's val2017/000000039769.jpg (two cats), for the logits published with it
+    #[arg(long, value_name = "FILE")]
+    pub coco_image: Option<PathBuf>,
+}
+
+/// `siglip bench`.
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// Which tower
+    #[arg(long, value_enum, default_value_t = Tower::Image)]
+    pub tower: Tower,
+    /// Items of one batch
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub batch: u16,
+    /// Seconds to measure, after warming up
+    #[arg(long, default_value_t = 4.0)]
+    pub seconds: f64,
+    /// The last line is a JSON object with items_per_second
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A tower.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Tower {
+    /// Pictures.
+    Image,
+    /// Texts.
+    Text,
+}

@@ -1,0 +1,91 @@
+//! The options of every command that loads a model.
+
+use clap::Args;
+
+use crate::Error;
+use crate::Result;
+use crate::checkpoint::{self, Checkpoint, HubOptions, ModelRef};
+use crate::image::ImageLimits;
+use crate::pipeline::{DeviceChoice, LoadOptions, Pipeline, Precision};
+use crate::text::Canonicalization;
+
+/// Which model, where and how.
+#[derive(Debug, Clone, Args)]
+pub struct ModelArgs {
+    /// A Hugging Face id (owner/name[@revision]), a folder, a .npz or .safetensors file, or demo
+    #[arg(long, env = "SIGLIP_MODEL", default_value = "demo", value_name = "MODEL")]
+    pub model: String,
+    #[command(flatten)]
+    pub(crate) compute: ComputeArgs,
+}
+
+/// Where and how models run.
+#[derive(Debug, Clone, Args)]
+pub struct ComputeArgs {
+    /// Where the towers run: auto, cpu, cuda or cuda:N
+    #[arg(long, env = "SIGLIP_DEVICE", default_value_t = DeviceChoice::Auto)]
+    pub device: DeviceChoice,
+    /// Arithmetic of the towers
+    #[arg(long, env = "SIGLIP_DTYPE", value_enum, default_value_t = Precision::Auto)]
+    pub dtype: Precision,
+    /// Threads of the towers [default: all cores]
+    #[arg(long, env = "SIGLIP_THREADS", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+    /// What is done to texts before they are tokenised [default: what the model was trained with]
+    #[arg(long, env = "SIGLIP_CANONICALIZATION", value_enum)]
+    pub canonicalization: Option<Canonicalization>,
+    /// Largest width × height of an image, in megapixels
+    #[arg(long, env = "SIGLIP_MAX_MEGAPIXELS", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub max_megapixels: u32,
+}
+
+impl ComputeArgs {
+    /// Starts the thread pool that the towers use.
+    ///
+    /// # Errors
+    /// If it is running already with another number of threads.
+    pub fn start_threads(&self) -> Result<()> {
+        let threads = match self.threads {
+            Some(threads) => usize::from(threads),
+            None => std::thread::available_parallelism().map_or(1, usize::from),
+        };
+        rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .thread_name(|i| format!("compute-{i}"))
+            .build_global()
+            .map_err(|error| Error::Config(format!("--threads {threads}: {error}")))
+    }
+
+    /// These options for one model.
+    pub fn load_options(&self, name: Option<String>) -> LoadOptions {
+        LoadOptions {
+            name,
+            device: self.device,
+            precision: self.dtype,
+            image_limits: ImageLimits {
+                max_pixels: u64::from(self.max_megapixels) * 1_000_000,
+                ..ImageLimits::default()
+            },
+            canonicalization: self.canonicalization,
+        }
+    }
+}
+
+impl ModelArgs {
+    /// Finds or downloads the checkpoint.
+    ///
+    /// # Errors
+    /// If it cannot be found, read or understood.
+    pub fn open(&self) -> Result<Checkpoint> {
+        Ok(checkpoint::open(&self.model.parse::<ModelRef>()?, &HubOptions::default())?)
+    }
+
+    /// Opens the checkpoint and loads it.
+    ///
+    /// # Errors
+    /// If a part of it cannot be used, or the device cannot be had.
+    pub fn load(&self) -> Result<Pipeline> {
+        self.compute.start_threads()?;
+        Pipeline::load(self.open()?, &self.compute.load_options(None))
+    }
+}

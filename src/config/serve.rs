@@ -1,0 +1,513 @@
+//! `siglip serve` and `siglip health`.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use axum::http::HeaderValue;
+use clap::Args;
+use clap::builder::FalseyValueParser;
+
+use super::{ComputeArgs, parse};
+use crate::api::{ApiConfig, ApiKeys, Cors, FetchPolicy, HostPattern, Tls};
+use crate::checkpoint::ModelRef;
+use crate::engine::EngineConfig;
+use crate::telemetry::LogFormat;
+use crate::{Error, Result};
+
+/// Arguments of `siglip serve`, as they were given.
+#[derive(Debug, Clone, Args)]
+pub struct ServeArgs {
+    /// A model: a hub id, a folder, or `demo`; `name=model` gives it another name than its last part.
+    /// Repeat it for several; the first is the default
+    #[arg(long = "model", value_name = "[NAME=]MODEL", env = "SIGLIP_MODEL", value_delimiter = ',')]
+    pub models: Vec<String>,
+    #[command(flatten)]
+    pub(crate) compute: ComputeArgs,
+
+    /// Address to listen on
+    #[arg(long, default_value = "127.0.0.1", env = "SIGLIP_HOST", help_heading = "Network")]
+    pub host: String,
+    /// Port to listen on; 0 for any free one
+    #[arg(long, default_value_t = 8080, env = "SIGLIP_PORT", help_heading = "Network")]
+    pub port: u16,
+    /// Certificate chain (PEM); together with --tls-key
+    #[arg(long, value_name = "FILE", env = "SIGLIP_TLS_CERT", help_heading = "Network")]
+    pub tls_cert: Option<PathBuf>,
+    /// Private key of the certificate (PEM)
+    #[arg(long, value_name = "FILE", env = "SIGLIP_TLS_KEY", help_heading = "Network")]
+    pub tls_key: Option<PathBuf>,
+    /// Origin that browsers may call from, or `*`; repeat it for several
+    #[arg(
+        long,
+        value_name = "ORIGIN",
+        env = "SIGLIP_CORS_ALLOW_ORIGIN",
+        value_delimiter = ',',
+        help_heading = "Network"
+    )]
+    pub cors_allow_origin: Vec<String>,
+
+    /// A key that requests must show; repeat it for several
+    #[arg(
+        long,
+        value_name = "KEY",
+        env = "SIGLIP_API_KEY",
+        hide_env_values = true,
+        value_delimiter = ',',
+        help_heading = "Access"
+    )]
+    pub api_key: Vec<String>,
+    /// A file with one key a line; empty lines and lines that begin with # are skipped
+    #[arg(long, value_name = "FILE", env = "SIGLIP_API_KEY_FILE", help_heading = "Access")]
+    pub api_key_file: Option<PathBuf>,
+    /// Fetch pictures from http(s) URLs
+    #[arg(long, env = "SIGLIP_ALLOW_URL_FETCH", value_parser = FalseyValueParser::new(), action = clap::ArgAction::SetTrue, help_heading = "Access")]
+    pub allow_url_fetch: bool,
+    /// Host that pictures may be fetched from (`example.com`, `*.example.com`); without any, every public host
+    #[arg(
+        long,
+        value_name = "HOST",
+        env = "SIGLIP_URL_FETCH_HOST",
+        value_delimiter = ',',
+        help_heading = "Access"
+    )]
+    pub url_fetch_host: Vec<String>,
+    /// Host that pictures may be fetched from although its addresses are private
+    #[arg(
+        long,
+        value_name = "HOST",
+        env = "SIGLIP_URL_FETCH_PRIVATE_HOST",
+        value_delimiter = ',',
+        help_heading = "Access"
+    )]
+    pub url_fetch_private_host: Vec<String>,
+    /// Longest picture that is fetched
+    #[arg(long, value_name = "BYTES", default_value = "20MiB", value_parser = parse::bytes, env = "SIGLIP_URL_FETCH_MAX_BYTES", help_heading = "Access")]
+    pub url_fetch_max_bytes: usize,
+    /// Time for one picture that is fetched
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse::duration, env = "SIGLIP_URL_FETCH_TIMEOUT", help_heading = "Access")]
+    pub url_fetch_timeout: Duration,
+
+    /// Longest body of a request
+    #[arg(long, value_name = "BYTES", default_value = "64MiB", value_parser = parse::bytes, env = "SIGLIP_MAX_BODY_BYTES", help_heading = "Limits")]
+    pub max_body_bytes: usize,
+    /// Bytes of all bodies held at once
+    #[arg(long, value_name = "BYTES", default_value = "1GiB", value_parser = parse::bytes, env = "SIGLIP_MAX_BODY_MEMORY", help_heading = "Limits")]
+    pub max_body_memory: usize,
+    /// Inputs of one request
+    #[arg(long, value_name = "N", default_value_t = 512, env = "SIGLIP_MAX_ITEMS", help_heading = "Limits")]
+    pub max_items: usize,
+    /// Label texts of one request: labels times templates
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1024,
+        env = "SIGLIP_MAX_LABELS",
+        help_heading = "Limits"
+    )]
+    pub max_labels: usize,
+    /// Connections open at once
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1024,
+        env = "SIGLIP_MAX_CONNECTIONS",
+        help_heading = "Limits"
+    )]
+    pub max_connections: usize,
+    /// Time for a whole request
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse::duration, env = "SIGLIP_REQUEST_TIMEOUT", help_heading = "Limits")]
+    pub request_timeout: Duration,
+    /// Time for the head of a request; also how long a connection may idle
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse::duration, env = "SIGLIP_HEADER_TIMEOUT", help_heading = "Limits")]
+    pub header_timeout: Duration,
+    /// Time for the body of a request, and for a client to take some of its answer
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse::duration, env = "SIGLIP_BODY_TIMEOUT", help_heading = "Limits")]
+    pub body_timeout: Duration,
+    /// Time to finish what is here when the service is told to stop
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse::duration, env = "SIGLIP_DRAIN_TIMEOUT", help_heading = "Limits")]
+    pub drain_timeout: Duration,
+
+    /// Inputs that wait or are worked on, over all requests; more are refused with 429
+    #[arg(long, value_name = "N", env = "SIGLIP_MAX_QUEUE_ITEMS", help_heading = "Engine")]
+    pub max_queue_items: Option<usize>,
+    /// Bytes of those inputs
+    #[arg(long, value_name = "BYTES", value_parser = parse::bytes, env = "SIGLIP_MAX_QUEUE_BYTES", help_heading = "Engine")]
+    pub max_queue_bytes: Option<usize>,
+    /// Bytes of decoded pixels at once
+    #[arg(long, value_name = "BYTES", value_parser = parse::bytes, env = "SIGLIP_MAX_DECODE_BYTES", help_heading = "Engine")]
+    pub max_decode_bytes: Option<usize>,
+    /// Tokens of one batch
+    #[arg(long, value_name = "N", env = "SIGLIP_MAX_BATCH_TOKENS", help_heading = "Engine")]
+    pub max_batch_tokens: Option<usize>,
+    /// Threads that decode and resize pictures
+    #[arg(long, value_name = "N", env = "SIGLIP_PREPARE_THREADS", help_heading = "Engine")]
+    pub prepare_threads: Option<usize>,
+    /// Bytes of the cache of text embeddings; 0 for none
+    #[arg(long, value_name = "BYTES", value_parser = parse::bytes, env = "SIGLIP_TEXT_CACHE_BYTES", help_heading = "Engine")]
+    pub text_cache_bytes: Option<usize>,
+
+    /// How log lines look
+    #[arg(long, value_enum, default_value = "text", env = "SIGLIP_LOG_FORMAT", help_heading = "Logs")]
+    pub log_format: LogFormat,
+}
+
+/// Arguments of `siglip health`.
+#[derive(Debug, Clone, Args)]
+pub struct HealthArgs {
+    /// Address that the service listens on
+    #[arg(long, default_value = "127.0.0.1", env = "SIGLIP_HOST")]
+    pub host: String,
+    /// Port that the service listens on
+    #[arg(long, default_value_t = 8080, env = "SIGLIP_PORT")]
+    pub port: u16,
+    /// Set if the service speaks TLS
+    #[arg(long, value_name = "FILE", env = "SIGLIP_TLS_CERT")]
+    pub tls_cert: Option<PathBuf>,
+    /// How long to wait
+    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = parse::duration)]
+    pub timeout: Duration,
+}
+
+impl HealthArgs {
+    /// Where the service can be asked from this machine.
+    pub fn url(&self) -> String {
+        let scheme = if self.tls_cert.is_some() { "https" } else { "http" };
+        let host = match self.host.parse::<IpAddr>() {
+            Ok(IpAddr::V4(ip)) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.to_string(),
+            Ok(IpAddr::V6(ip)) if ip.is_unspecified() => format!("[{}]", Ipv6Addr::LOCALHOST),
+            Ok(IpAddr::V6(ip)) => format!("[{ip}]"),
+            _ => self.host.clone(),
+        };
+        format!("{scheme}://{host}:{}/health/ready", self.port)
+    }
+}
+
+/// A model to load, and the name that requests use.
+#[derive(Debug, Clone)]
+pub struct ModelChoice {
+    /// The name that requests use.
+    pub name: String,
+    /// A hub id, a folder, a file, or `demo`.
+    pub reference: ModelRef,
+}
+
+/// A service as it shall run: every value is checked, certificates and keys are read.
+#[derive(Debug, Clone)]
+pub struct ServeConfig {
+    /// Where to listen.
+    pub address: SocketAddr,
+    /// What to load; at least one, names differ.
+    pub models: Vec<ModelChoice>,
+    /// Where and how they run.
+    pub compute: ComputeArgs,
+    /// Bounds of the engine.
+    pub engine: EngineConfig,
+    /// Settings of the routes.
+    pub api: ApiConfig,
+    /// The certificate, if TLS is spoken.
+    pub tls: Option<Tls>,
+    /// Time to finish when told to stop.
+    pub drain_timeout: Duration,
+}
+
+impl TryFrom<ServeArgs> for ServeConfig {
+    type Error = Error;
+
+    fn try_from(args: ServeArgs) -> Result<Self> {
+        let tls = match (&args.tls_cert, &args.tls_key) {
+            (Some(cert), Some(key)) => Some(Tls::from_files(cert, key)?),
+            (None, None) => None,
+            (Some(_), None) => return Err(wrong("--tls-cert needs --tls-key")),
+            (None, Some(_)) => return Err(wrong("--tls-key needs --tls-cert")),
+        };
+        Ok(Self {
+            address: address(&args.host, args.port)?,
+            models: models(&args.models)?,
+            compute: args.compute.clone(),
+            engine: engine(&args)?,
+            tls,
+            drain_timeout: args.drain_timeout,
+            api: api(&args)?,
+        })
+    }
+}
+
+fn wrong(message: impl Into<String>) -> Error {
+    Error::Config(message.into())
+}
+
+fn address(host: &str, port: u16) -> Result<SocketAddr> {
+    let found = (host, port).to_socket_addrs().ok().and_then(|mut addresses| addresses.next());
+    found.ok_or_else(|| wrong(format!("--host {host:?} is neither an address nor a name of this machine")))
+}
+
+fn models(given: &[String]) -> Result<Vec<ModelChoice>> {
+    let mut choices: Vec<ModelChoice> = Vec::new();
+    for text in given.iter().map(|text| text.trim()).filter(|text| !text.is_empty()) {
+        let choice = model_choice(text)?;
+        if choices.iter().any(|known| known.name == choice.name) {
+            let message = format!(
+                "--model {text:?}: there is a model named {:?} already; give it another name: other={}",
+                choice.name, choice.reference
+            );
+            return Err(wrong(message));
+        }
+        choices.push(choice);
+    }
+    if choices.is_empty() {
+        choices.push(model_choice("demo")?);
+    }
+    Ok(choices)
+}
+
+fn model_choice(text: &str) -> Result<ModelChoice> {
+    let (name, reference) = match text.split_once('=') {
+        Some((name, reference)) => (name.trim(), reference.trim()),
+        None => (last_part(text), text),
+    };
+    if name.is_empty() || reference.is_empty() {
+        return Err(wrong(format!("--model {text:?} is not MODEL or NAME=MODEL")));
+    }
+    if name.chars().any(|c| c.is_control() || c.is_whitespace()) {
+        return Err(wrong(format!("--model {text:?}: a name has no spaces")));
+    }
+    let reference = reference.parse().map_err(|error| wrong(format!("--model {text:?}: {error}")))?;
+    Ok(ModelChoice { name: name.to_owned(), reference })
+}
+
+/// `siglip2-base-patch16-224` of `google/siglip2-base-patch16-224`, of a path, and of an id with `@revision`.
+fn last_part(reference: &str) -> &str {
+    let path = reference.trim_end_matches('/');
+    let last = path.rsplit('/').next().unwrap_or(path);
+    last.split('@').next().unwrap_or(last)
+}
+
+fn engine(args: &ServeArgs) -> Result<EngineConfig> {
+    let mut config = EngineConfig::default();
+    let at_least_one = |name: &str, value: Option<usize>, place: &mut usize| match value {
+        Some(0) => Err(wrong(format!("{name} must be at least 1"))),
+        Some(value) => {
+            *place = value;
+            Ok(())
+        }
+        None => Ok(()),
+    };
+    at_least_one("--max-queue-items", args.max_queue_items, &mut config.max_queue_items)?;
+    at_least_one("--max-queue-bytes", args.max_queue_bytes, &mut config.max_queue_bytes)?;
+    at_least_one("--max-decode-bytes", args.max_decode_bytes, &mut config.max_decode_bytes)?;
+    at_least_one("--max-batch-tokens", args.max_batch_tokens, &mut config.max_batch_tokens)?;
+    at_least_one("--prepare-threads", args.prepare_threads, &mut config.prepare_threads)?;
+    config.cache_bytes = args.text_cache_bytes.unwrap_or(config.cache_bytes);
+    for (name, most) in [("--max-items", args.max_items), ("--max-labels", args.max_labels)] {
+        if most > config.max_queue_items {
+            let message = format!(
+                "{name} {most} is more than the {} inputs that the engine holds (--max-queue-items): \
+                 such a request could never be taken",
+                config.max_queue_items
+            );
+            return Err(wrong(message));
+        }
+    }
+    Ok(config)
+}
+
+fn api(args: &ServeArgs) -> Result<ApiConfig> {
+    for (name, value) in [
+        ("--max-body-bytes", args.max_body_bytes),
+        ("--max-items", args.max_items),
+        ("--max-labels", args.max_labels),
+        ("--max-connections", args.max_connections),
+        ("--url-fetch-max-bytes", args.url_fetch_max_bytes),
+    ] {
+        if value == 0 {
+            return Err(wrong(format!("{name} must be at least 1")));
+        }
+    }
+    for (name, value) in [
+        ("--request-timeout", args.request_timeout),
+        ("--header-timeout", args.header_timeout),
+        ("--body-timeout", args.body_timeout),
+        ("--url-fetch-timeout", args.url_fetch_timeout),
+    ] {
+        if value.is_zero() {
+            return Err(wrong(format!("{name} must be more than 0")));
+        }
+    }
+    if args.max_body_bytes > args.max_body_memory {
+        return Err(wrong(
+            "--max-body-bytes is more than --max-body-memory: such a body could never be taken",
+        ));
+    }
+    Ok(ApiConfig {
+        max_body_bytes: args.max_body_bytes,
+        max_body_memory: args.max_body_memory,
+        max_items: args.max_items,
+        max_labels: args.max_labels,
+        request_timeout: args.request_timeout,
+        header_timeout: args.header_timeout,
+        body_timeout: args.body_timeout,
+        max_connections: args.max_connections,
+        api_keys: api_keys(&args.api_key, args.api_key_file.as_deref())?,
+        cors: cors(&args.cors_allow_origin)?,
+        fetch: fetch(args)?,
+    })
+}
+
+fn api_keys(given: &[String], file: Option<&Path>) -> Result<ApiKeys> {
+    let read = match file {
+        None => String::new(),
+        Some(path) => {
+            std::fs::read_to_string(path).map_err(|source| Error::Io { path: path.to_owned(), source })?
+        }
+    };
+    let from_file: Vec<&str> =
+        read.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
+    if let Some(path) = file
+        && from_file.is_empty()
+    {
+        // Otherwise a file that was emptied by mistake would open the service to everyone.
+        return Err(wrong(format!("--api-key-file {}: there is no key in it", path.display())));
+    }
+    let keys: Vec<&str> =
+        given.iter().map(|key| key.trim()).filter(|key| !key.is_empty()).chain(from_file).collect();
+    if keys.iter().any(|key| !key.bytes().all(|b| b.is_ascii_graphic())) {
+        return Err(wrong("an API key has characters that no header can carry"));
+    }
+    Ok(ApiKeys::new(keys))
+}
+
+fn cors(origins: &[String]) -> Result<Cors> {
+    let origins: Vec<&str> = origins.iter().map(|o| o.trim()).filter(|o| !o.is_empty()).collect();
+    if origins.is_empty() {
+        return Ok(Cors::SameOrigin);
+    }
+    if origins.contains(&"*") {
+        return Ok(Cors::Any);
+    }
+    let checked = origins.into_iter().map(|origin| {
+        let url = url::Url::parse(origin).ok().filter(|url| url.origin().ascii_serialization() == origin);
+        let value = url.and_then(|_| HeaderValue::from_str(origin).ok());
+        value.ok_or_else(|| {
+            wrong(format!("--cors-allow-origin {origin:?} is not an origin such as https://example.com"))
+        })
+    });
+    Ok(Cors::Origins(checked.collect::<Result<_>>()?))
+}
+
+fn fetch(args: &ServeArgs) -> Result<Option<FetchPolicy>> {
+    let patterns = |flag: &str, hosts: &[String]| -> Result<Vec<HostPattern>> {
+        let hosts = hosts.iter().map(|host| host.trim()).filter(|host| !host.is_empty());
+        hosts.map(|host| host.parse().map_err(|error| wrong(format!("{flag}: {error}")))).collect()
+    };
+    let hosts = patterns("--url-fetch-host", &args.url_fetch_host)?;
+    let private_hosts = patterns("--url-fetch-private-host", &args.url_fetch_private_host)?;
+    if !args.allow_url_fetch {
+        if hosts.is_empty() && private_hosts.is_empty() {
+            return Ok(None);
+        }
+        return Err(wrong("--url-fetch-host and --url-fetch-private-host need --allow-url-fetch"));
+    }
+    let (max_bytes, timeout) = (args.url_fetch_max_bytes, args.url_fetch_timeout);
+    Ok(Some(FetchPolicy { hosts, private_hosts, max_bytes, timeout, ..FetchPolicy::default() }))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        serve: ServeArgs,
+    }
+
+    fn config(arguments: &[&str]) -> Result<ServeConfig, String> {
+        let arguments = std::iter::once("siglip").chain(arguments.iter().copied());
+        let cli = Cli::try_parse_from(arguments).map_err(|e| e.to_string())?;
+        ServeConfig::try_from(cli.serve).map_err(|e| e.to_string())
+    }
+
+    fn named(config: &ServeConfig) -> Vec<(String, String)> {
+        config.models.iter().map(|model| (model.name.clone(), model.reference.to_string())).collect()
+    }
+
+    fn error(arguments: &[&str]) -> String {
+        config(arguments).err().unwrap_or_else(|| panic!("{arguments:?} passed"))
+    }
+
+    #[test]
+    fn defaults_serve_the_embedded_model_on_loopback() {
+        let config = config(&[]).unwrap();
+        assert_eq!(config.address, "127.0.0.1:8080".parse().unwrap());
+        assert_eq!(named(&config), [("demo".to_owned(), "demo".to_owned())]);
+        assert!(config.tls.is_none() && config.api.api_keys.is_empty() && config.api.fetch.is_none());
+        assert_eq!(config.api.cors, Cors::SameOrigin);
+    }
+
+    #[test]
+    fn models_and_their_names() {
+        let names = |arguments: &[&str]| named(&config(arguments).unwrap());
+        let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
+        assert_eq!(
+            names(&["--model", "google/siglip2-base@main", "--model", "x=./models/b/"]),
+            [pair("siglip2-base", "google/siglip2-base@main"), pair("x", "./models/b/")]
+        );
+        assert_eq!(names(&["--model", "./models/b/,demo"]), [pair("b", "./models/b/"), pair("demo", "demo")]);
+        assert!(error(&["--model", "a/m", "--model", "b/m"]).contains("named \"m\" already"));
+        assert!(error(&["--model", "=x"]).contains("NAME=MODEL"));
+        assert!(error(&["--model", "a b=x"]).contains("no spaces"));
+    }
+
+    #[test]
+    fn what_cannot_work_is_named_before_anything_starts() {
+        for (arguments, part) in [
+            (&["--tls-cert", "c.pem"][..], "--tls-cert needs --tls-key"),
+            (&["--tls-cert", "/nowhere/c.pem", "--tls-key", "k.pem"], "/nowhere/c.pem"),
+            (&["--host", "no such host"], "--host"),
+            (&["--max-items", "0"], "--max-items"),
+            (&["--max-items", "5000"], "--max-queue-items"),
+            (&["--max-batch-tokens", "0"], "--max-batch-tokens"),
+            (&["--max-body-bytes", "2GiB"], "--max-body-memory"),
+            (&["--max-body-bytes", "lots"], "not a size"),
+            (&["--request-timeout", "0"], "--request-timeout"),
+            (&["--url-fetch-host", "example.com"], "--allow-url-fetch"),
+            (&["--allow-url-fetch", "--url-fetch-host", "http://x/"], "not a host name"),
+            (&["--cors-allow-origin", "example.com"], "not an origin"),
+            (&["--cors-allow-origin", "https://example.com/"], "not an origin"),
+            (&["--api-key-file", "/nowhere/keys"], "/nowhere/keys"),
+            (&["--api-key", "kä"], "no header can carry"),
+        ] {
+            assert!(error(arguments).contains(part), "{arguments:?}: {}", error(arguments));
+        }
+    }
+
+    #[test]
+    fn keys_come_from_flags_and_files() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let path = file.path().to_str().unwrap();
+        assert!(error(&["--api-key-file", path]).contains("no key in it"));
+        std::fs::write(file.path(), "# people\none\n\n two \n").unwrap();
+        let keys = config(&["--api-key", "three,", "--api-key-file", path]).unwrap().api.api_keys;
+        assert!(["one", "two", "three"].iter().all(|key| keys.contains(key)));
+        assert!(!keys.contains("") && !keys.contains("# people"));
+        assert!(
+            config(&["--api-key", ""]).unwrap().api.api_keys.is_empty(),
+            "as an unset variable in a compose file"
+        );
+    }
+
+    #[test]
+    fn health_asks_this_machine() {
+        let url = |host: &str| {
+            let (host, timeout) = (host.to_owned(), Duration::ZERO);
+            HealthArgs { host, port: 80, tls_cert: None, timeout }.url()
+        };
+        assert_eq!(url("0.0.0.0"), "http://127.0.0.1:80/health/ready");
+        assert_eq!(url("::"), "http://[::1]:80/health/ready");
+        assert_eq!(url("::1"), "http://[::1]:80/health/ready");
+        assert_eq!(url("localhost"), "http://localhost:80/health/ready");
+    }
+}

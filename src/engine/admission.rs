@@ -1,0 +1,295 @@
+//! Who gets in: bounds on the inputs and the bytes that the engine holds.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use super::EngineError;
+
+/// How long to wait where nothing has been measured yet.
+const UNMEASURED: Duration = Duration::from_secs(1);
+/// Nobody is told to come back sooner or later than this.
+const RETRY_AFTER: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(60));
+
+/// Counts what the engine holds. A request is admitted whole or not at all, and at once.
+pub(super) struct Admission {
+    max_items: usize,
+    max_bytes: usize,
+    held: Mutex<Held>,
+    /// Told when the last item is answered.
+    idle: Notify,
+}
+
+struct Held {
+    open: bool,
+    items: usize,
+    bytes: usize,
+    /// Items whose answer is not out yet. An item's place is free a moment before, so that whoever
+    /// has the answer finds the place free.
+    unanswered: usize,
+    rate: DrainRate,
+}
+
+/// A refusal and its label in the metrics.
+#[derive(Debug)]
+pub(super) struct Refused {
+    pub(super) reason: &'static str,
+    pub(super) error: EngineError,
+}
+
+/// The place of one admitted item. Drop it when the item is answered.
+pub(super) struct Permit {
+    admission: Arc<Admission>,
+    bytes: usize,
+    released: bool,
+}
+
+impl Admission {
+    pub(super) fn new(max_items: usize, max_bytes: usize) -> Arc<Self> {
+        let held = Held { open: true, items: 0, bytes: 0, unanswered: 0, rate: DrainRate::default() };
+        Arc::new(Self { max_items, max_bytes, held: Mutex::new(held), idle: Notify::new() })
+    }
+
+    /// A permit for each of `costs` (bytes of an item), or none at all.
+    pub(super) fn admit(self: &Arc<Self>, costs: &[usize], now: Instant) -> Result<Vec<Permit>, Refused> {
+        let (items, bytes) = (costs.len(), costs.iter().fold(0usize, |sum, &cost| sum.saturating_add(cost)));
+        let mut held = self.held();
+        if !held.open {
+            return Err(Refused { reason: "stopping", error: EngineError::ShuttingDown });
+        }
+        if items > self.max_items {
+            let text = format!("{items} inputs, at most {} are queued", self.max_items);
+            return Err(Refused { reason: "too_large", error: EngineError::TooLarge(text) });
+        }
+        if bytes > self.max_bytes {
+            let text = format!("{bytes} bytes, at most {} are queued", self.max_bytes);
+            return Err(Refused { reason: "too_large", error: EngineError::TooLarge(text) });
+        }
+        let items_over = (held.items + items).saturating_sub(self.max_items);
+        let bytes_over = held.bytes.saturating_add(bytes).saturating_sub(self.max_bytes);
+        if items_over > 0 || bytes_over > 0 {
+            let mean = held.bytes / held.items.max(1);
+            let retry_after = held.rate.time_for(items_over.max(bytes_over.div_ceil(mean.max(1))), now);
+            let (reason, text) = if items_over > 0 {
+                ("queue_items", format!("{} of {} inputs queued", held.items, self.max_items))
+            } else {
+                ("queue_bytes", format!("{} of {} bytes queued", held.bytes, self.max_bytes))
+            };
+            return Err(Refused { reason, error: EngineError::Overloaded { reason: text, retry_after } });
+        }
+        held.rate.busy(now);
+        held.items += items;
+        held.bytes += bytes;
+        held.unanswered += items;
+        Ok(costs
+            .iter()
+            .map(|&bytes| Permit { admission: Arc::clone(self), bytes, released: false })
+            .collect())
+    }
+
+    /// Admits nothing from now on.
+    pub(super) fn close(&self) {
+        self.held().open = false;
+    }
+
+    /// Items and bytes held now.
+    pub(super) fn load(&self) -> (usize, usize) {
+        let held = self.held();
+        (held.items, held.bytes)
+    }
+
+    /// Items whose answer is not out yet.
+    pub(super) fn unanswered(&self) -> usize {
+        self.held().unanswered
+    }
+
+    /// Waits until everything is answered.
+    pub(super) async fn idle(&self) {
+        loop {
+            let idle = self.idle.notified();
+            tokio::pin!(idle);
+            // Listening begins before the look, or the last item could leave in between.
+            idle.as_mut().enable();
+            if self.unanswered() == 0 {
+                return;
+            }
+            idle.await;
+        }
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Permit {
+    /// Says that the item holds another number of bytes now.
+    pub(super) fn resize(&mut self, bytes: usize) {
+        let mut held = self.admission.held();
+        held.bytes = held.bytes - self.bytes + bytes;
+        self.bytes = bytes;
+    }
+
+    /// Gives the place back; with a time, after work, which counts for the measured rate.
+    pub(super) fn release(&mut self, finished: Option<Instant>) {
+        if std::mem::replace(&mut self.released, true) {
+            return;
+        }
+        let mut held = self.admission.held();
+        held.items -= 1;
+        held.bytes -= self.bytes;
+        if let Some(now) = finished {
+            held.rate.finished(now);
+        }
+        if held.items == 0 {
+            held.rate.idle();
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.release(None);
+        let mut held = self.admission.held();
+        held.unanswered -= 1;
+        if held.unanswered == 0 {
+            self.admission.idle.notify_waiters();
+        }
+    }
+}
+
+/// Items a second that leave the engine while it is busy.
+#[derive(Debug, Default)]
+struct DrainRate {
+    /// Start of the current window and what finished in it; none while the engine is idle.
+    window: Option<(Instant, usize)>,
+    /// Of the windows before, the last ones most.
+    per_second: Option<f64>,
+}
+
+impl DrainRate {
+    const WINDOW: Duration = Duration::from_secs(1);
+
+    fn busy(&mut self, now: Instant) {
+        self.window.get_or_insert((now, 0));
+    }
+
+    fn idle(&mut self) {
+        self.window = None;
+    }
+
+    fn finished(&mut self, now: Instant) {
+        let Some((since, count)) = &mut self.window else { return };
+        *count += 1;
+        let elapsed = now.saturating_duration_since(*since);
+        if elapsed >= Self::WINDOW {
+            let measured = *count as f64 / elapsed.as_secs_f64();
+            self.per_second = Some(self.per_second.map_or(measured, |before| (before + measured) / 2.0));
+            self.window = Some((now, 0));
+        }
+    }
+
+    /// How long it takes until so many items have left.
+    fn time_for(&self, items: usize, now: Instant) -> Duration {
+        let current = || {
+            let (since, count) = self.window.filter(|&(_, count)| count > 0)?;
+            Some(count as f64 / now.saturating_duration_since(since).as_secs_f64().max(1e-3))
+        };
+        let time = self.per_second.or_else(current).map_or(UNMEASURED, |rate| {
+            Duration::try_from_secs_f64(items as f64 / rate).unwrap_or(RETRY_AFTER.1)
+        });
+        time.clamp(RETRY_AFTER.0, RETRY_AFTER.1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(result: Result<Vec<Permit>, Refused>) -> EngineError {
+        result.err().expect("it is full").error
+    }
+
+    #[test]
+    fn a_request_is_admitted_whole_or_not_at_all() {
+        let (admission, now) = (Admission::new(10, 1000), Instant::now());
+        let eight = admission.admit(&[10; 8], now).expect("room");
+        assert_eq!(admission.load(), (8, 80));
+        assert!(matches!(refused(admission.admit(&[10; 3], now)), EngineError::Overloaded { .. }));
+        assert_eq!(admission.load(), (8, 80), "a refused request holds nothing");
+        let two = admission.admit(&[10; 2], now).expect("room for exactly two");
+        // Full is full, for one and for many.
+        for n in [1, 2, 10] {
+            let error = refused(admission.admit(&vec![1; n], now));
+            assert!(
+                matches!(&error, EngineError::Overloaded { reason, .. } if reason == "10 of 10 inputs queued")
+            );
+        }
+        drop((eight, two));
+        assert_eq!(admission.load(), (0, 0));
+    }
+
+    #[test]
+    fn what_never_fits_is_too_large() {
+        let (admission, now) = (Admission::new(10, 1000), Instant::now());
+        for costs in [vec![1; 11], vec![1001], vec![usize::MAX, usize::MAX]] {
+            assert!(matches!(refused(admission.admit(&costs, now)), EngineError::TooLarge(_)));
+        }
+        assert!(admission.admit(&[1000], now).is_ok());
+    }
+
+    #[test]
+    fn bytes_are_a_bound_of_their_own_and_follow_the_item() {
+        let (admission, now) = (Admission::new(10, 1000), Instant::now());
+        let mut held = admission.admit(&[900], now).expect("room");
+        assert_eq!(admission.admit(&[200], now).err().expect("full").reason, "queue_bytes");
+        held[0].resize(100);
+        assert_eq!(admission.load(), (1, 100));
+        let more = admission.admit(&[900], now).expect("room now");
+        drop((held, more));
+        assert_eq!(admission.load(), (0, 0));
+    }
+
+    #[test]
+    fn retry_after_follows_the_measured_rate() {
+        let (admission, start) = (Admission::new(100, usize::MAX), Instant::now());
+        let mut permits = admission.admit(&[0; 100], start).expect("room");
+        let retry = |n: usize, now| match refused(admission.admit(&vec![0; n], now)) {
+            EngineError::Overloaded { retry_after, .. } => retry_after,
+            error => panic!("{error}"),
+        };
+        assert_eq!(retry(1, start), UNMEASURED);
+        // 20 items in two seconds: ten a second.
+        for i in 1..=20 {
+            permits.pop().expect("held").release(Some(start + Duration::from_millis(100 * i)));
+        }
+        let now = start + Duration::from_secs(2);
+        assert_eq!(retry(30, now).as_millis(), 1000, "80 held, 10 must leave");
+        assert_eq!(retry(100, now).as_millis(), 8000);
+        // Those who left without work say nothing about the rate.
+        permits.truncate(60);
+        assert_eq!(retry(60, now).as_millis(), 2000);
+    }
+
+    #[tokio::test]
+    async fn idle_is_told_when_the_last_item_leaves() {
+        let admission = Admission::new(4, 100);
+        admission.idle().await;
+        let mut permits = admission.admit(&[1, 1], Instant::now()).expect("room");
+        let waiting = tokio::spawn({
+            let admission = Arc::clone(&admission);
+            async move { admission.idle().await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        admission.close();
+        assert_eq!(refused(admission.admit(&[1], Instant::now())), EngineError::ShuttingDown);
+        permits.iter_mut().for_each(|permit| permit.release(None));
+        assert_eq!(admission.load(), (0, 0));
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished(), "the answers are not out");
+        drop(permits);
+        waiting.await.expect("told");
+    }
+}

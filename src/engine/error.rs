@@ -1,0 +1,37 @@
+//! Why the engine did not take or did not finish a request.
+
+use std::time::Duration;
+
+/// Why the engine did not take or did not finish a request.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// No room in the queue for the whole request; nothing of it was admitted.
+    #[error("the service is at its limit ({reason}); try again in {} s", retry_after.as_secs().max(1))]
+    Overloaded {
+        /// Which bound was met.
+        reason: String,
+        /// When room is expected.
+        retry_after: Duration,
+    },
+    /// One request asks for more than the queue can ever hold.
+    #[error("the request is larger than the service takes at once: {0}")]
+    TooLarge(String),
+    /// The deadline passed before the answer was ready.
+    #[error("the request was not finished within {} ms", .0.as_millis())]
+    Deadline(Duration),
+    /// The service is stopping and takes no new work.
+    #[error("the service is shutting down")]
+    ShuttingDown,
+    /// A worker failed on the batch this input was in.
+    #[error("the model failed on this batch: {0}")]
+    Worker(String),
+    /// There is no model of that name.
+    #[error("there is no model named {name:?}; this service has {}", known.join(", "))]
+    UnknownModel {
+        /// The name asked for.
+        name: String,
+        /// The names there are.
+        known: Vec<String>,
+    },
+}

@@ -1,0 +1,69 @@
+//! What goes into the engine and what comes out.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use crate::Error;
+use crate::text::Canonicalization;
+
+/// One thing to embed.
+#[derive(Debug, Clone)]
+pub enum Input {
+    /// A picture as it was sent, in any of the formats of [`crate::image`].
+    Image(Bytes),
+    /// A text.
+    Text(String),
+    /// A text as token ids, without padding.
+    TokenIds(Vec<u32>),
+}
+
+/// What is the same for all inputs of a request.
+#[derive(Debug, Clone, Default)]
+pub struct EmbedOptions {
+    /// Another canonicalisation than the checkpoint's.
+    pub canonicalization: Option<Canonicalization>,
+    /// Another patch budget than the checkpoint's, NaFlex only.
+    pub max_num_patches: Option<usize>,
+    /// When the answer is no longer wanted.
+    pub deadline: Option<Instant>,
+    /// Who asks, for fairness between clients; requests with the same key share a turn.
+    pub client: u64,
+}
+
+/// One embedding, not normalised.
+#[derive(Debug, Clone)]
+pub struct Embedding {
+    /// The vector as the tower gives it.
+    pub vector: std::sync::Arc<[f32]>,
+    /// Tokens that the tower saw which carry content: patches, or text ids without padding.
+    pub tokens: usize,
+    /// Height and width of a picture.
+    pub size: Option<(u32, u32)>,
+    /// Whether a text was cut at the context length.
+    pub truncated: bool,
+    /// Whether it came from the cache.
+    pub cached: bool,
+}
+
+/// Where the time of a request went; each is the longest of its inputs.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Timings {
+    /// Decoding, resizing, patches.
+    pub decode: Duration,
+    /// Canonicalisation and tokens.
+    pub tokenize: Duration,
+    /// Waiting for a preparation thread and for a worker.
+    pub queue: Duration,
+    /// In a batch on a worker.
+    pub inference: Duration,
+}
+
+/// The answer to a request: one result an input, in the order they came.
+#[derive(Debug)]
+pub struct Output {
+    /// A bad input is an error in its place and spoils no other.
+    pub results: Vec<Result<Embedding, Error>>,
+    /// Where the time went.
+    pub timings: Timings,
+}

@@ -1,0 +1,55 @@
+//! Takes inputs from many requests at once, and answers each: admission, preparation, lanes,
+//! batches, workers, the cache of text embeddings. Knows jobs; knows no HTTP and no tensors' insides.
+//!
+//! ```text
+//!  ModelHandle::embed            one engine              one model: two lanes, alike
+//! ┌───────────────────┐      ┌────────────────┐      ┌─────────────────────────────────────────────┐
+//! │ texts in the cache├──────┤ admission      │      │ waiting          preparation        ready   │
+//! │ ► answered        │ rest │ items and bytes├─────►│ a queue  ──►  image or text  ──►  a queue   │
+//! │ headers of images │      │ all or nothing │      │ a client      threads             a client  │
+//! └───────▲───────────┘      └───────┬────────┘      └──────────────────────────────────────┬──────┘
+//!         │                          ▼                                                      ▼
+//!         │                 Overloaded, TooLarge                  worker: the lanes in turn, a batch of
+//!         └── Request ◄──────────── Ticket::answer ◄───────────── tokens; halved when out of memory
+//! ```
+//!
+//! - **Admission** counts inputs and the bytes that they hold while they wait: the file and the
+//!   patches or ids that come of it. A request gets room for all its inputs or is refused at once.
+//!   An input's place is free when it is answered, or when its client has gone.
+//! - **Waiting** inputs are prepared in turn over the clients, but only as far as the workers' next
+//!   batches need; what is decoded at once is bounded by bytes as well. So memory is bounded by
+//!   `max_queue_bytes + max_decode_bytes`, whatever is sent.
+//! - **Ready** inputs make batches without a timer: a free worker takes what is there, in turn over
+//!   the clients, up to a budget of tokens. Where both lanes have something, they take turns.
+//! - **Tickets** are what makes it safe: every admitted input is one, it is answered exactly once, it
+//!   answers for itself if it is dropped, and it gives its place back first.
+//! - **Texts** are looked up in the cache three times: before admission, before they are tokenised and
+//!   before they are computed; the same text twice in a batch is computed once. Nobody waits for
+//!   another client's turn because of that.
+//! - **Faults**: a panic fails the inputs of that call, an error of the model is tried again input by
+//!   input, and running out of memory halves the batch and keeps batches small for a while.
+//!
+//! One lock holds all lanes; it is never held to decode, to compute or to answer.
+
+mod admission;
+mod batch;
+mod cache;
+mod config;
+mod error;
+mod fair;
+mod handle;
+mod job;
+mod lane;
+mod metrics;
+mod model;
+mod pipeline;
+mod prepare;
+mod request;
+mod scheduler;
+mod worker;
+
+pub use config::EngineConfig;
+pub use error::EngineError;
+pub use handle::{DrainReport, Engine, Load, ModelHandle};
+pub use job::{EmbedOptions, Embedding, Input, Output, Timings};
+pub use model::{ImageCost, Model};

@@ -1,0 +1,86 @@
+//! Preparation threads: pictures to patches, texts to token ids.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
+
+use super::EngineError;
+use super::batch::panic_message;
+use super::cache::TextSource;
+use super::handle::Shared;
+use super::lane::{Lane, Prepared, Ready, Waiting, Work};
+use super::model::Model;
+use super::scheduler::Preparing;
+use crate::Result;
+
+/// Prepares inputs of one lane until the engine ends.
+pub(super) fn run(shared: &Shared, lane: Lane) {
+    while let Some((item, place)) = shared.scheduler.next_to_prepare(lane) {
+        prepare(shared, lane, item, place);
+    }
+}
+
+fn prepare(shared: &Shared, lane: Lane, item: Waiting, place: Preparing<'_>) {
+    let Waiting { mut ticket, work, .. } = item;
+    let start = Instant::now();
+    ticket.leave(start);
+    if ticket.is_dead(start) {
+        drop((work, place));
+        return ticket.bury();
+    }
+    if let Work::Text(key) = &work
+        && let Some(embedding) = shared.cache.get(key)
+    {
+        shared.models[place.model()].lane(lane).cache_hits.increment(1);
+        drop(place);
+        return ticket.answer(Ok(embedding));
+    }
+
+    let entry = &shared.models[place.model()];
+    let metrics = entry.lane(lane);
+    // Unwind safety: as in a batch, the model is shared between threads and keeps its invariants.
+    let result = catch_unwind(AssertUnwindSafe(|| prepare_one(entry.model.as_ref(), work)));
+    let result = result.unwrap_or_else(|panic| {
+        metrics.prepare_panics.increment(1);
+        let message = panic_message(panic.as_ref());
+        tracing::error!(model = %entry.name, lane = lane.label(), panic = %message, "preparation panicked");
+        Err(EngineError::Worker(format!("preparing the input panicked: {message}")).into())
+    });
+
+    let end = Instant::now();
+    let took = end - start;
+    metrics.prepare.record(took);
+    match lane {
+        Lane::Images => ticket.timings().decode = took,
+        Lane::Texts => ticket.timings().tokenize = took,
+    }
+    match result {
+        Ok((prepared, bytes)) => {
+            ticket.resize(bytes);
+            ticket.enter(end);
+            place.done(Ready { ticket, prepared });
+        }
+        Err(error) => {
+            drop(place);
+            ticket.answer(Err(error));
+        }
+    }
+}
+
+/// What the model takes, and the bytes that it holds. The file is freed here.
+fn prepare_one(model: &dyn Model, work: Work) -> Result<(Prepared, usize)> {
+    match work {
+        Work::Image { bytes, max_num_patches } => {
+            let patches = model.prepare_image(&bytes, max_num_patches)?;
+            let held = patches.pixels.len();
+            Ok((Prepared::Image(patches), held))
+        }
+        Work::Text(key) => {
+            let ids = match &key.text {
+                TextSource::Text(text, canonicalization) => model.prepare_text(text, *canonicalization)?,
+                TextSource::Ids(ids) => model.prepare_ids(ids)?,
+            };
+            let held = key.text.bytes() + size_of_val(ids.ids.as_slice());
+            Ok((Prepared::Text(ids, key), held))
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! Worker threads: one batch after the other on one model.
+
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::batch::{self, Embed, Outcome};
+use super::cache::TextKey;
+use super::handle::{ModelEntry, Shared};
+use super::lane::{Lane, Prepared, Ready};
+use super::model::Model;
+use super::request::Ticket;
+use super::scheduler::Batch;
+use super::{Embedding, EngineError};
+use crate::image::{Geometry, ImageSpec, Patches};
+use crate::model::Grid;
+use crate::text::{TextSpec, TokenIds};
+use crate::{Error, Result};
+
+/// Runs batches of one model until the engine ends.
+pub(super) fn run(shared: &Shared, model: usize) {
+    loop {
+        // A text that is cached by now, or in this batch already, costs nothing.
+        let mut texts: HashSet<Arc<TextKey>> = HashSet::new();
+        let mut cost = |item: &Ready| match &item.prepared {
+            Prepared::Text(_, key) if shared.cache.contains(key) || !texts.insert(Arc::clone(key)) => 0,
+            _ => item.tokens(),
+        };
+        let Some(Batch { lane, items }) = shared.scheduler.next_batch(model, &mut cost) else { return };
+        run_batch(shared, model, lane, items);
+    }
+}
+
+fn run_batch(shared: &Shared, model: usize, lane: Lane, items: Vec<Ready>) {
+    let now = Instant::now();
+    let (mut images, mut texts): (Vec<(Ticket, Patches)>, Vec<Text>) = (Vec::new(), Vec::new());
+    let mut seen: HashMap<Arc<TextKey>, usize> = HashMap::new();
+    let entry = &shared.models[model];
+    let metrics = entry.lane(lane);
+    for Ready { mut ticket, prepared } in items {
+        ticket.leave(now);
+        if ticket.is_dead(now) {
+            ticket.bury();
+            continue;
+        }
+        match prepared {
+            Prepared::Image(patches) => images.push((ticket, patches)),
+            Prepared::Text(ids, key) => {
+                if let Some(embedding) = shared.cache.get(&key) {
+                    metrics.cache_hits.increment(1);
+                    ticket.answer(Ok(embedding));
+                    continue;
+                }
+                match seen.entry(Arc::clone(&key)) {
+                    Entry::Occupied(first) => {
+                        metrics.cache_hits.increment(1);
+                        texts[*first.get()].tickets.push(ticket);
+                    }
+                    Entry::Vacant(first) => {
+                        metrics.cache_misses.increment(1);
+                        first.insert(texts.len());
+                        texts.push(Text { tickets: vec![ticket], ids, key });
+                    }
+                }
+            }
+        }
+    }
+    if !images.is_empty() {
+        embed_images(shared, model, images);
+    }
+    if !texts.is_empty() {
+        embed_texts(shared, model, texts);
+    }
+}
+
+/// One text and everybody in the batch who asked for it.
+struct Text {
+    tickets: Vec<Ticket>,
+    ids: TokenIds,
+    key: Arc<TextKey>,
+}
+
+fn embed_images(shared: &Shared, model: usize, items: Vec<(Ticket, Patches)>) {
+    let batch: Vec<&Patches> = items.iter().map(|(_, patches)| patches).collect();
+    let tokens = batch.iter().map(|patches| patches.grid.len()).sum();
+    let (results, took) = compute(shared, model, Lane::Images, &batch, tokens, &|part: &[&Patches]| {
+        shared.models[model].model.embed_images(part)
+    });
+    for ((mut ticket, patches), result) in items.into_iter().zip(results) {
+        ticket.timings().inference = took;
+        ticket.answer(result.map(|vector| Embedding {
+            vector: vector.into(),
+            tokens: patches.grid.len(),
+            size: Some(patches.source),
+            truncated: false,
+            cached: false,
+        }));
+    }
+}
+
+fn embed_texts(shared: &Shared, model: usize, items: Vec<Text>) {
+    let batch: Vec<&TokenIds> = items.iter().map(|text| &text.ids).collect();
+    let tokens = batch.iter().map(|ids| ids.ids.len()).sum();
+    let (results, took) = compute(shared, model, Lane::Texts, &batch, tokens, &|part: &[&TokenIds]| {
+        shared.models[model].model.embed_texts(part)
+    });
+    for (Text { tickets, ids, key }, result) in items.into_iter().zip(results) {
+        let result = result.map(|vector| Embedding {
+            vector: vector.into(),
+            tokens: ids.used,
+            size: None,
+            truncated: ids.truncated,
+            cached: false,
+        });
+        if let Ok(embedding) = &result {
+            shared.cache.insert(key, embedding.clone());
+        }
+        let mut results = copies(result, tickets.len()).into_iter();
+        for mut ticket in tickets {
+            ticket.timings().inference = took;
+            if let Some(result) = results.next() {
+                ticket.answer(result);
+            }
+        }
+    }
+}
+
+/// The same result for several tickets. Errors cannot be cloned: the copies carry the text.
+fn copies(result: Result<Embedding>, count: usize) -> Vec<Result<Embedding>> {
+    let copy = |result: &Result<Embedding>| match result {
+        Ok(embedding) => Ok(embedding.clone()),
+        Err(Error::Engine(error)) => Err(error.clone().into()),
+        Err(error) => Err(EngineError::Worker(error.to_string()).into()),
+    };
+    let mut all: Vec<_> = (1..count).map(|_| copy(&result)).collect();
+    all.push(result);
+    all
+}
+
+fn compute<T>(
+    shared: &Shared,
+    model: usize,
+    lane: Lane,
+    batch: &[&T],
+    tokens: usize,
+    embed: &Embed<'_, T>,
+) -> (Vec<Result<Vec<f32>>>, Duration) {
+    let entry = &shared.models[model];
+    let metrics = entry.lane(lane);
+    metrics.batch_items.record(batch.len() as f64);
+    metrics.batch_tokens.record(tokens as f64);
+    let span =
+        tracing::debug_span!("batch", model = %entry.name, lane = lane.label(), items = batch.len(), tokens);
+    let _entered = span.enter();
+
+    let start = Instant::now();
+    let Outcome { results, out_of_memory_at, panics } = batch::run(batch, embed);
+    let took = start.elapsed();
+    metrics.inference.record(took);
+    if panics > 0 {
+        metrics.batch_panics.increment(panics as u64);
+        tracing::error!(panics, "the model panicked on a batch");
+    }
+    if let Some(items) = out_of_memory_at {
+        metrics.out_of_memory.increment(1);
+        let too_many = (tokens * items).div_ceil(batch.len());
+        shared.scheduler.shrink(model, lane, too_many);
+        tracing::warn!(items, too_many, "the device ran out of memory: smaller batches for a while");
+    }
+    (results, took)
+}
+
+/// One picture and one text through the towers that there are.
+pub(super) fn warm_up(entry: &ModelEntry) -> Result<()> {
+    let model = entry.model.as_ref();
+    if let Some(spec) = &model.info().image {
+        let patches = gray(spec);
+        first(batch::run(&[&patches], &|batch: &[&Patches]| model.embed_images(batch)))?;
+    }
+    if let Some(spec) = &model.info().text {
+        let ids = some_text(model, spec);
+        first(batch::run(&[&ids], &|batch: &[&TokenIds]| model.embed_texts(batch)))?;
+    }
+    Ok(())
+}
+
+fn first(outcome: Outcome) -> Result<()> {
+    outcome.results.into_iter().try_for_each(|result| result.map(drop))
+}
+
+/// A gray picture of the size that the model sees.
+fn gray(spec: &ImageSpec) -> Patches {
+    let patch = spec.patch.max(1);
+    let grid = match spec.geometry {
+        Geometry::Squash { height, width } => {
+            Grid { rows: (height as usize / patch).max(1), cols: (width as usize / patch).max(1) }
+        }
+        Geometry::NaFlex { max_num_patches } => {
+            let side = max_num_patches.isqrt().max(1);
+            Grid { rows: side, cols: side }
+        }
+    };
+    let source = ((grid.rows * patch) as u32, (grid.cols * patch) as u32);
+    Patches { pixels: vec![127; grid.len() * patch * patch * 3], grid, source }
+}
+
+/// Warms the tokenizer too, where there is one.
+fn some_text(model: &dyn Model, spec: &TextSpec) -> TokenIds {
+    model.prepare_text("a photo of a cat", None).unwrap_or_else(|_| TokenIds {
+        ids: vec![0; spec.context],
+        used: 1,
+        truncated: false,
+    })
+}

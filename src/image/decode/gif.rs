@@ -1,0 +1,88 @@
+//! The first frame of a GIF on its logical screen.
+
+use std::num::NonZeroU64;
+
+use ::image::metadata::Orientation;
+use gif::{ColorOutput, DecodeOptions, Decoder, DecodingError, MemoryLimit};
+
+use super::{Decoded, Header, broken, buffer, orientation};
+use crate::image::{Format, ImageError, ImageLimits};
+
+pub(super) fn header(bytes: &[u8], limits: &ImageLimits) -> Result<Header, ImageError> {
+    let mut decoder = open(bytes, limits, true)?;
+    let frame = decoder.next_frame_info().map_err(failed)?;
+    let (left, top, width, height) = frame
+        .map(|frame| (frame.left, frame.top, frame.width, frame.height))
+        .ok_or_else(|| broken(Format::Gif, "there is no picture in it"))?;
+    // A frame that reaches over the logical screen enlarges it.
+    let width = u32::from(decoder.width()).max(u32::from(left) + u32::from(width));
+    let height = u32::from(decoder.height()).max(u32::from(top) + u32::from(height));
+    let mut frames = 1;
+    // What follows the first frame may be damaged: it is only counted, never shown.
+    while frames <= limits.max_frames && matches!(decoder.next_frame_info(), Ok(Some(_))) {
+        frames += 1;
+    }
+    Ok(Header { width, height, pixel_bytes: 4, frames })
+}
+
+pub(super) fn pixels(bytes: &[u8], limits: &ImageLimits) -> Result<Decoded, ImageError> {
+    let mut decoder = open(bytes, limits, false)?;
+    let screen = (usize::from(decoder.width()), usize::from(decoder.height()));
+    let frame = decoder.next_frame_info().map_err(failed)?;
+    let frame = frame.ok_or_else(|| broken(Format::Gif, "there is no picture in it"))?;
+    let (left, top) = (usize::from(frame.left), usize::from(frame.top));
+    let (frame_width, frame_height) = (usize::from(frame.width), usize::from(frame.height));
+    let background = frame.transparent.unwrap_or(0);
+    let local = frame.palette.clone();
+    let palette = palette(local.as_deref().or_else(|| decoder.global_palette()));
+    let mut indices = buffer(Format::Gif, frame_width * frame_height)?;
+    if !indices.is_empty() {
+        decoder.read_into_buffer(&mut indices).map_err(failed)?;
+    }
+
+    // Pillow fills what the frame does not cover with the transparent colour or else with colour 0.
+    let width = screen.0.max(left + frame_width);
+    let height = screen.1.max(top + frame_height);
+    let mut rgb = buffer(Format::Gif, width * height * 3)?;
+    rgb.as_chunks_mut::<3>().0.fill(palette[usize::from(background)]);
+    if frame_width > 0 {
+        for (y, line) in indices.chunks_exact(frame_width).enumerate() {
+            let start = ((top + y) * width + left) * 3;
+            let (row, _) = rgb[start..start + frame_width * 3].as_chunks_mut::<3>();
+            for (pixel, index) in row.iter_mut().zip(line) {
+                *pixel = palette[usize::from(*index)];
+            }
+        }
+    }
+    let orientation: Orientation = orientation(None, decoder.xmp_metadata());
+    Ok(Decoded { width: width as u32, height: height as u32, rgb, orientation })
+}
+
+/// All 256 colours; those that the file does not define are grey, as in Pillow.
+fn palette(defined: Option<&[u8]>) -> [[u8; 3]; 256] {
+    let mut palette: [[u8; 3]; 256] = std::array::from_fn(|index| [index as u8; 3]);
+    let (defined, _) = defined.unwrap_or_default().as_chunks::<3>();
+    for (entry, colour) in palette.iter_mut().zip(defined) {
+        *entry = *colour;
+    }
+    palette
+}
+
+fn open<'a>(bytes: &'a [u8], limits: &ImageLimits, skip: bool) -> Result<Decoder<&'a [u8]>, ImageError> {
+    let mut options = DecodeOptions::new();
+    options.set_color_output(ColorOutput::Indexed);
+    options.allow_unknown_blocks(true);
+    options.skip_frame_decoding(skip);
+    let bytes_allowed = NonZeroU64::new(limits.max_decoded_bytes).unwrap_or(NonZeroU64::MIN);
+    options.set_memory_limit(MemoryLimit::Bytes(bytes_allowed));
+    options.read_info(bytes).map_err(failed)
+}
+
+fn failed(error: DecodingError) -> ImageError {
+    match error {
+        DecodingError::Io(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+            broken(Format::Gif, "the data ends too early")
+        }
+        other => broken(Format::Gif, other),
+    }
+}

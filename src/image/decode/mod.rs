@@ -1,0 +1,194 @@
+//! Bytes to an upright RGB picture, as Pillow's `ImageOps.exif_transpose(img).convert("RGB")` gives it.
+//!
+//! The order is the point: the size of the file, then the header, then every limit, and only then the
+//! first allocation whose size the file chose.
+
+#[cfg(feature = "avif")]
+mod avif;
+mod bmp;
+mod colour;
+mod gif;
+mod jpeg;
+mod png;
+mod tiff;
+mod webp;
+
+use std::fmt::Display;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use ::image::metadata::Orientation;
+use ::image::{DynamicImage, RgbImage};
+use serde::Serialize;
+
+use super::{Format, ImageError, ImageLimits, Picture};
+
+/// What the header of a picture says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct ImageInfo {
+    /// Its format, by its content.
+    pub format: Format,
+    /// Width in pixels as stored, before the EXIF orientation is applied.
+    pub width: u32,
+    /// Height in pixels as stored, before the EXIF orientation is applied.
+    pub height: u32,
+    /// Most memory that decoding it holds at once, in bytes (the file itself not counted).
+    pub decoded_bytes: u64,
+}
+
+/// What a decoder's header function finds.
+struct Header {
+    width: u32,
+    height: u32,
+    /// Bytes a pixel that decoding holds at its peak.
+    pixel_bytes: u64,
+    /// Frames counted; counting may stop one above the limit.
+    frames: u32,
+}
+
+/// `[height, width, 3]` bytes as stored, and how they are to be turned.
+struct Decoded {
+    width: u32,
+    height: u32,
+    rgb: Vec<u8>,
+    orientation: Orientation,
+}
+
+/// Reads the header only and checks every limit.
+///
+/// # Errors
+/// Everything that [`ImageError`] says about formats, sizes and headers.
+pub fn probe(bytes: &[u8], limits: &ImageLimits) -> Result<ImageInfo, ImageError> {
+    let format = sniff(bytes, limits)?;
+    let header = guarded(format, || match format {
+        Format::Jpeg => jpeg::header(bytes, limits),
+        Format::Png => png::header(bytes, limits),
+        Format::WebP => webp::header(bytes, limits),
+        Format::Gif => gif::header(bytes, limits),
+        Format::Bmp => bmp::header(bytes),
+        Format::Tiff => tiff::header(bytes, limits),
+        #[cfg(feature = "avif")]
+        Format::Avif => avif::header(bytes),
+        #[cfg(not(feature = "avif"))]
+        Format::Avif => Err(ImageError::FormatNotBuilt { format }),
+    })?;
+    check(format, &header, limits)
+}
+
+/// Decodes the (first) picture, turns it upright and converts it to RGB.
+///
+/// # Errors
+/// Every variant of [`ImageError`] but those about options: limits before anything is allocated, then
+/// whatever is wrong with the data. A truncated file is an error, not a half grey picture.
+pub fn decode(bytes: &[u8], limits: &ImageLimits) -> Result<Picture, ImageError> {
+    let info = probe(bytes, limits)?;
+    let decoded = guarded(info.format, || match info.format {
+        Format::Jpeg => jpeg::pixels(bytes, limits),
+        Format::Png => png::pixels(bytes, limits),
+        Format::WebP => webp::pixels(bytes, limits),
+        Format::Gif => gif::pixels(bytes, limits),
+        Format::Bmp => bmp::pixels(bytes),
+        Format::Tiff => tiff::pixels(bytes, limits),
+        #[cfg(feature = "avif")]
+        Format::Avif => avif::pixels(bytes),
+        #[cfg(not(feature = "avif"))]
+        Format::Avif => Err(ImageError::FormatNotBuilt { format: info.format }),
+    })?;
+    upright(decoded)
+}
+
+fn sniff(bytes: &[u8], limits: &ImageLimits) -> Result<Format, ImageError> {
+    if bytes.len() > limits.max_bytes {
+        return Err(ImageError::FileTooLarge { bytes: bytes.len(), limit: limits.max_bytes });
+    }
+    Format::sniff(bytes)
+}
+
+fn check(format: Format, header: &Header, limits: &ImageLimits) -> Result<ImageInfo, ImageError> {
+    let Header { width, height, pixel_bytes, frames } = *header;
+    let pixels = u64::from(width) * u64::from(height);
+    if pixels == 0 {
+        return Err(ImageError::NoPixels { format, width, height });
+    }
+    if width.max(height) > limits.max_side {
+        return Err(ImageError::SideTooLong { format, width, height, limit: limits.max_side });
+    }
+    if pixels > limits.max_pixels {
+        return Err(ImageError::TooManyPixels { format, width, height, limit: limits.max_pixels });
+    }
+    let decoded_bytes = pixels.saturating_mul(pixel_bytes);
+    if decoded_bytes > limits.max_decoded_bytes {
+        let limit = limits.max_decoded_bytes;
+        return Err(ImageError::DecodedTooLarge { format, width, height, bytes: decoded_bytes, limit });
+    }
+    if frames > limits.max_frames {
+        return Err(ImageError::TooManyFrames { format, limit: limits.max_frames });
+    }
+    Ok(ImageInfo { format, width, height, decoded_bytes })
+}
+
+/// The one place where a panic of a third-party decoder becomes an error.
+fn guarded<T>(format: Format, run: impl FnOnce() -> Result<T, ImageError>) -> Result<T, ImageError> {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| {
+        tracing::warn!(%format, "an image decoder panicked; the image is refused");
+        Err(ImageError::DecoderFailed { format })
+    })
+}
+
+fn upright(decoded: Decoded) -> Result<Picture, ImageError> {
+    let Decoded { width, height, rgb, orientation } = decoded;
+    if orientation == Orientation::NoTransforms {
+        return Picture::new(width, height, rgb);
+    }
+    let found = rgb.len();
+    let expected = u64::from(width) * u64::from(height) * 3;
+    let image = RgbImage::from_raw(width, height, rgb).ok_or(ImageError::WrongPixelCount {
+        width,
+        height,
+        expected,
+        found,
+    })?;
+    let mut image = DynamicImage::ImageRgb8(image);
+    image.apply_orientation(orientation);
+    let image = image.into_rgb8();
+    Picture::new(image.width(), image.height(), image.into_raw())
+}
+
+/// The orientation in an EXIF block, or else in an XMP packet, as Pillow looks for it. A broken block is
+/// as good as none.
+fn orientation(exif: Option<&[u8]>, xmp: Option<&[u8]>) -> Orientation {
+    let exif = exif.map(|exif| exif.strip_prefix(b"Exif\0\0").unwrap_or(exif));
+    exif.and_then(Orientation::from_exif_chunk)
+        .or_else(|| xmp.and_then(xmp_orientation))
+        .unwrap_or(Orientation::NoTransforms)
+}
+
+/// The digit after the first `tiff:Orientation="` or `tiff:Orientation>`.
+fn xmp_orientation(xmp: &[u8]) -> Option<Orientation> {
+    let name = b"tiff:Orientation";
+    xmp.windows(name.len()).enumerate().filter(|(_, window)| window == name).find_map(|(at, _)| {
+        let rest = &xmp[at + name.len()..];
+        let digit = rest.strip_prefix(b"=\"").or_else(|| rest.strip_prefix(b">"))?.first()?;
+        digit.is_ascii_digit().then(|| Orientation::from_exif(digit - b'0'))?
+    })
+}
+
+fn broken(format: Format, reason: impl Display) -> ImageError {
+    ImageError::Broken { format, reason: reason.to_string() }
+}
+
+fn unsupported(format: Format, reason: impl Display) -> ImageError {
+    ImageError::Unsupported { format, reason: reason.to_string() }
+}
+
+/// `count` zero bytes, or an error where the system has no memory for them.
+fn buffer(format: Format, count: usize) -> Result<Vec<u8>, ImageError> {
+    let mut buffer = Vec::new();
+    buffer.try_reserve_exact(count).map_err(|_| broken(format, format!("no memory for {count} bytes")))?;
+    buffer.resize(count, 0);
+    Ok(buffer)
+}
+
+/// A limit in bytes for libraries that want a `usize`.
+fn memory_limit(limits: &ImageLimits) -> usize {
+    usize::try_from(limits.max_decoded_bytes).unwrap_or(usize::MAX)
+}

@@ -1,0 +1,32 @@
+//! How much one picture may cost.
+
+/// Limits that are checked before anything of the named size is allocated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ImageLimits {
+    /// Bytes of the file. Default 64 MiB.
+    pub max_bytes: usize,
+    /// Width × height. Default 64 million.
+    pub max_pixels: u64,
+    /// Pixels along the longer side. Default 65,535, which is also the most that JPEG and GIF can say.
+    pub max_side: u32,
+    /// Most memory that a decode may hold at once, in bytes, as the header foretells it. Default 1 GiB:
+    /// the largest picture that the other limits allow needs up to 12 bytes a pixel (a progressive JPEG).
+    pub max_decoded_bytes: u64,
+    /// Frames of an animation, of which only the first is decoded. Default 10,000.
+    pub max_frames: u32,
+    /// The largest patch budget that a request may ask for (NaFlex). Default 4,096.
+    pub max_num_patches: usize,
+}
+
+impl Default for ImageLimits {
+    fn default() -> Self {
+        Self {
+            max_bytes: 64 << 20,
+            max_pixels: 64_000_000,
+            max_side: 65_535,
+            max_decoded_bytes: 1 << 30,
+            max_frames: 10_000,
+            max_num_patches: 4096,
+        }
+    }
+}

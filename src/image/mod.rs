@@ -1,0 +1,23 @@
+//! From the bytes of a picture to patches: decode within limits, orient, resize, cut.
+
+mod decode;
+mod error;
+mod format;
+mod limits;
+mod naflex;
+mod patchify;
+mod picture;
+mod preprocess;
+mod resize;
+mod spec;
+
+pub use decode::{ImageInfo, decode, probe};
+pub use error::ImageError;
+pub use format::Format;
+pub use limits::ImageLimits;
+pub use naflex::{naflex_grid, naflex_size};
+pub use patchify::patchify;
+pub use picture::Picture;
+pub use preprocess::{ImageOptions, Preprocessor};
+pub use resize::resize;
+pub use spec::{Geometry, ImageSpec, Patches, Resample};

@@ -1,0 +1,173 @@
+//! Everything between a picture and the tower, for one checkpoint.
+
+use super::decode::{ImageInfo, decode, probe};
+use super::naflex::naflex_size;
+use super::patchify::patchify;
+use super::resize::resize;
+use super::{Geometry, ImageError, ImageLimits, ImageSpec, Patches, Picture};
+use crate::{Error, Result};
+
+/// What a request may choose about its picture.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ImageOptions {
+    /// The most patches of a NaFlex picture; the checkpoint's own number where it is `None`.
+    pub max_num_patches: Option<usize>,
+}
+
+/// Turns pictures into patches as one checkpoint wants them. Cheap to clone, shared freely by threads.
+#[derive(Debug, Clone)]
+pub struct Preprocessor {
+    spec: ImageSpec,
+    limits: ImageLimits,
+}
+
+impl Preprocessor {
+    /// A preprocessor for a checkpoint.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a specification that cannot give a single patch, or whose own patch budget
+    /// is above [`ImageLimits::max_num_patches`].
+    pub fn new(spec: ImageSpec, limits: ImageLimits) -> Result<Self> {
+        let refuse = |what: String| Err(Error::Config(what));
+        // The largest patch of any checkpoint is 32 pixels; sides of a target are bounded like a picture's.
+        if !(1..=1024).contains(&spec.patch) {
+            return refuse(format!("a patch of {} pixels: it must have 1 to 1024 pixels a side", spec.patch));
+        }
+        match spec.geometry {
+            Geometry::Squash { height, width } => {
+                let side = spec.patch as u32;
+                if height.min(width) < side || height.max(width) > 16_384 {
+                    return refuse(format!(
+                        "an image size of {height} × {width} pixels: each side must be between one patch ({side}) \
+                         and 16384"
+                    ));
+                }
+            }
+            Geometry::NaFlex { max_num_patches } => {
+                if !(1..=limits.max_num_patches).contains(&max_num_patches) {
+                    return refuse(format!(
+                        "a patch budget (max_num_patches) of {max_num_patches}: it must be between 1 and the \
+                         limit of {}",
+                        limits.max_num_patches
+                    ));
+                }
+            }
+        }
+        Ok(Self { spec, limits })
+    }
+
+    /// The checkpoint's preprocessing.
+    #[must_use]
+    pub fn spec(&self) -> &ImageSpec {
+        &self.spec
+    }
+
+    /// The limits in force.
+    #[must_use]
+    pub fn limits(&self) -> &ImageLimits {
+        &self.limits
+    }
+
+    /// Reads the header only: format, size and the memory that decoding takes. Every limit is checked.
+    ///
+    /// # Errors
+    /// What is wrong with the file, as far as its header shows.
+    pub fn probe(&self, bytes: &[u8]) -> Result<ImageInfo, ImageError> {
+        probe(bytes, &self.limits)
+    }
+
+    /// Checks the options of a request without a picture.
+    ///
+    /// # Errors
+    /// [`ImageError::FixedResolution`] for a patch budget where none can be had, and
+    /// [`ImageError::PatchBudget`] for one out of range.
+    pub fn check(&self, options: &ImageOptions) -> Result<(), ImageError> {
+        let Some(max_num_patches) = options.max_num_patches else { return Ok(()) };
+        match self.spec.geometry {
+            Geometry::Squash { height, width } => {
+                Err(ImageError::FixedResolution { max_num_patches, height, width })
+            }
+            Geometry::NaFlex { .. } if !(1..=self.limits.max_num_patches).contains(&max_num_patches) => {
+                Err(ImageError::PatchBudget { max_num_patches, limit: self.limits.max_num_patches })
+            }
+            Geometry::NaFlex { .. } => Ok(()),
+        }
+    }
+
+    /// The patches of an encoded picture: decoded, turned upright, converted to RGB, resized and cut.
+    ///
+    /// # Errors
+    /// What is wrong with the picture or with the options.
+    pub fn from_bytes(&self, bytes: &[u8], options: &ImageOptions) -> Result<Patches, ImageError> {
+        self.check(options)?;
+        self.from_rgb(&decode(bytes, &self.limits)?, options)
+    }
+
+    /// The patches of a picture that is decoded already.
+    ///
+    /// # Errors
+    /// What is wrong with the options.
+    pub fn from_rgb(&self, picture: &Picture, options: &ImageOptions) -> Result<Patches, ImageError> {
+        self.check(options)?;
+        let source = (picture.height(), picture.width());
+        let (height, width) = match self.spec.geometry {
+            Geometry::Squash { height, width } => (height, width),
+            Geometry::NaFlex { max_num_patches } => {
+                let budget = options.max_num_patches.unwrap_or(max_num_patches);
+                naflex_size(source.0, source.1, self.spec.patch, budget)
+            }
+        };
+        let picture = resize(picture, width, height, self.spec.resample);
+        Ok(patchify(&picture, self.spec.patch, source))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::Resample;
+
+    fn spec(geometry: Geometry) -> ImageSpec {
+        ImageSpec {
+            geometry,
+            resample: Resample::Bilinear,
+            patch: 16,
+            mean: [0.5; 3],
+            std: [0.5; 3],
+            rescale: 1.0 / 255.0,
+        }
+    }
+
+    #[test]
+    fn a_patch_budget_is_for_naflex_only_and_bounded() {
+        let budget = |max_num_patches| ImageOptions { max_num_patches: Some(max_num_patches) };
+        let picture = Picture::new(100, 50, vec![7; 15_000]).unwrap();
+        let fixed = Geometry::Squash { height: 224, width: 224 };
+        let fixed = Preprocessor::new(spec(fixed), ImageLimits::default()).unwrap();
+        assert_eq!(fixed.from_rgb(&picture, &ImageOptions::default()).unwrap().grid.len(), 196);
+        let error = fixed.from_rgb(&picture, &budget(64)).unwrap_err();
+        assert!(error.to_string().contains("fixed resolution of 224 × 224"), "{error}");
+
+        let naflex = Geometry::NaFlex { max_num_patches: 256 };
+        let naflex = Preprocessor::new(spec(naflex), ImageLimits::default()).unwrap();
+        let patches = naflex.from_rgb(&picture, &budget(64)).unwrap();
+        assert_eq!((patches.grid.rows, patches.grid.cols, patches.source), (5, 10, (50, 100)));
+        for out in [0, 4097] {
+            let error = naflex.from_rgb(&picture, &budget(out)).unwrap_err();
+            assert_eq!(error, ImageError::PatchBudget { max_num_patches: out, limit: 4096 });
+        }
+    }
+
+    #[test]
+    fn a_specification_without_patches_is_refused() {
+        for geometry in [
+            Geometry::Squash { height: 224, width: 15 },
+            Geometry::Squash { height: 20_000, width: 224 },
+            Geometry::NaFlex { max_num_patches: 0 },
+            Geometry::NaFlex { max_num_patches: 5000 },
+        ] {
+            let error = Preprocessor::new(spec(geometry), ImageLimits::default()).unwrap_err();
+            assert!(matches!(error, Error::Config(_)), "{error}");
+        }
+    }
+}

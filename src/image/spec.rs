@@ -1,0 +1,69 @@
+//! How a checkpoint wants its pictures, and what it gets.
+
+use serde::Serialize;
+
+use crate::model::Grid;
+
+/// The filter of a resize, as Pillow defines it (antialiased when shrinking).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Resample {
+    /// Pillow's `NEAREST` (0).
+    Nearest,
+    /// Pillow's `LANCZOS` (1).
+    Lanczos,
+    /// Pillow's `BILINEAR` (2): SigLIP 2 and NaFlex.
+    Bilinear,
+    /// Pillow's `BICUBIC` (3): SigLIP 1.
+    Bicubic,
+    /// Pillow's `BOX` (4).
+    Box,
+    /// Pillow's `HAMMING` (5).
+    Hamming,
+}
+
+/// The size that a picture is brought to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Geometry {
+    /// Stretched to one size whatever its shape (no crop): fixed-resolution checkpoints.
+    Squash {
+        /// Height in pixels.
+        height: u32,
+        /// Width in pixels.
+        width: u32,
+    },
+    /// Its shape kept as well as whole patches allow, at most so many patches: NaFlex.
+    NaFlex {
+        /// The default budget; a request may ask for another one.
+        max_num_patches: usize,
+    },
+}
+
+/// Preprocessing of one checkpoint: everything that changes the pixels a tower sees.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ImageSpec {
+    /// Target size.
+    pub geometry: Geometry,
+    /// Resize filter.
+    pub resample: Resample,
+    /// Side of a patch in pixels. Pixels right of or below the last whole patch are dropped.
+    pub patch: usize,
+    /// Mean of each channel, after the scaling to 0…1.
+    pub mean: [f32; 3],
+    /// Standard deviation of each channel, after the scaling to 0…1.
+    pub std: [f32; 3],
+    /// Factor from a byte to 0…1.
+    pub rescale: f32,
+}
+
+/// One picture, ready for the tower: raw bytes, normalised later on the device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Patches {
+    /// `[grid.len(), patch · patch · 3]`, each patch in (y, x, channel) order, patches row by row.
+    pub pixels: Vec<u8>,
+    /// Rows and columns of patches.
+    pub grid: Grid,
+    /// Height and width of the picture before the resize, after its orientation was applied.
+    pub source: (u32, u32),
+}

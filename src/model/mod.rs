@@ -1,0 +1,24 @@
+//! The two towers, their pooling and their scores. Knows tensors; knows no files, HTTP or threads.
+
+mod encoder;
+mod image_tower;
+mod loader;
+mod pooling;
+mod positions;
+pub mod scores;
+mod siglip;
+pub mod spec;
+mod tensors;
+mod text_tower;
+mod weights;
+pub mod zero_shot;
+
+pub use image_tower::{ImageOutputs, ImageTower};
+pub use positions::resize_table;
+pub use siglip::{Scores, Siglip};
+pub use spec::{
+    Activation, EncoderSpec, Grid, ImagePooling, ImageTowerSpec, ModelSpec, PositionResize, TextTowerSpec,
+};
+pub use tensors::TensorSpec;
+pub use text_tower::TextTower;
+pub use weights::Weights;

@@ -1,0 +1,130 @@
+//! What differs between checkpoints, as data: the towers read it, nothing in them branches on a
+//! checkpoint's name or family.
+
+use serde::Serialize;
+
+/// The non-linearity of every MLP, the pooling head's included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Activation {
+    /// `gelu_pytorch_tanh`: the tanh approximation; big_vision and Hugging Face.
+    GeluTanh,
+    /// The exact GELU by the error function: what open_clip and timm run for some checkpoints.
+    GeluErf,
+}
+
+/// One transformer encoder: pre-norm blocks, bidirectional attention, a final layer norm.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct EncoderSpec {
+    /// Width of a token.
+    pub width: usize,
+    /// Number of blocks.
+    pub depth: usize,
+    /// Attention heads; divides `width`.
+    pub heads: usize,
+    /// Hidden width of the MLPs.
+    pub mlp: usize,
+    /// Non-linearity of the MLPs.
+    pub activation: Activation,
+    /// Epsilon of every layer norm.
+    pub norm_eps: f64,
+}
+
+impl EncoderSpec {
+    /// Width of one attention head.
+    pub fn head_dim(&self) -> usize {
+        self.width / self.heads
+    }
+}
+
+/// Rows and columns of patches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+pub struct Grid {
+    /// Patches from top to bottom.
+    pub rows: usize,
+    /// Patches from left to right.
+    pub cols: usize,
+}
+
+impl Grid {
+    /// Number of patches.
+    pub fn len(&self) -> usize {
+        self.rows * self.cols
+    }
+
+    /// Whether it holds no patch.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// How the learned position table is resized for a picture whose grid is not the stored one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PositionResize {
+    /// Bicubic (a = -0.75), corners not aligned, no antialias: Hugging Face's
+    /// `interpolate_pos_encoding` for fixed-resolution checkpoints.
+    Bicubic,
+    /// Bilinear with antialias, corners not aligned: NaFlex.
+    BilinearAntialias,
+}
+
+/// How patch tokens become one vector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ImagePooling {
+    /// Multi-head attention pooling by a learned probe, then a residual MLP.
+    MapHead,
+    /// The mean of the patch tokens: timm's `gap` variants, which have no head.
+    Mean,
+}
+
+/// The image tower.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ImageTowerSpec {
+    /// Its encoder.
+    pub encoder: EncoderSpec,
+    /// Side of a square patch in pixels.
+    pub patch: usize,
+    /// Grid of the stored position table.
+    pub positions: Grid,
+    /// How the table is resized for another grid.
+    pub position_resize: PositionResize,
+    /// How tokens are pooled.
+    pub pooling: ImagePooling,
+}
+
+/// The text tower.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TextTowerSpec {
+    /// Its encoder.
+    pub encoder: EncoderSpec,
+    /// Number of token embeddings.
+    pub vocab: usize,
+    /// Context length: every text is padded to exactly this many tokens.
+    pub context: usize,
+    /// Output width of the text head; `None` where the checkpoint has no head.
+    pub projection: Option<usize>,
+}
+
+/// Both towers. A checkpoint has at least one of them.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ModelSpec {
+    /// The image tower, if the checkpoint has one.
+    pub image: Option<ImageTowerSpec>,
+    /// The text tower, if the checkpoint has one.
+    pub text: Option<TextTowerSpec>,
+    /// Whether `logit_scale` and `logit_bias` are there (they are not in one-tower files).
+    pub scores: bool,
+}
+
+impl ModelSpec {
+    /// Width of the embeddings.
+    pub fn embedding_dim(&self) -> usize {
+        match (&self.image, &self.text) {
+            (Some(image), _) => image.encoder.width,
+            (None, Some(text)) => text.projection.unwrap_or(text.encoder.width),
+            (None, None) => 0,
+        }
+    }
+}

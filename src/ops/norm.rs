@@ -1,0 +1,51 @@
+//! Layer normalisation.
+
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
+
+use super::{cpu, has_cpu_kernel};
+
+/// Layer normalisation over the last dimension (Ba et al. 2016), with gain and bias.
+#[derive(Debug, Clone)]
+pub struct LayerNorm {
+    weight: Tensor,
+    bias: Tensor,
+    eps: f64,
+}
+
+impl LayerNorm {
+    /// From `weight` and `bias` of the width.
+    pub fn new(weight: Tensor, bias: Tensor, eps: f64) -> Self {
+        Self { weight, bias, eps }
+    }
+
+    /// `x` `[rows, width]` → the same shape.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        if has_cpu_kernel(x) { x.contiguous()?.apply_op1_no_bwd(&Kernel(self)) } else { self.reference(x) }
+    }
+
+    /// The same in plain candle, with its sums in f32 whatever the type.
+    pub fn reference(&self, x: &Tensor) -> Result<Tensor> {
+        candle_nn::ops::layer_norm_slow(x, &self.weight, &self.bias, self.eps as f32)
+    }
+}
+
+struct Kernel<'a>(&'a LayerNorm);
+
+impl CustomOp1 for Kernel<'_> {
+    fn name(&self) -> &'static str {
+        "layer-norm"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (rows, width) = layout.shape().dims2()?;
+        let (weight, weight_layout) = self.0.weight.storage_and_layout();
+        let (bias, bias_layout) = self.0.bias.storage_and_layout();
+        let weight = cpu::tensor_slice(&weight, weight_layout)?;
+        let bias = cpu::tensor_slice(&bias, bias_layout)?;
+        if weight.len() != width || bias.len() != width {
+            candle_core::bail!("layer norm: the input is {width} wide, the gain {}", weight.len());
+        }
+        let y = cpu::norm::layer_norm(cpu::slice(x, layout)?, weight, bias, self.0.eps as f32);
+        Ok((CpuStorage::F32(y), Shape::from((rows, width))))
+    }
+}

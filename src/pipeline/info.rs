@@ -1,0 +1,97 @@
+//! What a loaded model says of itself: the same facts for `siglip inspect` and for the service.
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::checkpoint::Checkpoint;
+use crate::image::{Geometry, ImageSpec};
+use crate::model::ModelSpec;
+use crate::text::{TextFamily, TextSpec};
+
+/// Arithmetic of the towers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, ToSchema, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// The fastest that the device does without giving wrong answers.
+    #[default]
+    Auto,
+    /// IEEE single precision: the reference.
+    F32,
+    /// bfloat16 matrix products with f32 sums.
+    Bf16,
+    /// IEEE half precision.
+    F16,
+    /// 8-bit integers in the matrix products.
+    Int8,
+}
+
+impl Precision {
+    /// As `--dtype` has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::F16 => "f16",
+            Self::Int8 => "int8",
+        }
+    }
+}
+
+/// Where the towers run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum DeviceKind {
+    /// The processor.
+    Cpu,
+    /// An NVIDIA GPU.
+    Cuda,
+}
+
+/// One loaded model.
+#[derive(Debug, Clone, Serialize)]
+pub struct ModelInfo {
+    /// The name requests use.
+    pub name: String,
+    /// What it was loaded from: a hub id with its revision, a folder's name, or `demo`.
+    pub source: String,
+    /// `siglip`, `siglip2` or `siglip2-naflex`.
+    pub family: String,
+    /// Width of the embeddings.
+    pub embedding_dim: usize,
+    /// Number of parameters of both towers.
+    pub parameters: usize,
+    /// The towers.
+    pub spec: ModelSpec,
+    /// Image preprocessing, where there is an image tower.
+    pub image: Option<ImageSpec>,
+    /// Text preprocessing, where there is a text tower.
+    pub text: Option<TextSpec>,
+    /// Factor of the cosine in a logit (already exponentiated), where the checkpoint has one.
+    pub logit_scale: Option<f32>,
+    /// Added to the scaled cosine, where the checkpoint has one.
+    pub logit_bias: Option<f32>,
+    /// The template of zero-shot labels.
+    pub template: String,
+    /// SHA-256 in hex over the weights and everything in preprocessing that changes vectors.
+    pub fingerprint: String,
+    /// Arithmetic in use.
+    pub dtype: Precision,
+    /// Where it runs.
+    pub device: DeviceKind,
+}
+
+/// `siglip`, `siglip2` or `siglip2-naflex`, by how pictures and texts are prepared.
+pub(super) fn family(checkpoint: &Checkpoint) -> &'static str {
+    let naflex = matches!(checkpoint.image.as_ref().map(|i| i.geometry), Some(Geometry::NaFlex { .. }));
+    match checkpoint.text.as_ref().map(|text| text.family) {
+        _ if naflex => "siglip2-naflex",
+        Some(TextFamily::SigLip2) => "siglip2",
+        Some(TextFamily::SigLip1) => "siglip",
+        // Without a text tower the picture's filter is what tells the two apart.
+        None => match checkpoint.image.as_ref().map(|image| image.resample) {
+            Some(crate::image::Resample::Bilinear) => "siglip2",
+            _ => "siglip",
+        },
+    }
+}

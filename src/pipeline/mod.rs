@@ -1,0 +1,196 @@
+//! A checkpoint's parts put together: preprocessing, tokens, towers and scores of one model.
+
+mod device;
+mod info;
+
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use crate::checkpoint::Checkpoint;
+use crate::image::{ImageInfo, ImageLimits, ImageOptions, Patches, Preprocessor};
+use crate::model::Siglip;
+use crate::model::zero_shot::DEFAULT_TEMPLATE;
+use crate::text::{Canonicalization, TextProcessor, TokenIds};
+use crate::{Error, Result};
+
+pub use device::{DeviceChoice, Placement};
+pub use info::{DeviceKind, ModelInfo, Precision};
+
+/// What the operator chooses about a model.
+#[derive(Debug, Clone, Default)]
+pub struct LoadOptions {
+    /// The name that requests use; the checkpoint's own where it is `None`.
+    pub name: Option<String>,
+    /// Where the towers run.
+    pub device: DeviceChoice,
+    /// Their arithmetic.
+    pub precision: Precision,
+    /// Limits on pictures.
+    pub image_limits: ImageLimits,
+    /// Another canonicalisation than the checkpoint's.
+    pub canonicalization: Option<Canonicalization>,
+}
+
+/// A model, ready to embed.
+pub struct Pipeline {
+    info: ModelInfo,
+    image: Option<Preprocessor>,
+    text: Option<TextProcessor>,
+    model: Siglip,
+}
+
+impl Pipeline {
+    /// Reads the weights of a checkpoint onto a device.
+    ///
+    /// # Errors
+    /// If the device or the precision cannot be had, or if a part of the checkpoint cannot be used.
+    pub fn load(checkpoint: Checkpoint, options: &LoadOptions) -> Result<Self> {
+        let placement = options.device.place(options.precision)?;
+        let parts = Parts::new(&checkpoint, options)?;
+        let model = Siglip::load(
+            &checkpoint.spec,
+            checkpoint.image.as_ref(),
+            &checkpoint.weights,
+            &placement.device,
+            placement.dtype,
+        )?;
+        let scores = model.scores();
+        let info = ModelInfo {
+            logit_scale: scores.map(|s| s.scale),
+            logit_bias: scores.map(|s| s.bias),
+            dtype: placement.precision,
+            device: placement.kind,
+            ..describe(&checkpoint, options, &parts)?
+        };
+        Ok(Self { info, image: parts.image, text: parts.text, model })
+    }
+
+    /// What the model is.
+    pub fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    /// Its towers.
+    pub fn model(&self) -> &Siglip {
+        &self.model
+    }
+
+    /// Image preprocessing.
+    ///
+    /// # Errors
+    /// If the checkpoint has no image tower.
+    pub fn image(&self) -> Result<&Preprocessor> {
+        self.model.image()?;
+        self.image.as_ref().ok_or_else(|| Error::Request("this model has no image preprocessing".into()))
+    }
+
+    /// Text preprocessing.
+    ///
+    /// # Errors
+    /// If the checkpoint has no text tower.
+    pub fn text(&self) -> Result<&TextProcessor> {
+        self.model.text()?;
+        self.text.as_ref().ok_or_else(|| Error::Request("this model has no text preprocessing".into()))
+    }
+
+    /// Reads a picture's header.
+    ///
+    /// # Errors
+    /// What is wrong with it, or that there is no image tower.
+    pub fn probe_image(&self, bytes: &[u8]) -> Result<ImageInfo> {
+        Ok(self.image()?.probe(bytes)?)
+    }
+
+    /// From a picture's bytes to patches.
+    ///
+    /// # Errors
+    /// What is wrong with it, or that there is no image tower.
+    pub fn prepare_image(&self, bytes: &[u8], max_num_patches: Option<usize>) -> Result<Patches> {
+        Ok(self.image()?.from_bytes(bytes, &ImageOptions { max_num_patches })?)
+    }
+
+    /// From a text to ids.
+    ///
+    /// # Errors
+    /// What is wrong with it, or that there is no text tower or no tokenizer.
+    pub fn prepare_text(&self, text: &str, mode: Option<Canonicalization>) -> Result<TokenIds> {
+        Ok(self.text()?.encode(text, mode)?)
+    }
+
+    /// From a list of ids to a padded one.
+    ///
+    /// # Errors
+    /// If there are too many, or one is outside the vocabulary, or there is no text tower.
+    pub fn prepare_ids(&self, ids: &[u32]) -> Result<TokenIds> {
+        Ok(self.text()?.from_ids(ids)?)
+    }
+}
+
+/// The preprocessing of a checkpoint, with the operator's choices applied.
+struct Parts {
+    image: Option<Preprocessor>,
+    text: Option<TextProcessor>,
+}
+
+impl Parts {
+    fn new(checkpoint: &Checkpoint, options: &LoadOptions) -> Result<Self> {
+        let image = checkpoint.image.clone().map(|spec| Preprocessor::new(spec, options.image_limits));
+        let text = checkpoint.text.clone().map(|mut spec| {
+            spec.canonicalization = options.canonicalization.unwrap_or(spec.canonicalization);
+            TextProcessor::new(&checkpoint.tokenizer, spec)
+        });
+        Ok(Self { image: image.transpose()?, text: text.transpose()? })
+    }
+}
+
+/// What can be said of a checkpoint without loading its weights.
+///
+/// # Errors
+/// If a part of it cannot be used.
+pub fn inspect(checkpoint: &Checkpoint, options: &LoadOptions) -> Result<(ModelInfo, Option<TextProcessor>)> {
+    use crate::model::Weights;
+    let parts = Parts::new(checkpoint, options)?;
+    let mut info = describe(checkpoint, options, &parts)?;
+    if checkpoint.spec.scores {
+        let number =
+            |name: &str| -> Result<f32> { Ok(checkpoint.weights.tensor(name, &[1])?.to_vec1::<f32>()?[0]) };
+        info.logit_scale = Some(number("logit_scale")?.exp());
+        info.logit_bias = Some(number("logit_bias")?);
+    }
+    Ok((info, parts.text))
+}
+
+fn describe(checkpoint: &Checkpoint, options: &LoadOptions, parts: &Parts) -> Result<ModelInfo> {
+    let text = parts.text.as_ref().map(|text| text.spec().clone());
+    Ok(ModelInfo {
+        name: options.name.clone().unwrap_or_else(|| checkpoint.name.clone()),
+        source: match &checkpoint.revision {
+            Some(revision) => format!("{}@{revision}", checkpoint.name),
+            None => checkpoint.name.clone(),
+        },
+        family: info::family(checkpoint).to_owned(),
+        embedding_dim: checkpoint.spec.embedding_dim(),
+        parameters: checkpoint.spec.parameters(),
+        fingerprint: fingerprint(checkpoint, parts.text.as_ref())?,
+        spec: checkpoint.spec.clone(),
+        image: checkpoint.image.clone(),
+        text,
+        logit_scale: None,
+        logit_bias: None,
+        template: DEFAULT_TEMPLATE.to_owned(),
+        dtype: Precision::F32,
+        device: DeviceKind::Cpu,
+    })
+}
+
+/// SHA-256 in hex over the weights, the architecture and everything in preprocessing that changes
+/// vectors: vectors with the same fingerprint may be compared with each other.
+fn fingerprint(checkpoint: &Checkpoint, text: Option<&TextProcessor>) -> Result<String> {
+    let mut hash = Sha256::new();
+    hash.update(checkpoint.weights.digest()?);
+    hash.update(json!({ "spec": checkpoint.spec, "image": checkpoint.image }).to_string());
+    if let Some(text) = text {
+        hash.update(text.fingerprint());
+    }
+    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}

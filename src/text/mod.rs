@@ -1,0 +1,18 @@
+//! From a string to token ids: canonicalise, tokenise, pad to the context.
+//!
+//! [`TextProcessor`] is the way in. Ids are those of transformers' tokenizers, of the
+//! `sentencepiece` package and of open_clip, for any string.
+
+mod canonicalize;
+mod config;
+mod error;
+mod open_clip;
+mod processor;
+mod sentencepiece;
+mod spec;
+mod tokenizer;
+
+pub use canonicalize::canonicalize;
+pub use error::TextError;
+pub use processor::{DEFAULT_MAX_TEXT_BYTES, TextDescription, TextProcessor};
+pub use spec::{Canonicalization, TextFamily, TextSpec, TokenIds, TokenizerFiles};

@@ -1,0 +1,153 @@
+//! A model whose vectors follow from the bytes of its inputs.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use siglip::engine::{ImageCost, Model};
+use siglip::image::{Geometry, ImageError, ImageSpec, Patches, Resample};
+use siglip::model::{
+    Activation, EncoderSpec, Grid, ImagePooling, ImageTowerSpec, ModelSpec, PositionResize, TextTowerSpec,
+};
+use siglip::pipeline::{DeviceKind, ModelInfo, Precision};
+use siglip::text::{Canonicalization, TextFamily, TextSpec, TokenIds};
+use siglip::{Error, Result};
+
+/// Width of the fake embeddings.
+pub const DIM: usize = 12;
+/// Context length of the fake text tower.
+pub const CONTEXT: usize = 16;
+pub const SCALE: f32 = 10.0;
+pub const BIAS: f32 = -1.0;
+
+/// Texts and pictures that one of the fakes has computed.
+pub static COMPUTED: AtomicUsize = AtomicUsize::new(0);
+
+/// A picture is `PIC` and anything; a text that holds `slow` takes 200 ms, one that holds `panic` panics.
+pub struct Fake {
+    info: ModelInfo,
+}
+
+/// What the fake computes for some bytes: 12 numbers in −3…3, not normalised.
+pub fn vector(content: &[u8]) -> Vec<f32> {
+    let mut state = content.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, &byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+    });
+    let next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((state >> 40) as f32 / (1u64 << 24) as f32 - 0.5) * 6.0
+    };
+    std::iter::repeat_with(next).take(DIM).collect()
+}
+
+impl Fake {
+    pub fn new(name: &str) -> Self {
+        let encoder = EncoderSpec {
+            width: DIM,
+            depth: 1,
+            heads: 1,
+            mlp: 4,
+            activation: Activation::GeluTanh,
+            norm_eps: 1e-6,
+        };
+        let spec = ModelSpec {
+            image: Some(ImageTowerSpec {
+                encoder: encoder.clone(),
+                patch: 16,
+                positions: Grid { rows: 14, cols: 14 },
+                position_resize: PositionResize::Bicubic,
+                pooling: ImagePooling::MapHead,
+            }),
+            text: Some(TextTowerSpec { encoder, vocab: 256, context: CONTEXT, projection: Some(DIM) }),
+            scores: true,
+        };
+        let image = ImageSpec {
+            geometry: Geometry::Squash { height: 224, width: 224 },
+            resample: Resample::Bicubic,
+            patch: 16,
+            mean: [0.5; 3],
+            std: [0.5; 3],
+            rescale: 1.0 / 255.0,
+        };
+        let text = TextSpec {
+            family: TextFamily::SigLip1,
+            canonicalization: Canonicalization::Hf,
+            context: CONTEXT,
+            vocab: 256,
+        };
+        let info = ModelInfo {
+            name: name.to_owned(),
+            source: "fake".to_owned(),
+            family: "siglip".to_owned(),
+            embedding_dim: DIM,
+            parameters: 1,
+            spec,
+            image: Some(image),
+            text: Some(text),
+            logit_scale: Some(SCALE),
+            logit_bias: Some(BIAS),
+            template: "a {}".to_owned(),
+            fingerprint: format!("finger-{name}"),
+            dtype: Precision::F32,
+            device: DeviceKind::Cpu,
+        };
+        Self { info }
+    }
+}
+
+impl Model for Fake {
+    fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    fn probe_image(&self, bytes: &[u8], max_num_patches: Option<usize>) -> Result<ImageCost> {
+        if max_num_patches.is_some() {
+            return Err(Error::Request("max_num_patches is for NaFlex models".to_owned()));
+        }
+        if !bytes.starts_with(b"PIC") {
+            return Err(ImageError::Empty.into());
+        }
+        Ok(ImageCost { decoded_bytes: bytes.len(), tokens: 196 })
+    }
+
+    fn prepare_image(&self, bytes: &[u8], _: Option<usize>) -> Result<Patches> {
+        Ok(Patches { pixels: bytes.to_vec(), grid: Grid { rows: 14, cols: 14 }, source: (2, 3) })
+    }
+
+    fn prepare_text(&self, text: &str, mode: Option<Canonicalization>) -> Result<TokenIds> {
+        let text = if mode == Some(Canonicalization::None) { text.to_owned() } else { text.to_lowercase() };
+        let mut ids: Vec<u32> = text.bytes().map(u32::from).collect();
+        let truncated = ids.len() > CONTEXT;
+        ids.truncate(CONTEXT);
+        let used = ids.len();
+        ids.resize(CONTEXT, 0);
+        Ok(TokenIds { ids, used, truncated })
+    }
+
+    fn prepare_ids(&self, ids: &[u32]) -> Result<TokenIds> {
+        if let Some(id) = ids.iter().find(|&&id| id >= 256) {
+            return Err(Error::Request(format!("the token id {id} is outside of the vocabulary")));
+        }
+        let mut padded = ids.to_vec();
+        padded.resize(CONTEXT, 0);
+        Ok(TokenIds { ids: padded, used: ids.len(), truncated: false })
+    }
+
+    fn embed_images(&self, batch: &[&Patches]) -> Result<Vec<Vec<f32>>> {
+        COMPUTED.fetch_add(batch.len(), Ordering::SeqCst);
+        Ok(batch.iter().map(|patches| vector(&patches.pixels)).collect())
+    }
+
+    fn embed_texts(&self, batch: &[&TokenIds]) -> Result<Vec<Vec<f32>>> {
+        COMPUTED.fetch_add(batch.len(), Ordering::SeqCst);
+        let content: Vec<Vec<u8>> =
+            batch.iter().map(|text| text.ids[..text.used].iter().map(|&id| id as u8).collect()).collect();
+        let holds = |part: &[u8]| content.iter().any(|c| c.windows(part.len()).any(|w| w == part));
+        if holds(b"panic") {
+            panic!("as the text asked for");
+        }
+        if holds(b"slow") {
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        Ok(content.iter().map(|c| vector(c)).collect())
+    }
+}

@@ -1,0 +1,111 @@
+//! Pictures by URL: off unless allowed, never from a private address, bounded.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use siglip::api::{ApiConfig, FetchPolicy};
+
+use super::{Service, assert_close, floats, unit};
+
+/// A host on this machine that answers every path it knows.
+fn host() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            std::thread::spawn(move || {
+                let mut head = [0; 4096];
+                let n = stream.read(&mut head).unwrap_or(0);
+                let head = String::from_utf8_lossy(&head[..n]).into_owned();
+                let path = head.split(' ').nth(1).unwrap_or_default();
+                let redirect =
+                    |to: &str| format!("HTTP/1.1 302 Found\r\nlocation: {to}\r\ncontent-length: 0\r\n\r\n");
+                let answer = match path {
+                    "/picture" => "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nPIC1".to_owned(),
+                    "/near" => redirect("/picture"),
+                    "/metadata" => redirect("http://169.254.169.254/latest"),
+                    "/loopback" => redirect(&format!("http://localhost:{}/picture", address.port())),
+                    "/file" => redirect("file:///etc/passwd"),
+                    "/loop" => redirect("/loop"),
+                    "/large" => {
+                        format!("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nPIC{}", "x".repeat(100_000))
+                    }
+                    "/slow" => {
+                        std::thread::sleep(Duration::from_secs(5));
+                        String::new()
+                    }
+                    _ => "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n".to_owned(),
+                };
+                let _ = stream.write_all(answer.as_bytes());
+            });
+        }
+    });
+    address
+}
+
+fn policy() -> FetchPolicy {
+    FetchPolicy {
+        private_hosts: vec!["127.0.0.1".parse().unwrap()],
+        max_bytes: 10_000,
+        timeout: Duration::from_millis(700),
+        ..FetchPolicy::default()
+    }
+}
+
+async fn ask(service: &Service, url: &str) -> super::Answer {
+    service.json("/v1/embeddings", json!({"input": [{"image": url}]})).await
+}
+
+#[tokio::test]
+async fn off_unless_allowed() {
+    let service = Service::new().await;
+    let message = ask(&service, "http://example.com/cat.jpg").await.error(422, "url_fetch_disabled");
+    assert!(message.starts_with("input[0]: ") && message.contains("--allow-url-fetch"), "{message}");
+}
+
+#[tokio::test]
+async fn allowed_hosts_are_fetched_and_redirects_followed() {
+    let address = host();
+    let service = Service::configured(ApiConfig { fetch: Some(policy()), ..ApiConfig::default() }).await;
+    for path in ["picture", "near"] {
+        let body = ask(&service, &format!("http://{address}/{path}")).await.ok();
+        assert_close(&floats(&body["data"][0]["embedding"]), &unit(b"PIC1"));
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_allowed_or_not_there_is_said() {
+    let address = host();
+    let service = Service::configured(ApiConfig { fetch: Some(policy()), ..ApiConfig::default() }).await;
+    for (path, code, part) in [
+        ("metadata", "url_not_allowed", "169.254.169.254"),
+        ("loopback", "url_not_allowed", "not on the public internet"),
+        ("file", "url_not_allowed", "\"file\""),
+        ("loop", "url_fetch_failed", "redirects"),
+        ("large", "url_fetch_failed", "larger than 10000 bytes"),
+        ("slow", "url_fetch_failed", "not fetched within"),
+        ("nothing", "url_fetch_failed", "404"),
+    ] {
+        let message = ask(&service, &format!("http://{address}/{path}")).await.error(422, code);
+        assert!(message.starts_with("input[0]: ") && message.contains(part), "{path}: {message}");
+    }
+    let port = address.port();
+    ask(&service, &format!("http://localhost:{port}/picture")).await.error(422, "url_not_allowed");
+    ask(&service, &format!("http://[::1]:{port}/picture")).await.error(422, "url_not_allowed");
+}
+
+#[tokio::test]
+async fn partial_leaves_the_others_alone() {
+    let address = host();
+    let service = Service::configured(ApiConfig { fetch: Some(policy()), ..ApiConfig::default() }).await;
+    let urls: Vec<Value> = ["picture", "nothing", "picture"]
+        .iter()
+        .map(|p| json!({"image": format!("http://{address}/{p}")}))
+        .collect();
+    let body = service.json("/v1/embeddings", json!({"input": urls, "partial": true})).await.ok();
+    let kinds: Vec<&str> = (0..3).map(|i| body["data"][i]["object"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["embedding", "error", "embedding"]);
+}

@@ -1,0 +1,171 @@
+//! What is around the routes: health, models, errors, keys, CORS, ids, deadlines.
+
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use axum::http::Request;
+use serde_json::json;
+use siglip::api::{ApiConfig, ApiKeys, Cors};
+use siglip::engine::EngineConfig;
+
+use super::{Service, engine_config};
+
+#[tokio::test]
+async fn health_and_models() {
+    let service = Service::new().await;
+    let health = service.get("/health").await.ok();
+    assert_eq!(health["status"], "ok");
+    assert_eq!(health["models"], json!(["fake", "other"]));
+    assert_eq!(service.get("/health/live").await.status, 200);
+    assert_eq!(service.get("/health/ready").await.status, 200);
+    let list = service.get("/v1/models").await.ok();
+    assert_eq!(list["object"], "list");
+    let model = service.get("/v1/models/fake").await.ok();
+    assert_eq!(list["data"][0], model);
+    assert_eq!(model["id"], "fake");
+    assert_eq!(model["object"], "model");
+    assert_eq!(model["dimensions"], 12);
+    assert_eq!(model["fingerprint"], "finger-fake");
+    assert_eq!(model["image"]["patch_grid"], json!({"rows": 14, "cols": 14}));
+    assert_eq!(model["text"]["context"], 16);
+    assert_eq!(model["dtype"], "f32");
+    assert!(service.get("/v1/models/no").await.error(404, "model_not_found").contains("fake, other"));
+
+    service.state.begin_drain();
+    assert_eq!(service.get("/health/ready").await.status, 503);
+    assert_eq!(service.get("/health").await.json()["status"], "draining");
+    assert_eq!(service.get("/health/live").await.status, 200);
+    service.json("/v1/embeddings", json!({"input": "what is here is still answered"})).await.ok();
+}
+
+#[tokio::test]
+async fn metrics_and_documents() {
+    let service = Service::new().await;
+    let metrics = service.get("/metrics").await;
+    assert_eq!(metrics.bytes, b"siglip_up 1\n");
+    assert!(metrics.header("content-type").starts_with("text/plain"));
+    assert_eq!(service.get("/").await.ok()["docs"], "/docs");
+    let page = service.get("/docs").await;
+    assert!(page.header("content-type").starts_with("text/html"));
+    let text = String::from_utf8(page.bytes).unwrap();
+    for other_host in ["http://", "https://", "src=\"//", "@import"] {
+        assert!(!text.contains(other_host), "the page needs {other_host}");
+    }
+}
+
+#[tokio::test]
+async fn every_error_has_one_shape() {
+    let service = Service::new().await;
+    assert!(service.get("/nothing").await.error(404, "route_not_found").contains("GET /nothing"));
+    let answer = service.get("/v1/embeddings").await;
+    answer.error(405, "method_not_allowed");
+    assert_eq!(answer.header("allow"), "POST");
+    service.get("/v1/models/%ff").await.error(400, "invalid_request");
+    service.post("/health", "text/plain", "").await.error(405, "method_not_allowed");
+}
+
+#[tokio::test]
+async fn request_ids_are_kept_or_made() {
+    let service = Service::new().await;
+    let with = |id: &str| Request::get("/health").header("x-request-id", id).body(Body::empty()).unwrap();
+    assert_eq!(service.send(with("abc-1")).await.header("x-request-id"), "abc-1");
+    assert_eq!(service.send(with(&"x".repeat(200))).await.header("x-request-id").len(), 36);
+    let ids: Vec<String> = [service.get("/nothing").await, service.get("/health").await]
+        .map(|a| a.header("x-request-id").to_owned())
+        .into();
+    assert_ne!(ids[0], ids[1]);
+}
+
+#[tokio::test]
+async fn keys_protect_the_work_and_nothing_else() {
+    let config = ApiConfig { api_keys: ApiKeys::new(["secret", "other"]), ..ApiConfig::default() };
+    let service = Service::configured(config).await;
+    let ask = async |header: &str, value: &str| {
+        let request = Request::get("/v1/models").header(header, value).body(Body::empty()).unwrap();
+        service.send(request).await
+    };
+    for path in ["/health", "/health/live", "/health/ready", "/metrics", "/docs", "/openapi.json", "/"] {
+        assert_eq!(service.get(path).await.status, 200, "{path}");
+    }
+    let missing = service.get("/v1/models").await;
+    assert!(missing.error(401, "invalid_api_key").contains("Authorization: Bearer"));
+    assert_eq!(missing.header("www-authenticate"), "Bearer");
+    for (header, value) in
+        [("authorization", "Bearer secre"), ("authorization", "Basic secret"), ("x-api-key", "")]
+    {
+        ask(header, value).await.error(401, "invalid_api_key");
+    }
+    for (header, value) in
+        [("authorization", "Bearer secret"), ("authorization", "bearer other"), ("x-api-key", "secret")]
+    {
+        assert_eq!(ask(header, value).await.status, 200, "{header}: {value}");
+    }
+    // Before the body is read: a stranger costs nothing.
+    service.post("/v1/embeddings", "application/json", "{").await.error(401, "invalid_api_key");
+    assert_eq!(service.get("/nothing").await.status, 404);
+}
+
+#[tokio::test]
+async fn browsers_are_told_who_may_call() {
+    let origin = "https://example.com";
+    let preflight = |origin: &str| {
+        let request = Request::options("/v1/classify").header("origin", origin);
+        request.header("access-control-request-method", "POST").body(Body::empty()).unwrap()
+    };
+    let cors = Cors::Origins(vec![origin.parse().unwrap()]);
+    let service = Service::configured(ApiConfig { cors, ..ApiConfig::default() }).await;
+    let answer = service.send(preflight(origin)).await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.header("access-control-allow-origin"), origin);
+    assert!(
+        !service
+            .send(preflight("https://evil.example"))
+            .await
+            .headers
+            .contains_key("access-control-allow-origin")
+    );
+    let open = Service::configured(ApiConfig { cors: Cors::Any, ..ApiConfig::default() }).await;
+    assert_eq!(open.send(preflight(origin)).await.header("access-control-allow-origin"), "*");
+    let closed = Service::new().await;
+    assert!(!closed.send(preflight(origin)).await.headers.contains_key("access-control-allow-origin"));
+}
+
+#[tokio::test]
+async fn deadlines_are_kept() {
+    let service =
+        Service::configured(ApiConfig { request_timeout: Duration::from_secs(5), ..ApiConfig::default() })
+            .await;
+    let ask = async |ms: &str| {
+        let body = Body::from(json!({"input": format!("slow {ms}")}).to_string());
+        let request = Request::post("/v1/embeddings").header("content-type", "application/json");
+        service.send(request.header("x-request-timeout-ms", ms).body(body).unwrap()).await
+    };
+    let started = Instant::now();
+    assert!(ask("50").await.error(504, "deadline_exceeded").contains("50 ms"));
+    assert!(started.elapsed() < Duration::from_millis(180), "the answer does not wait for the work");
+    ask("4000").await.ok();
+    ask("99999999").await.ok();
+    for wrong in ["0", "-1", "soon"] {
+        ask(wrong).await.error(400, "invalid_header");
+    }
+    let short = ApiConfig { request_timeout: Duration::from_millis(50), ..ApiConfig::default() };
+    let service = Service::configured(short).await;
+    service.json("/v1/embeddings", json!({"input": "slow"})).await.error(504, "deadline_exceeded");
+}
+
+#[tokio::test]
+async fn a_full_queue_is_429_with_retry_after() {
+    let engine = EngineConfig { max_queue_items: 2, ..engine_config() };
+    let service = Service::with(ApiConfig { max_items: 8, ..ApiConfig::default() }, engine).await;
+    let too_large = service.json("/v1/embeddings", json!({"input": ["a", "b", "c"]})).await;
+    too_large.error(413, "payload_too_large");
+    let request = |i: usize| json!({"input": [format!("slow {i}"), format!("slow {i}b")]});
+    let (a, b) =
+        tokio::join!(service.json("/v1/embeddings", request(1)), service.json("/v1/embeddings", request(2)));
+    let mut statuses = [a.status.as_u16(), b.status.as_u16()];
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 429]);
+    let refused = if a.status == 429 { a } else { b };
+    refused.error(429, "overloaded");
+    assert!(refused.header("retry-after").parse::<u64>().unwrap() >= 1);
+}

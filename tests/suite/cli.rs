@@ -1,0 +1,127 @@
+//! The program as it is run: files written, tables printed, exit codes.
+#![cfg(feature = "demo")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+fn siglip(folder: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_siglip"))
+        .args(arguments)
+        .current_dir(folder)
+        // What the surroundings set must not change the answer.
+        .env_clear()
+        .env("HF_HUB_OFFLINE", "1")
+        .output()
+        .unwrap()
+}
+
+fn example(name: &str) -> String {
+    let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), "models/demo/examples", name].iter().collect();
+    path.to_str().unwrap().to_owned()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[test]
+fn embeddings_are_rows_of_a_numpy_file_with_their_names_beside_it() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("broken.png"), b"\x89PNG\r\n\x1a\nno more").unwrap();
+    let (cat, car) = (example("cat-face.png"), example("red-car.png"));
+    let arguments =
+        ["embed", "--text", "a cat", &cat, "broken.png", &car, "--output", "x.npy", "--batch", "1"];
+    let output = siglip(folder.path(), &arguments);
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("skipped broken.png"));
+    let bytes = std::fs::read(folder.path().join("x.npy")).unwrap();
+    let header = text(&bytes[10..128]);
+    assert!(header.contains("'descr': '<f4'") && header.contains("'shape': (3, 192)"), "{header}");
+    assert_eq!(bytes.len(), 128 + 3 * 192 * 4);
+    let values: Vec<f32> =
+        bytes[128..].chunks_exact(4).map(|x| f32::from_le_bytes(x.try_into().unwrap())).collect();
+    for row in values.chunks(192) {
+        assert!((row.iter().map(|x| x * x).sum::<f32>() - 1.0).abs() < 1e-4);
+    }
+    let names = std::fs::read_to_string(folder.path().join("x.names.txt")).unwrap();
+    assert_eq!(names.lines().collect::<Vec<_>>(), ["a cat", &cat, &car]);
+}
+
+#[test]
+fn nothing_is_left_behind_when_nothing_could_be_embedded() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("broken.png"), b"no picture").unwrap();
+    for name in ["x.npy", "x.jsonl", "x.parquet"] {
+        let output = siglip(folder.path(), &["embed", "broken.png", "--output", name]);
+        assert_eq!(output.status.code(), Some(1), "{name}");
+        let left: Vec<_> =
+            std::fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(left, ["broken.png"], "{name}");
+    }
+    let output = siglip(folder.path(), &["embed", "broken.png", "--output", "x.csv"]);
+    assert!(text(&output.stderr).contains(".npy, .jsonl or .parquet"));
+}
+
+#[test]
+fn token_ids_give_what_their_text_gives() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = ["embed", "--text", "a cat", "--token-ids", "3021,3782,1", "--output", "x.jsonl"];
+    assert!(siglip(folder.path(), &arguments).status.success());
+    let rows = std::fs::read_to_string(folder.path().join("x.jsonl")).unwrap();
+    let rows: Vec<Value> = rows.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(rows.len(), 2);
+    assert_eq!(rows[0]["embedding"], rows[1]["embedding"]);
+    assert_eq!(rows[0]["kind"], "text");
+    let output = siglip(folder.path(), &["embed", "--token-ids", "1,x", "--output", "y.jsonl"]);
+    assert!(text(&output.stderr).contains("\"x\" is no token id"));
+}
+
+#[test]
+fn classify_ranks_labels() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = ["classify", &example("cat-face.png"), "--labels", "car, cat,guitar", "--json"];
+    let output = siglip(folder.path(), &arguments);
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let predictions = answer["predictions"].as_array().unwrap();
+    assert_eq!(predictions.len(), 3);
+    assert_eq!(predictions[0]["label"], "cat");
+    let (score, logit) = (&predictions[0]["score"], &predictions[0]["logit"]);
+    let expected = 1.0 / (1.0 + (-logit.as_f64().unwrap()).exp());
+    assert!((score.as_f64().unwrap() - expected).abs() < 1e-5);
+    let table =
+        siglip(folder.path(), &["classify", &example("red-car.png"), "--labels", "car,cat", "--top-k", "1"]);
+    assert!(text(&table.stdout).contains("car") && !text(&table.stdout).contains("  cat"));
+}
+
+#[test]
+fn inspect_verify_and_bench_answer() {
+    let folder = tempfile::tempdir().unwrap();
+    let inspected: Value =
+        serde_json::from_slice(&siglip(folder.path(), &["inspect", "--json"]).stdout).unwrap();
+    assert_eq!(inspected["embedding_dim"], 192);
+    assert_eq!(inspected["fingerprint"].as_str().unwrap().len(), 64);
+    let verified = siglip(folder.path(), &["verify"]);
+    assert!(verified.status.success() && text(&verified.stdout).ends_with("passed\n"));
+    let arguments = ["bench", "--tower", "text", "--batch", "2", "--seconds", "0.1", "--json"];
+    let lines = text(&siglip(folder.path(), &arguments).stdout);
+    let last: Value = serde_json::from_str(lines.lines().last().unwrap()).unwrap();
+    assert!(last["items_per_second"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn what_cannot_be_done_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    for (arguments, message) in [
+        (&["inspect", "--model", "./nowhere"][..], "no such file or folder"),
+        (&["inspect", "--model", "owner/name"], "HF_HUB_OFFLINE"),
+        (&["inspect", "--model", "neither"], "owner/name[@revision]"),
+        (&["bench", "--device", "cpu", "--dtype", "int8"], "int8"),
+        (&["classify", "x.png", "--labels", "a", "--template", "no slot"], "no slot"),
+    ] {
+        let output = siglip(folder.path(), arguments);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        assert!(text(&output.stderr).contains(message), "{arguments:?}: {}", text(&output.stderr));
+    }
+}

@@ -1,0 +1,92 @@
+//! The embedded model, against what transformers gave for it in f32 (`models/demo/expected.json`).
+#![cfg(feature = "demo")]
+
+use std::path::Path;
+
+use serde_json::Value;
+use siglip::checkpoint::{self, HubOptions, ModelRef};
+use siglip::model::scores::{cosine, l2_normalize};
+use siglip::pipeline::{LoadOptions, Pipeline};
+
+fn demo() -> Pipeline {
+    // No variable of the environment, no network: it is inside the program.
+    let options = HubOptions::from_variables(|_| None);
+    Pipeline::load(checkpoint::open(&ModelRef::Demo, &options).unwrap(), &LoadOptions::default()).unwrap()
+}
+
+fn folder() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/models/demo"))
+}
+
+fn expected() -> Value {
+    serde_json::from_slice(&std::fs::read(folder().join("expected.json")).unwrap()).unwrap()
+}
+
+fn image(pipeline: &Pipeline, name: &str) -> Vec<f32> {
+    let bytes = std::fs::read(folder().join("examples").join(name)).unwrap();
+    let patches = pipeline.prepare_image(&bytes, None).unwrap();
+    pipeline.model().embed_images(&[&patches]).unwrap().remove(0)
+}
+
+fn text(pipeline: &Pipeline, text: &str) -> Vec<f32> {
+    let ids = pipeline.prepare_text(text, None).unwrap();
+    pipeline.model().embed_texts(&[&ids]).unwrap().remove(0)
+}
+
+/// The first values of a normalised embedding.
+fn assert_begins(mut vector: Vec<f32>, expected: &Value, what: &str) {
+    l2_normalize(&mut vector);
+    let expected: Vec<f64> = expected.as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect();
+    assert!(expected.len() >= 8);
+    for (found, expected) in vector.iter().zip(&expected) {
+        assert!((f64::from(*found) - expected).abs() < 1e-5, "{what}: {vector:?}, not {expected:?}");
+    }
+}
+
+#[test]
+fn vectors_ids_and_logits_are_those_of_transformers() {
+    let (pipeline, expected) = (demo(), expected());
+    let list = |name: &str| expected[name].as_array().unwrap().clone();
+    let images: Vec<Vec<f32>> = list("images")
+        .iter()
+        .map(|entry| {
+            let name = entry["file"].as_str().unwrap();
+            let vector = image(&pipeline, name);
+            assert_begins(vector.clone(), &entry["embedding"], name);
+            vector
+        })
+        .collect();
+    let texts: Vec<Vec<f32>> = list("texts")
+        .iter()
+        .map(|entry| {
+            let words = entry["text"].as_str().unwrap();
+            let ids = pipeline.prepare_text(words, None).unwrap().ids;
+            assert_eq!(serde_json::json!(ids), entry["ids"], "{words}");
+            let vector = text(&pipeline, words);
+            assert_begins(vector.clone(), &entry["embedding"], words);
+            vector
+        })
+        .collect();
+    let scores = pipeline.model().scores().unwrap();
+    for (row, image) in list("logits").iter().zip(&images) {
+        for (expected, text) in row.as_array().unwrap().iter().zip(&texts) {
+            let found = f64::from(scores.logit(cosine(image, text)));
+            assert!((found - expected.as_f64().unwrap()).abs() < 1e-3, "{found}, not {expected}");
+        }
+    }
+}
+
+#[test]
+fn the_examples_are_recognised() {
+    let pipeline = demo();
+    let names = ["cat-face", "flag-japan", "guitar", "red-apple", "red-car", "sunflower"];
+    let labels = ["cat face", "flag: Japan", "guitar", "red apple", "car", "sunflower"];
+    let texts = labels.map(|label| text(&pipeline, label));
+    for (at, name) in names.iter().enumerate() {
+        let vector = image(&pipeline, &format!("{name}.png"));
+        let best = (0..labels.len())
+            .max_by(|&a, &b| cosine(&vector, &texts[a]).total_cmp(&cosine(&vector, &texts[b])))
+            .unwrap();
+        assert_eq!(labels[best], labels[at], "{name}");
+    }
+}

@@ -1,0 +1,368 @@
+//! A model without weights: its vectors follow from the input, and a test says when it answers.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use siglip::engine::{
+    EmbedOptions, Embedding, Engine, EngineConfig, EngineError, ImageCost, Input, Model, ModelHandle, Output,
+};
+use siglip::image::{Geometry, ImageError, ImageSpec, Patches, Resample};
+use siglip::model::{Grid, ModelSpec};
+use siglip::pipeline::{DeviceKind, ModelInfo, Precision};
+use siglip::text::{Canonicalization, TextFamily, TextSpec, TokenIds};
+use siglip::{Error, Result};
+
+/// Tokens of a text.
+pub const CONTEXT: usize = 4;
+/// No step of a test takes this long; a test that waits longer fails.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A door that calls go through: open, or one call at a time as the test lets them.
+pub struct Gate {
+    state: Mutex<GateState>,
+    changed: Condvar,
+}
+
+struct GateState {
+    open: bool,
+    allowed: usize,
+    arrived: usize,
+}
+
+impl Gate {
+    fn new(open: bool) -> Self {
+        Self { state: Mutex::new(GateState { open, allowed: 0, arrived: 0 }), changed: Condvar::new() }
+    }
+
+    /// Waits for the test, as the model.
+    fn pass(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.arrived += 1;
+        self.changed.notify_all();
+        while !state.open && state.allowed == 0 {
+            state = self.changed.wait(state).unwrap();
+        }
+        state.allowed = state.allowed.saturating_sub(1);
+    }
+
+    /// Lets that many calls through.
+    pub fn allow(&self, calls: usize) {
+        self.state.lock().unwrap().allowed += calls;
+        self.changed.notify_all();
+    }
+
+    /// Lets all calls through.
+    pub fn open(&self) {
+        self.state.lock().unwrap().open = true;
+        self.changed.notify_all();
+    }
+
+    /// Lets no call through that has not come yet.
+    pub fn close(&self) {
+        self.state.lock().unwrap().open = false;
+    }
+
+    /// Calls that have come so far.
+    pub fn arrived(&self) -> usize {
+        self.state.lock().unwrap().arrived
+    }
+
+    /// Waits, as the test, until that many calls have come.
+    pub fn wait_for(&self, calls: usize) {
+        eventually(&format!("{calls} calls"), || self.arrived() >= calls);
+    }
+}
+
+/// The model.
+pub struct Fake {
+    info: ModelInfo,
+    /// Before each batch.
+    pub gate: Gate,
+    /// Before each preparation.
+    pub prepare_gate: Gate,
+    /// What each batch held: names of pictures, first ids of texts.
+    pub batches: Mutex<Vec<Vec<String>>>,
+    /// What was prepared.
+    pub prepared: Mutex<Vec<String>>,
+    /// A batch of more items than this runs out of memory.
+    pub memory: AtomicUsize,
+    decoding: Mutex<usize>,
+    /// Most bytes of pixels at once, and pictures at once while the largest was one of them.
+    pub decode_peak: AtomicUsize,
+}
+
+impl Fake {
+    pub fn new() -> Arc<Self> {
+        Self::with_gates(true, true)
+    }
+
+    /// With a worker that waits for the test.
+    pub fn held() -> Arc<Self> {
+        Self::with_gates(false, true)
+    }
+
+    /// With preparation threads that wait for the test.
+    pub fn unprepared() -> Arc<Self> {
+        Self::with_gates(true, false)
+    }
+
+    fn with_gates(compute: bool, prepare: bool) -> Arc<Self> {
+        Arc::new(Self {
+            info: info(),
+            gate: Gate::new(compute),
+            prepare_gate: Gate::new(prepare),
+            batches: Mutex::default(),
+            prepared: Mutex::default(),
+            memory: AtomicUsize::new(usize::MAX),
+            decoding: Mutex::new(0),
+            decode_peak: AtomicUsize::new(0),
+        })
+    }
+
+    pub fn batches(&self) -> Vec<Vec<String>> {
+        self.batches.lock().unwrap().clone()
+    }
+
+    /// Everything that a batch held, in order.
+    pub fn computed(&self) -> Vec<String> {
+        self.batches().concat()
+    }
+
+    pub fn prepared(&self) -> Vec<String> {
+        self.prepared.lock().unwrap().clone()
+    }
+
+    fn embed(&self, names: Vec<String>, vectors: Vec<Vec<f32>>) -> Result<Vec<Vec<f32>>> {
+        let fault = names.iter().find_map(|name| name.split_once(':').map(|(fault, _)| fault.to_owned()));
+        let too_many = names.len() > self.memory.load(Ordering::SeqCst);
+        self.batches.lock().unwrap().push(names);
+        self.gate.pass();
+        if too_many {
+            let text = "DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")";
+            return Err(Error::Compute(candle_core::Error::Msg(text.to_owned())));
+        }
+        match fault.as_deref() {
+            Some("panic") => panic!("the tower fell over"),
+            Some("fail") => Err(Error::Compute(candle_core::Error::Msg("shape mismatch".to_owned()))),
+            _ => Ok(vectors),
+        }
+    }
+
+    fn prepare(&self, name: String) {
+        self.prepared.lock().unwrap().push(name.clone());
+        self.prepare_gate.pass();
+        assert!(!name.starts_with("panic-prepare"), "the decoder fell over");
+    }
+}
+
+impl Model for Fake {
+    fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    fn probe_image(&self, bytes: &[u8], max_num_patches: Option<usize>) -> Result<ImageCost> {
+        let Picture { name, tokens, pixels } = Picture::read(bytes);
+        match name.as_str() {
+            "no-header" => Err(ImageError::Empty.into()),
+            "panic-probe" => panic!("the header fell over"),
+            _ if max_num_patches == Some(0) => Err(Error::Request("no patches".to_owned())),
+            _ => Ok(ImageCost { decoded_bytes: pixels, tokens }),
+        }
+    }
+
+    fn prepare_image(&self, bytes: &[u8], _: Option<usize>) -> Result<Patches> {
+        let Picture { name, tokens, pixels } = Picture::read(bytes);
+        {
+            let mut decoding = self.decoding.lock().unwrap();
+            *decoding += pixels;
+            self.decode_peak.fetch_max(*decoding, Ordering::SeqCst);
+        }
+        let held = scopeguard(|| *self.decoding.lock().unwrap() -= pixels);
+        self.prepare(name.clone());
+        drop(held);
+        if name == "bad" {
+            return Err(ImageError::Empty.into());
+        }
+        Ok(Patches { pixels: bytes.to_vec(), grid: Grid { rows: 1, cols: tokens }, source: (7, 9) })
+    }
+
+    fn prepare_text(&self, text: &str, canonicalization: Option<Canonicalization>) -> Result<TokenIds> {
+        self.prepare(text.to_owned());
+        Ok(tokens(text, canonicalization))
+    }
+
+    fn prepare_ids(&self, ids: &[u32]) -> Result<TokenIds> {
+        self.prepare("ids".to_owned());
+        let mut padded = ids.to_vec();
+        padded.resize(CONTEXT, 0);
+        Ok(TokenIds { ids: padded, used: ids.len(), truncated: false })
+    }
+
+    fn embed_images(&self, batch: &[&Patches]) -> Result<Vec<Vec<f32>>> {
+        let names = batch.iter().map(|patches| Picture::read(&patches.pixels).name).collect();
+        self.embed(names, batch.iter().map(|patches| vector(&patches.pixels)).collect())
+    }
+
+    fn embed_texts(&self, batch: &[&TokenIds]) -> Result<Vec<Vec<f32>>> {
+        let names = batch.iter().map(|ids| ids.ids[0].to_string()).collect();
+        self.embed(names, batch.iter().map(|ids| text_vector(ids)).collect())
+    }
+}
+
+/// What the bytes of a picture say: `name tokens pixels`.
+struct Picture {
+    name: String,
+    tokens: usize,
+    pixels: usize,
+}
+
+impl Picture {
+    fn read(bytes: &[u8]) -> Self {
+        let text = std::str::from_utf8(bytes).unwrap();
+        let mut words = text.split(' ');
+        let name = words.next().unwrap().to_owned();
+        let mut number = |otherwise| words.next().map_or(otherwise, |word| word.parse().unwrap());
+        Self { name, tokens: number(1), pixels: number(0) }
+    }
+}
+
+/// The ids of a text differ with its text and its canonicalisation.
+pub fn tokens(text: &str, canonicalization: Option<Canonicalization>) -> TokenIds {
+    let hash =
+        text.bytes().fold(7u32, |hash, byte| hash.wrapping_mul(31).wrapping_add(byte.into()) % 1_000_003);
+    let mode = canonicalization.map_or(0, |mode| mode as u32 + 1);
+    TokenIds { ids: vec![hash, mode, 0, 0], used: 2, truncated: text.len() > 20 }
+}
+
+/// The vector of a picture: different for different bytes.
+pub fn vector(bytes: &[u8]) -> Vec<f32> {
+    let sum = bytes.iter().zip(1..).map(|(&byte, i)| f32::from(byte) * i as f32).sum();
+    vec![bytes.len() as f32, sum]
+}
+
+/// The vector of a text.
+pub fn text_vector(ids: &TokenIds) -> Vec<f32> {
+    ids.ids[..2].iter().map(|&id| id as f32).collect()
+}
+
+pub fn image(text: &str) -> Input {
+    Input::Image(Bytes::copy_from_slice(text.as_bytes()))
+}
+
+pub fn images(prefix: &str, count: usize) -> Vec<Input> {
+    (0..count).map(|i| image(&format!("{prefix}{i}"))).collect()
+}
+
+pub fn text(text: &str) -> Input {
+    Input::Text(text.to_owned())
+}
+
+pub fn client(client: u64) -> EmbedOptions {
+    EmbedOptions { client, ..EmbedOptions::default() }
+}
+
+/// One preparation thread of each kind, batches of ten tokens, no warm-up.
+pub fn config() -> EngineConfig {
+    EngineConfig {
+        prepare_threads: 1,
+        tokenize_threads: 1,
+        max_batch_tokens: 10,
+        warm_up: false,
+        ..EngineConfig::default()
+    }
+}
+
+pub fn start(fake: &Arc<Fake>, config: EngineConfig) -> (Engine, ModelHandle) {
+    let engine = Engine::start(vec![("fake".to_owned(), Arc::clone(fake) as _)], config);
+    let model = engine.model(None).unwrap().clone();
+    (engine, model)
+}
+
+pub type Answer = tokio::task::JoinHandle<Result<Output, EngineError>>;
+
+/// Sends a request and goes on once it is admitted.
+pub fn send(engine: &Engine, model: &ModelHandle, inputs: Vec<Input>, options: EmbedOptions) -> Answer {
+    let expected = engine.load().items + inputs.len();
+    let model = model.clone();
+    let answer = tokio::spawn(async move { model.embed(inputs, options).await });
+    eventually("admission", || engine.load().items >= expected);
+    answer
+}
+
+/// Goes on once everything sent before by this client is ready for a worker: the only preparation
+/// thread has come to a picture sent after it.
+pub fn settle(engine: &Engine, model: &ModelHandle, fake: &Fake, options: EmbedOptions) -> Answer {
+    let answer = send(engine, model, vec![image("last")], options);
+    eventually("preparation", || fake.prepared().iter().any(|name| name == "last"));
+    answer
+}
+
+pub fn ok(output: &Output) -> Vec<Vec<f32>> {
+    output.results.iter().map(|result| vector_of(result.as_ref().unwrap())).collect()
+}
+
+fn vector_of(embedding: &Embedding) -> Vec<f32> {
+    embedding.vector.to_vec()
+}
+
+/// Waits for something that is bound to happen.
+#[track_caller]
+pub fn eventually(what: &str, mut happened: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !happened() {
+        assert!(start.elapsed() < PATIENCE, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_micros(200));
+    }
+}
+
+/// How often each name was computed.
+pub fn counts(names: Vec<String>) -> BTreeMap<String, usize> {
+    names.into_iter().fold(BTreeMap::new(), |mut counts, name| {
+        *counts.entry(name).or_default() += 1;
+        counts
+    })
+}
+
+fn scopeguard(run: impl FnMut()) -> impl Drop {
+    struct Guard<F: FnMut()>(F);
+    impl<F: FnMut()> Drop for Guard<F> {
+        fn drop(&mut self) {
+            (self.0)();
+        }
+    }
+    Guard(run)
+}
+
+fn info() -> ModelInfo {
+    ModelInfo {
+        name: "fake".to_owned(),
+        source: "a test".to_owned(),
+        family: "siglip2-naflex".to_owned(),
+        embedding_dim: 2,
+        parameters: 0,
+        spec: ModelSpec { image: None, text: None, scores: false },
+        image: Some(ImageSpec {
+            geometry: Geometry::NaFlex { max_num_patches: 4 },
+            resample: Resample::Bilinear,
+            patch: 1,
+            mean: [0.5; 3],
+            std: [0.5; 3],
+            rescale: 1.0 / 255.0,
+        }),
+        text: Some(TextSpec {
+            family: TextFamily::SigLip2,
+            canonicalization: Canonicalization::Hf,
+            context: CONTEXT,
+            vocab: 1_000_003,
+        }),
+        logit_scale: None,
+        logit_bias: None,
+        template: "{}".to_owned(),
+        fingerprint: String::new(),
+        dtype: Precision::F32,
+        device: DeviceKind::Cpu,
+    }
+}

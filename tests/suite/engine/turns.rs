@@ -1,0 +1,140 @@
+//! Whose turn it is: clients, lanes, deadlines and those who have gone.
+
+use std::time::{Duration, Instant};
+
+use siglip::engine::{EmbedOptions, EngineError, Load};
+
+use super::fake::*;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_picture_waits_a_batch_behind_a_thousand() {
+    let fake = Fake::held();
+    let (engine, model) = start(&fake, config());
+    let mut many = vec![send(&engine, &model, images("first", 1), client(1))];
+    fake.gate.wait_for(1);
+    many.push(send(&engine, &model, images("many", 1000), client(1)));
+    // Two batches of the thousand are ready; there is no room for more when the other client comes.
+    eventually("preparation", || fake.prepared().len() == 21);
+    let one = send(&engine, &model, images("one", 1), client(2));
+    // The batch of ten that makes room for the one picture.
+    fake.gate.allow(1);
+    fake.gate.wait_for(2);
+    eventually("preparation", || fake.prepared().len() == 31);
+    fake.gate.allow(1);
+    fake.gate.wait_for(3);
+    let batches = fake.batches();
+    assert!(batches[2].contains(&"one0".to_owned()), "{batches:?}");
+    fake.gate.open();
+    one.await.unwrap().unwrap();
+    for answer in many {
+        answer.await.unwrap().unwrap();
+    }
+    assert_eq!(fake.computed().len(), 1002);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn neither_lane_starves() {
+    let fake = Fake::held();
+    let (engine, model) = start(&fake, config());
+    let mut answers = vec![send(&engine, &model, images("first", 1), client(1))];
+    fake.gate.wait_for(1);
+    answers.push(send(&engine, &model, images("image", 80), client(1)));
+    answers.push(send(&engine, &model, (0..16).map(|i| text(&format!("text {i}"))).collect(), client(2)));
+    // Each batch takes ten pictures or two texts, and is taken with as much ready in both lanes.
+    for batch in 1..=12 {
+        let (images, texts) = ((batch - 1) / 2 * 10, batch / 2 * 2);
+        let started = |names: &[String], prefix: &str| names.iter().filter(|n| n.starts_with(prefix)).count();
+        eventually("both lanes", || {
+            let names = fake.prepared();
+            started(&names, "image") > images + 10 && started(&names, "text") > texts + 2
+        });
+        fake.gate.allow(1);
+        fake.gate.wait_for(batch + 1);
+    }
+    fake.gate.open();
+    for answer in answers {
+        answer.await.unwrap().unwrap();
+    }
+    let is_image = |batch: &Vec<String>| batch[0].starts_with("image");
+    let lanes: Vec<bool> = fake.batches()[1..=12].iter().map(is_image).collect();
+    assert!(lanes.windows(2).all(|pair| pair[0] != pair[1]), "{:?}", fake.batches());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_nobody_waits_for_is_not_computed() {
+    let fake = Fake::held();
+    let (engine, model) = start(&fake, config());
+    let first = send(&engine, &model, images("first", 1), client(1));
+    fake.gate.wait_for(1);
+    let clients: Vec<_> =
+        (0..200).map(|i| send(&engine, &model, images(&format!("gone{i}-"), 3), client(i))).collect();
+    let stays = send(&engine, &model, images("stays", 2), client(7));
+    assert_eq!(engine.load().items, 603);
+    for client in clients {
+        client.abort();
+        assert!(client.await.unwrap_err().is_cancelled());
+    }
+    // Their places are free although the worker has not moved; the one that is being prepared
+    // goes as soon as its thread has seen it.
+    eventually("room", || engine.load().items == 3);
+    fake.gate.open();
+    first.await.unwrap().unwrap();
+    stays.await.unwrap().unwrap();
+    assert_eq!(fake.computed(), ["first0", "stays0", "stays1"]);
+    assert_eq!(engine.load(), Load::default());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_picture_whose_client_leaves_while_it_is_decoded_is_not_computed() {
+    let fake = Fake::unprepared();
+    let (engine, model) = start(&fake, config());
+    let gone = send(&engine, &model, images("gone", 2), client(1));
+    fake.prepare_gate.wait_for(1);
+    gone.abort();
+    assert!(gone.await.unwrap_err().is_cancelled());
+    assert_eq!(engine.load().items, 1, "one waited, one is on the thread");
+    fake.prepare_gate.open();
+    model.embed(images("stays", 1), client(1)).await.unwrap();
+    assert_eq!(fake.computed(), ["stays0"]);
+    assert_eq!(fake.prepared(), ["gone0", "stays0"]);
+    assert_eq!(engine.load(), Load::default());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deadline_answers_in_time_and_saves_the_work() {
+    let fake = Fake::held();
+    let (engine, model) = start(&fake, config());
+    let first = send(&engine, &model, images("first", 1), client(1));
+    fake.gate.wait_for(1);
+    let deadline = Some(Instant::now() + Duration::from_millis(20));
+    let options = EmbedOptions { deadline, ..client(2) };
+    // The worker stands still: the answer does not come from it.
+    let error = model.embed(images("late", 30), options).await.unwrap_err();
+    assert!(
+        matches!(error, EngineError::Deadline(allowed) if allowed <= Duration::from_millis(20)),
+        "{error}"
+    );
+    eventually("room", || engine.load().items == 1);
+    fake.gate.open();
+    first.await.unwrap().unwrap();
+    model.embed(images("next", 1), client(2)).await.unwrap();
+    assert_eq!(fake.computed(), ["first0", "next0"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deadline_that_has_passed_is_not_even_queued() {
+    let fake = Fake::new();
+    let (_engine, model) = start(&fake, config());
+    let options = EmbedOptions { deadline: Some(Instant::now()), ..client(1) };
+    let error = model.embed(images("late", 1), options).await.unwrap_err();
+    assert!(matches!(error, EngineError::Deadline(_)), "{error}");
+    assert!(fake.prepared().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deadline_that_is_kept_changes_nothing() {
+    let (_engine, model) = start(&Fake::new(), config());
+    let deadline = Some(Instant::now() + Duration::from_secs(3600));
+    let output = model.embed(images("a", 30), EmbedOptions { deadline, ..client(1) }).await.unwrap();
+    assert_eq!(ok(&output).len(), 30);
+}

@@ -1,0 +1,227 @@
+//! Pictures against what Pillow makes of them, from `tests/fixtures/make_images.py`.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use proptest::prelude::*;
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+use siglip::image::{Format, ImageError, ImageLimits, Picture, Resample, decode, probe, resize};
+
+#[derive(Deserialize)]
+struct Manifest {
+    good: Vec<Good>,
+    bad: Vec<Bad>,
+    resized: Vec<Resized>,
+}
+
+#[derive(Deserialize)]
+struct Good {
+    file: String,
+    width: u32,
+    height: u32,
+    sha256: String,
+    tolerance: Option<u8>,
+}
+
+#[derive(Deserialize)]
+struct Bad {
+    file: String,
+    says: String,
+}
+
+#[derive(Deserialize)]
+struct Resized {
+    file: String,
+    width: u32,
+    height: u32,
+    resample: usize,
+    sha256: String,
+}
+
+fn fixture(name: &str) -> Vec<u8> {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/images").join(name);
+    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn manifest() -> Manifest {
+    serde_json::from_slice(&fixture("manifest.json")).expect("the manifest is valid")
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("a string takes everything");
+        text
+    })
+}
+
+fn largest_difference(ours: &[u8], theirs: &[u8]) -> u8 {
+    assert_eq!(ours.len(), theirs.len());
+    ours.iter().zip(theirs).map(|(a, b)| a.abs_diff(*b)).max().unwrap_or(0)
+}
+
+#[test]
+fn every_kind_of_picture_is_read_as_pillow_reads_it() {
+    let limits = ImageLimits::default();
+    let mut wrong = Vec::new();
+    let manifest = manifest();
+    assert!(manifest.good.len() > 70);
+    for good in manifest.good {
+        let bytes = fixture(&good.file);
+        let info = probe(&bytes, &limits);
+        let picture = match decode(&bytes, &limits) {
+            Ok(picture) => picture,
+            Err(error) => {
+                wrong.push(format!("{}: {error}", good.file));
+                continue;
+            }
+        };
+        let (width, height) = (picture.width(), picture.height());
+        if (width, height) != (good.width, good.height) {
+            wrong.push(format!("{}: {width} × {height}", good.file));
+            continue;
+        }
+        // The header's size is the one before the picture is turned.
+        let info = info.expect("what decodes can be probed");
+        let sides = [(width, height), (height, width)];
+        assert!(sides.contains(&(info.width, info.height)), "{}: {info:?}", good.file);
+        assert!(info.decoded_bytes >= picture.pixels().len() as u64, "{}: {info:?}", good.file);
+        match good.tolerance {
+            None if sha256(picture.pixels()) == good.sha256 => {}
+            None => wrong.push(format!("{}: other pixels", good.file)),
+            Some(tolerance) => {
+                let theirs = fixture(&format!("{}.rgb", good.file));
+                let difference = largest_difference(picture.pixels(), &theirs);
+                if difference > tolerance {
+                    wrong.push(format!("{}: differs by {difference}", good.file));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn damaged_pictures_are_refused_with_a_reason() {
+    let limits = ImageLimits::default();
+    for bad in manifest().bad {
+        let bytes = fixture(&bad.file);
+        match decode(&bytes, &limits) {
+            Ok(_) => panic!("{} was accepted", bad.file),
+            Err(ImageError::DecoderFailed { format }) => {
+                panic!("{}: the {format} decoder panicked", bad.file)
+            }
+            Err(error) => {
+                let message = error.to_string();
+                assert!(message.contains(&bad.says), "{}: {message}", bad.file);
+            }
+        }
+    }
+}
+
+#[test]
+fn resizing_is_pillows_byte_for_byte() {
+    use Resample::{Bicubic, Bilinear, Box, Hamming, Lanczos, Nearest};
+    let filters = [Nearest, Lanczos, Bilinear, Bicubic, Box, Hamming];
+    let manifest = manifest();
+    assert!(manifest.resized.len() >= 6 * 8);
+    for Resized { file, width, height, resample, sha256: theirs } in manifest.resized {
+        let picture = decode(&fixture(&file), &ImageLimits::default()).unwrap();
+        let resized = resize(&picture, width, height, filters[resample]);
+        assert_eq!((resized.width(), resized.height()), (width, height));
+        assert_eq!(sha256(resized.pixels()), theirs, "{file} to {width} × {height}, {:?}", filters[resample]);
+    }
+}
+
+#[test]
+fn each_limit_is_checked_before_the_pixels() {
+    let limits = ImageLimits::default();
+    let jpeg = fixture("420.jpg");
+    let refused = |limits: ImageLimits, file: &str| {
+        let error = probe(&fixture(file), &limits).unwrap_err();
+        assert_eq!(decode(&fixture(file), &limits).unwrap_err(), error);
+        error
+    };
+    let error = refused(ImageLimits { max_bytes: jpeg.len() - 1, ..limits }, "420.jpg");
+    assert_eq!(error, ImageError::FileTooLarge { bytes: jpeg.len(), limit: jpeg.len() - 1 });
+    for (file, format) in [
+        ("420.jpg", Format::Jpeg),
+        ("rgb-8.png", Format::Png),
+        ("lossy.webp", Format::WebP),
+        ("plain.gif", Format::Gif),
+        ("24.bmp", Format::Bmp),
+        ("rgb.tiff", Format::Tiff),
+    ] {
+        let (width, height) = (33, 22);
+        let error = refused(ImageLimits { max_pixels: 725, ..limits }, file);
+        assert_eq!(error, ImageError::TooManyPixels { format, width, height, limit: 725 });
+        assert!(error.to_string().contains("33 × 22 = 726 pixels; the limit is 725"), "{error}");
+        let error = refused(ImageLimits { max_side: 32, ..limits }, file);
+        assert_eq!(error, ImageError::SideTooLong { format, width, height, limit: 32 });
+        let error = refused(ImageLimits { max_decoded_bytes: 2000, ..limits }, file);
+        assert!(matches!(error, ImageError::DecodedTooLarge { limit: 2000, .. }), "{error}");
+    }
+    for file in ["animated.gif", "animated.webp", "animated.png"] {
+        let error = refused(ImageLimits { max_frames: 1, ..limits }, file);
+        assert!(matches!(error, ImageError::TooManyFrames { limit: 1, .. }), "{error}");
+        assert!(decode(&fixture(file), &ImageLimits { max_frames: 2, ..limits }).is_ok());
+    }
+}
+
+#[test]
+fn an_avif_says_whether_this_build_can_read_it() {
+    let error = decode(b"\0\0\0\x1cftypavif\0\0\0\0", &ImageLimits::default()).unwrap_err();
+    let message = error.to_string();
+    if cfg!(feature = "avif") {
+        assert!(message.contains("AVIF"), "{message}");
+    } else {
+        assert_eq!(error, ImageError::FormatNotBuilt { format: Format::Avif });
+    }
+}
+
+#[test]
+fn pixels_must_fit_their_size() {
+    assert!(Picture::new(2, 2, vec![0; 12]).is_ok());
+    for (width, height, bytes) in [(2, 2, 11), (0, 2, 0), (u32::MAX, u32::MAX, 12)] {
+        let error = Picture::new(width, height, vec![0; bytes]).unwrap_err();
+        assert!(matches!(error, ImageError::WrongPixelCount { .. }), "{error}");
+    }
+}
+
+/// Some bytes of a picture changed and, half of the time, its end cut off.
+fn damaged() -> impl Strategy<Value = (String, Vec<u8>)> {
+    let names: Vec<String> = manifest().good.into_iter().map(|good| good.file).collect();
+    let changes = prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..8);
+    let end = prop::option::of(any::<prop::sample::Index>());
+    (prop::sample::select(names), changes, end).prop_map(|(name, changes, end)| {
+        let mut bytes = fixture(&name);
+        for (at, value) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+        }
+        if let Some(end) = end {
+            bytes.truncate(end.index(bytes.len()));
+        }
+        (name, bytes)
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(1500),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn no_damage_panics_or_passes_a_limit((name, bytes) in damaged()) {
+        let limits = ImageLimits { max_pixels: 1 << 20, max_side: 4096, ..ImageLimits::default() };
+        match decode(&bytes, &limits) {
+            Ok(picture) => {
+                prop_assert!(picture.width().max(picture.height()) <= limits.max_side, "{name}");
+                prop_assert!(u64::from(picture.width()) * u64::from(picture.height()) <= limits.max_pixels);
+            }
+            Err(error) => prop_assert!(!error.to_string().is_empty()),
+        }
+    }
+}

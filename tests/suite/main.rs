@@ -1,0 +1,12 @@
+//! Tests of the rooms from outside, in one crate so that the dependencies are linked once.
+
+mod api;
+mod checkpoint;
+mod cli;
+mod demo;
+mod engine;
+mod image;
+mod ops;
+mod support;
+mod text;
+mod towers;

@@ -1,0 +1,3 @@
+//! What several themes need: small checkpoints with random weights, written without Python.
+
+pub mod tiny;
