@@ -8,6 +8,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header}
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use metrics::{gauge, histogram};
+use tracing::{Instrument, Span};
 
 use super::error::{ApiError, ApiResult};
 use super::state::{AppState, RequestContext};
@@ -32,7 +33,8 @@ pub async fn observe(State(state): State<AppState>, mut request: Request, next: 
     let started = Instant::now();
     let id = request_id(request.headers());
     let route = request.extensions().get::<MatchedPath>().map_or("none", |path| path.as_str()).to_owned();
-    let ending = Ending::new(id.clone(), route, &request, started);
+    let span = telemetry::request_span(request.method(), &route, &id, request.headers());
+    let ending = Ending::new(id.clone(), route, &request, started, span.clone());
     let limit = state.config().request_timeout;
     let (limit, invalid) = match client_timeout(request.headers()) {
         Ok(wanted) => (wanted.map_or(limit, |wanted| wanted.min(limit)), None),
@@ -44,10 +46,12 @@ pub async fn observe(State(state): State<AppState>, mut request: Request, next: 
     let answer = match invalid {
         Some(error) => error.into_response(),
         // The engine is told the deadline too; this covers the reading of bodies and fetching by URL.
-        None => match tokio::time::timeout_at(context.deadline.into(), next.run(request)).await {
-            Ok(answer) => answer,
-            Err(_) => context.late().into_response(),
-        },
+        None => {
+            match tokio::time::timeout_at(context.deadline.into(), next.run(request).instrument(span)).await {
+                Ok(answer) => answer,
+                Err(_) => context.late().into_response(),
+            }
+        }
     };
     ending.finish(answer, &id)
 }
@@ -86,14 +90,15 @@ struct Ending {
     method: Method,
     path: String,
     started: Instant,
+    span: Span,
     over: bool,
 }
 
 impl Ending {
-    fn new(id: String, route: String, request: &Request, started: Instant) -> Self {
+    fn new(id: String, route: String, request: &Request, started: Instant, span: Span) -> Self {
         gauge!(telemetry::INFLIGHT).increment(1.0);
         let path = request.uri().path().to_owned();
-        Self { id, route, method: request.method().clone(), path, started, over: false }
+        Self { id, route, method: request.method().clone(), path, started, span, over: false }
     }
 
     fn finish(mut self, mut answer: Response, id: &str) -> Response {
@@ -101,6 +106,16 @@ impl Ending {
         let error = answer.extensions_mut().remove::<ApiError>();
         self.record(answer.status().as_u16(), error.as_ref());
         let timings = answer.extensions_mut().remove::<Timings>();
+        if let Some(timings) = &timings {
+            for (stage, took) in [
+                ("decode_ms", timings.decode),
+                ("tokenize_ms", timings.tokenize),
+                ("queue_ms", timings.queue),
+                ("inference_ms", timings.inference),
+            ] {
+                self.span.record(stage, took.as_secs_f64() * 1e3);
+            }
+        }
         let headers = answer.headers_mut();
         if let Ok(id) = HeaderValue::from_str(id) {
             headers.insert(REQUEST_ID, id);
@@ -114,6 +129,10 @@ impl Ending {
     fn record(&self, status: u16, error: Option<&ApiError>) {
         let elapsed = self.started.elapsed();
         gauge!(telemetry::INFLIGHT).decrement(1.0);
+        self.span.record("http.response.status_code", status);
+        if status >= 500 {
+            self.span.record("otel.status_code", "ERROR");
+        }
         // The method is one of a few, or `other`: a label must not grow with what clients send.
         let method = match self.method {
             Method::GET | Method::POST | Method::HEAD | Method::OPTIONS => self.method.as_str().to_owned(),

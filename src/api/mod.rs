@@ -9,6 +9,7 @@
 
 mod answer;
 mod body;
+mod call;
 mod config;
 mod error;
 mod form;

@@ -1,5 +1,7 @@
 //! Who gets in: bounds on the inputs and the bytes that the engine holds.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,7 +14,15 @@ const UNMEASURED: Duration = Duration::from_secs(1);
 /// Nobody is told to come back sooner or later than this.
 const RETRY_AFTER: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(60));
 
+/// One place in this many is kept for clients who hold little.
+const RESERVE: usize = 8;
+/// A client holds little up to one place in this many.
+const LITTLE: usize = 4;
+
 /// Counts what the engine holds. A request is admitted whole or not at all, and at once.
+///
+/// The last eighth of the places is for those who hold at most a quarter of them: a client with a
+/// thousand inputs in the queue cannot shut out one that sends its first.
 pub(super) struct Admission {
     max_items: usize,
     max_bytes: usize,
@@ -25,6 +35,8 @@ struct Held {
     open: bool,
     items: usize,
     bytes: usize,
+    /// Items of each client that holds any.
+    clients: HashMap<u64, usize>,
     /// Items whose answer is not out yet. An item's place is free a moment before, so that whoever
     /// has the answer finds the place free.
     unanswered: usize,
@@ -41,18 +53,31 @@ pub(super) struct Refused {
 /// The place of one admitted item. Drop it when the item is answered.
 pub(super) struct Permit {
     admission: Arc<Admission>,
+    client: u64,
     bytes: usize,
     released: bool,
 }
 
 impl Admission {
     pub(super) fn new(max_items: usize, max_bytes: usize) -> Arc<Self> {
-        let held = Held { open: true, items: 0, bytes: 0, unanswered: 0, rate: DrainRate::default() };
+        let held = Held {
+            open: true,
+            items: 0,
+            bytes: 0,
+            clients: HashMap::new(),
+            unanswered: 0,
+            rate: DrainRate::default(),
+        };
         Arc::new(Self { max_items, max_bytes, held: Mutex::new(held), idle: Notify::new() })
     }
 
-    /// A permit for each of `costs` (bytes of an item), or none at all.
-    pub(super) fn admit(self: &Arc<Self>, costs: &[usize], now: Instant) -> Result<Vec<Permit>, Refused> {
+    /// A permit for each of `costs` (bytes of an item) of a client's request, or none at all.
+    pub(super) fn admit(
+        self: &Arc<Self>,
+        costs: &[usize],
+        client: u64,
+        now: Instant,
+    ) -> Result<Vec<Permit>, Refused> {
         let (items, bytes) = (costs.len(), costs.iter().fold(0usize, |sum, &cost| sum.saturating_add(cost)));
         let mut held = self.held();
         if !held.open {
@@ -66,13 +91,18 @@ impl Admission {
             let text = format!("{bytes} bytes, at most {} are queued", self.max_bytes);
             return Err(Refused { reason: "too_large", error: EngineError::TooLarge(text) });
         }
-        let items_over = (held.items + items).saturating_sub(self.max_items);
+        let places = self.places_for(held.clients.get(&client).copied().unwrap_or(0) + items, held.items);
+        let items_over = (held.items + items).saturating_sub(places);
         let bytes_over = held.bytes.saturating_add(bytes).saturating_sub(self.max_bytes);
         if items_over > 0 || bytes_over > 0 {
             let mean = held.bytes / held.items.max(1);
             let retry_after = held.rate.time_for(items_over.max(bytes_over.div_ceil(mean.max(1))), now);
             let (reason, text) = if items_over > 0 {
-                ("queue_items", format!("{} of {} inputs queued", held.items, self.max_items))
+                let kept = match self.max_items - places {
+                    0 => String::new(),
+                    kept => format!(", the last {kept} places are kept for other clients"),
+                };
+                ("queue_items", format!("{} of {} inputs queued{kept}", held.items, self.max_items))
             } else {
                 ("queue_bytes", format!("{} of {} bytes queued", held.bytes, self.max_bytes))
             };
@@ -82,10 +112,20 @@ impl Admission {
         held.items += items;
         held.bytes += bytes;
         held.unanswered += items;
+        if items > 0 {
+            *held.clients.entry(client).or_default() += items;
+        }
         Ok(costs
             .iter()
-            .map(|&bytes| Permit { admission: Arc::clone(self), bytes, released: false })
+            .map(|&bytes| Permit { admission: Arc::clone(self), client, bytes, released: false })
             .collect())
+    }
+
+    /// How many of the places a client may fill that would hold `own` items of then, `held` being taken now.
+    fn places_for(&self, own: usize, held: usize) -> usize {
+        // Into an empty engine goes whatever fits at all.
+        let all = held == 0 || own <= self.max_items / LITTLE;
+        if all { self.max_items } else { self.max_items - self.max_items / RESERVE }
     }
 
     /// Admits nothing from now on.
@@ -139,6 +179,12 @@ impl Permit {
         let mut held = self.admission.held();
         held.items -= 1;
         held.bytes -= self.bytes;
+        if let Entry::Occupied(mut own) = held.clients.entry(self.client) {
+            *own.get_mut() -= 1;
+            if *own.get() == 0 {
+                own.remove();
+            }
+        }
         if let Some(now) = finished {
             held.rate.finished(now);
         }
@@ -207,6 +253,9 @@ impl DrainRate {
 mod tests {
     use super::*;
 
+    const ONE: u64 = 1;
+    const OTHER: u64 = 2;
+
     fn refused(result: Result<Vec<Permit>, Refused>) -> EngineError {
         result.err().expect("it is full").error
     }
@@ -214,39 +263,56 @@ mod tests {
     #[test]
     fn a_request_is_admitted_whole_or_not_at_all() {
         let (admission, now) = (Admission::new(10, 1000), Instant::now());
-        let eight = admission.admit(&[10; 8], now).expect("room");
+        let eight = admission.admit(&[10; 8], ONE, now).expect("room");
         assert_eq!(admission.load(), (8, 80));
-        assert!(matches!(refused(admission.admit(&[10; 3], now)), EngineError::Overloaded { .. }));
+        assert!(matches!(refused(admission.admit(&[10; 3], ONE, now)), EngineError::Overloaded { .. }));
         assert_eq!(admission.load(), (8, 80), "a refused request holds nothing");
-        let two = admission.admit(&[10; 2], now).expect("room for exactly two");
+        let two = admission.admit(&[10; 2], OTHER, now).expect("room for exactly two");
         // Full is full, for one and for many.
         for n in [1, 2, 10] {
-            let error = refused(admission.admit(&vec![1; n], now));
-            assert!(
-                matches!(&error, EngineError::Overloaded { reason, .. } if reason == "10 of 10 inputs queued")
-            );
+            let error = refused(admission.admit(&vec![1; n], OTHER, now));
+            let EngineError::Overloaded { reason, .. } = &error else { panic!("{error}") };
+            assert!(reason.starts_with("10 of 10 inputs queued"), "{reason}");
         }
         drop((eight, two));
         assert_eq!(admission.load(), (0, 0));
     }
 
     #[test]
+    fn the_last_places_are_for_those_who_hold_little() {
+        let (admission, now) = (Admission::new(80, usize::MAX), Instant::now());
+        let mut many = admission.admit(&[0; 60], ONE, now).expect("room");
+        let EngineError::Overloaded { reason, .. } = refused(admission.admit(&[0; 11], ONE, now)) else {
+            panic!("the queue is not too small")
+        };
+        assert_eq!(reason, "60 of 80 inputs queued, the last 10 places are kept for other clients");
+        many.extend(admission.admit(&[0; 10], ONE, now).expect("room before the last eighth"));
+        assert!(admission.admit(&[0], ONE, now).is_err());
+        let few = admission.admit(&[0; 10], OTHER, now).expect("kept for such as this");
+        assert!(admission.admit(&[0], OTHER, now).is_err(), "full is full");
+        drop((many, few));
+        assert!(admission.held().clients.is_empty());
+        // Alone and first, a client may have all of it.
+        assert!(admission.admit(&[0; 80], ONE, now).is_ok());
+    }
+
+    #[test]
     fn what_never_fits_is_too_large() {
         let (admission, now) = (Admission::new(10, 1000), Instant::now());
         for costs in [vec![1; 11], vec![1001], vec![usize::MAX, usize::MAX]] {
-            assert!(matches!(refused(admission.admit(&costs, now)), EngineError::TooLarge(_)));
+            assert!(matches!(refused(admission.admit(&costs, ONE, now)), EngineError::TooLarge(_)));
         }
-        assert!(admission.admit(&[1000], now).is_ok());
+        assert!(admission.admit(&[1000], ONE, now).is_ok());
     }
 
     #[test]
     fn bytes_are_a_bound_of_their_own_and_follow_the_item() {
         let (admission, now) = (Admission::new(10, 1000), Instant::now());
-        let mut held = admission.admit(&[900], now).expect("room");
-        assert_eq!(admission.admit(&[200], now).err().expect("full").reason, "queue_bytes");
+        let mut held = admission.admit(&[900], ONE, now).expect("room");
+        assert_eq!(admission.admit(&[200], ONE, now).err().expect("full").reason, "queue_bytes");
         held[0].resize(100);
         assert_eq!(admission.load(), (1, 100));
-        let more = admission.admit(&[900], now).expect("room now");
+        let more = admission.admit(&[900], ONE, now).expect("room now");
         drop((held, more));
         assert_eq!(admission.load(), (0, 0));
     }
@@ -254,8 +320,8 @@ mod tests {
     #[test]
     fn retry_after_follows_the_measured_rate() {
         let (admission, start) = (Admission::new(100, usize::MAX), Instant::now());
-        let mut permits = admission.admit(&[0; 100], start).expect("room");
-        let retry = |n: usize, now| match refused(admission.admit(&vec![0; n], now)) {
+        let mut permits = admission.admit(&[0; 100], ONE, start).expect("room");
+        let retry = |n: usize, now| match refused(admission.admit(&vec![0; n], ONE, now)) {
             EngineError::Overloaded { retry_after, .. } => retry_after,
             error => panic!("{error}"),
         };
@@ -265,18 +331,18 @@ mod tests {
             permits.pop().expect("held").release(Some(start + Duration::from_millis(100 * i)));
         }
         let now = start + Duration::from_secs(2);
-        assert_eq!(retry(30, now).as_millis(), 1000, "80 held, 10 must leave");
-        assert_eq!(retry(100, now).as_millis(), 8000);
+        assert_eq!(retry(30, now).as_millis(), 2200, "80 held, 88 places: 22 must leave");
+        assert_eq!(retry(100, now).as_millis(), 9200);
         // Those who left without work say nothing about the rate.
         permits.truncate(60);
-        assert_eq!(retry(60, now).as_millis(), 2000);
+        assert_eq!(retry(60, now).as_millis(), 3200);
     }
 
     #[tokio::test]
     async fn idle_is_told_when_the_last_item_leaves() {
         let admission = Admission::new(4, 100);
         admission.idle().await;
-        let mut permits = admission.admit(&[1, 1], Instant::now()).expect("room");
+        let mut permits = admission.admit(&[1, 1], ONE, Instant::now()).expect("room");
         let waiting = tokio::spawn({
             let admission = Arc::clone(&admission);
             async move { admission.idle().await }
@@ -284,7 +350,7 @@ mod tests {
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
         admission.close();
-        assert_eq!(refused(admission.admit(&[1], Instant::now())), EngineError::ShuttingDown);
+        assert_eq!(refused(admission.admit(&[1], ONE, Instant::now())), EngineError::ShuttingDown);
         permits.iter_mut().for_each(|permit| permit.release(None));
         assert_eq!(admission.load(), (0, 0));
         tokio::task::yield_now().await;

@@ -10,6 +10,7 @@ use tokio::sync::{oneshot, watch};
 use super::admission::{Admission, Refused};
 use super::batch::panic_message;
 use super::cache::{TextCache, TextKey, TextSource};
+use super::health::Health;
 use super::lane::{Lane, Waiting, Work};
 use super::metrics::{LaneMetrics, Outcome};
 use super::request::{Request, Ticket};
@@ -75,6 +76,7 @@ pub(super) struct Shared {
 pub(super) struct ModelEntry {
     pub(super) name: Arc<str>,
     pub(super) model: Arc<dyn Model>,
+    pub(super) health: Health,
     lanes: [Arc<LaneMetrics>; 2],
 }
 
@@ -114,7 +116,7 @@ impl Engine {
             .into_iter()
             .map(|(name, model)| {
                 let lanes = Lane::ALL.map(|lane| Arc::new(LaneMetrics::new(&name, lane)));
-                ModelEntry { name: name.into(), model, lanes }
+                ModelEntry { name: name.into(), model, health: Health::default(), lanes }
             })
             .collect();
         let lanes: Vec<_> = models.iter().map(|entry| entry.lanes.clone()).collect();
@@ -174,11 +176,18 @@ impl Engine {
         })
     }
 
-    /// Whether requests should be sent here: every model is warm and the engine is not draining.
+    /// Whether requests should be sent here: every model is warm and works, and the engine is not draining.
     pub fn ready(&self) -> bool {
         let shared = &self.inner.shared;
         let warm = shared.warm.borrow();
-        warm.missing == 0 && warm.error.is_none() && *shared.phase.borrow() == Phase::Running
+        let warm = warm.missing == 0 && warm.error.is_none();
+        warm && !self.failing() && *shared.phase.borrow() == Phase::Running
+    }
+
+    /// Whether a model fails on every batch, on inputs known to be good too: its device is lost, or out of memory for
+    /// good. Such a model is tried again every few seconds.
+    pub fn failing(&self) -> bool {
+        self.inner.shared.models.iter().any(|entry| entry.health.is_failing())
     }
 
     /// Waits until every model is warm.
@@ -322,7 +331,7 @@ impl ModelHandle {
 
         let now = Instant::now();
         let costs: Vec<usize> = jobs.iter().map(|job| job.bytes).collect();
-        let admitted = self.shared.admission.admit(&costs, now);
+        let admitted = self.shared.admission.admit(&costs, options.client, now);
         let permits = admitted.map_err(|Refused { reason, error }| self.reject(reason, error))?;
         let (request, output) = Request::new(options.client, started, deadline, results);
         // From here on, leaving this function early drops what is queued.

@@ -38,6 +38,7 @@ mod config;
 mod error;
 mod fair;
 mod handle;
+mod health;
 mod job;
 mod lane;
 mod metrics;

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
+use tracing::Span;
 
 use super::admission::Permit;
 use super::metrics::{LaneMetrics, Outcome};
@@ -17,6 +18,8 @@ pub(super) struct Request {
     started: Instant,
     deadline: Option<Instant>,
     gone: AtomicBool,
+    /// Where the request is traced.
+    span: Span,
     progress: Mutex<Progress>,
 }
 
@@ -40,7 +43,8 @@ impl Request {
         let missing = results.iter().filter(|result| result.is_none()).count();
         let progress = Progress { results, missing, timings: Timings::default(), done: Some(done) };
         let progress = Mutex::new(progress);
-        (Arc::new(Self { client, started, deadline, gone: AtomicBool::new(false), progress }), output)
+        let (gone, span) = (AtomicBool::new(false), Span::current());
+        (Arc::new(Self { client, started, deadline, gone, span, progress }), output)
     }
 
     /// Nobody waits for the answer any more.
@@ -105,6 +109,11 @@ impl Ticket {
 
     pub(super) fn client(&self) -> u64 {
         self.request.client
+    }
+
+    /// Where its request is traced.
+    pub(super) fn span(&self) -> &Span {
+        &self.request.span
     }
 
     pub(super) fn belongs_to(&self, request: &Arc<Request>) -> bool {
@@ -201,7 +210,7 @@ mod tests {
         let admission = Admission::new(n, n);
         let metrics = Arc::new(LaneMetrics::new("m", Lane::Images));
         let (request, output) = Request::new(1, now, deadline, (0..n).map(|_| None).collect());
-        let permits = admission.admit(&vec![1; n], now).expect("room");
+        let permits = admission.admit(&vec![1; n], 0, now).expect("room");
         let ticket = |(index, permit)| Ticket::new(&request, index, permit, &metrics, now);
         let tickets = permits.into_iter().enumerate().map(ticket).collect();
         (admission, tickets, output, request)

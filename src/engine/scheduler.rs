@@ -4,7 +4,7 @@
 //! something and leaves more behind wakes the next one, so that one wake-up an event is enough.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::EngineConfig;
 use super::lane::{Budget, Lane, LaneState, Ready, Waiting};
@@ -44,7 +44,7 @@ pub(super) struct Preparing<'a> {
     released: bool,
 }
 
-/// A batch as it was taken; some of it may be dead.
+/// A batch as it was taken; some of it may be dead. Empty only where the wait for one was bounded.
 pub(super) struct Batch {
     pub(super) lane: Lane,
     pub(super) items: Vec<Ready>,
@@ -110,8 +110,14 @@ impl Scheduler {
     }
 
     /// Waits for a batch of a model; `None` at the end. Lanes that both have something ready take
-    /// turns. `cost` counts the tokens of an item.
-    pub(super) fn next_batch(&self, model: usize, cost: &mut dyn FnMut(&Ready) -> usize) -> Option<Batch> {
+    /// turns. `cost` counts the tokens of an item. An empty batch if nothing came for `patience`.
+    pub(super) fn next_batch(
+        &self,
+        model: usize,
+        cost: &mut dyn FnMut(&Ready) -> usize,
+        patience: Option<Duration>,
+    ) -> Option<Batch> {
+        let give_up = patience.map(|patience| Instant::now() + patience);
         let mut state = self.state();
         loop {
             if state.closed {
@@ -129,7 +135,16 @@ impl Scheduler {
                 self.to_prepare[lane as usize].notify_one();
                 return Some(Batch { lane, items });
             }
-            state = wait(&self.to_embed[model], state);
+            let Some(give_up) = give_up else {
+                state = wait(&self.to_embed[model], state);
+                continue;
+            };
+            let left = give_up.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Some(Batch { lane: *last, items: Vec::new() });
+            }
+            let waited = self.to_embed[model].wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 

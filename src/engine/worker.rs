@@ -5,9 +5,12 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tracing::Span;
+
 use super::batch::{self, Embed, Outcome};
 use super::cache::TextKey;
 use super::handle::{ModelEntry, Shared};
+use super::health;
 use super::lane::{Lane, Prepared, Ready};
 use super::model::Model;
 use super::request::Ticket;
@@ -16,7 +19,7 @@ use super::{Embedding, EngineError};
 use crate::image::{Geometry, ImageSpec, Patches};
 use crate::model::Grid;
 use crate::text::{TextSpec, TokenIds};
-use crate::{Error, Result};
+use crate::{Error, Result, telemetry};
 
 /// Runs batches of one model until the engine ends.
 pub(super) fn run(shared: &Shared, model: usize) {
@@ -27,8 +30,16 @@ pub(super) fn run(shared: &Shared, model: usize) {
             Prepared::Text(_, key) if shared.cache.contains(key) || !texts.insert(Arc::clone(key)) => 0,
             _ => item.tokens(),
         };
-        let Some(Batch { lane, items }) = shared.scheduler.next_batch(model, &mut cost) else { return };
-        run_batch(shared, model, lane, items);
+        let entry = &shared.models[model];
+        let patience = entry.health.is_failing().then_some(health::RETRY);
+        let Some(Batch { lane, items }) = shared.scheduler.next_batch(model, &mut cost, patience) else {
+            return;
+        };
+        if items.is_empty() {
+            entry.health.probe(&entry.name, || warm_up(entry));
+        } else {
+            run_batch(shared, model, lane, items);
+        }
     }
 }
 
@@ -84,7 +95,9 @@ struct Text {
 fn embed_images(shared: &Shared, model: usize, items: Vec<(Ticket, Patches)>) {
     let batch: Vec<&Patches> = items.iter().map(|(_, patches)| patches).collect();
     let tokens = batch.iter().map(|patches| patches.grid.len()).sum();
-    let (results, took) = compute(shared, model, Lane::Images, &batch, tokens, &|part: &[&Patches]| {
+    let place = Place { shared, model, lane: Lane::Images };
+    let requests = items.iter().map(|(ticket, _)| ticket.span());
+    let (results, took) = place.compute(&batch, tokens, requests, &|part: &[&Patches]| {
         shared.models[model].model.embed_images(part)
     });
     for ((mut ticket, patches), result) in items.into_iter().zip(results) {
@@ -102,7 +115,9 @@ fn embed_images(shared: &Shared, model: usize, items: Vec<(Ticket, Patches)>) {
 fn embed_texts(shared: &Shared, model: usize, items: Vec<Text>) {
     let batch: Vec<&TokenIds> = items.iter().map(|text| &text.ids).collect();
     let tokens = batch.iter().map(|ids| ids.ids.len()).sum();
-    let (results, took) = compute(shared, model, Lane::Texts, &batch, tokens, &|part: &[&TokenIds]| {
+    let place = Place { shared, model, lane: Lane::Texts };
+    let requests = items.iter().flat_map(|text| text.tickets.iter().map(Ticket::span));
+    let (results, took) = place.compute(&batch, tokens, requests, &|part: &[&TokenIds]| {
         shared.models[model].model.embed_texts(part)
     });
     for (Text { tickets, ids, key }, result) in items.into_iter().zip(results) {
@@ -138,37 +153,48 @@ fn copies(result: Result<Embedding>, count: usize) -> Vec<Result<Embedding>> {
     all
 }
 
-fn compute<T>(
-    shared: &Shared,
+/// Where a batch is computed.
+struct Place<'a> {
+    shared: &'a Shared,
     model: usize,
     lane: Lane,
-    batch: &[&T],
-    tokens: usize,
-    embed: &Embed<'_, T>,
-) -> (Vec<Result<Vec<f32>>>, Duration) {
-    let entry = &shared.models[model];
-    let metrics = entry.lane(lane);
-    metrics.batch_items.record(batch.len() as f64);
-    metrics.batch_tokens.record(tokens as f64);
-    let span =
-        tracing::debug_span!("batch", model = %entry.name, lane = lane.label(), items = batch.len(), tokens);
-    let _entered = span.enter();
+}
 
-    let start = Instant::now();
-    let Outcome { results, out_of_memory_at, panics } = batch::run(batch, embed);
-    let took = start.elapsed();
-    metrics.inference.record(took);
-    if panics > 0 {
-        metrics.batch_panics.increment(panics as u64);
-        tracing::error!(panics, "the model panicked on a batch");
+impl Place<'_> {
+    /// A result for each of `batch`, and how long it took. `requests` are the spans of those who asked.
+    fn compute<'s, T>(
+        &self,
+        batch: &[&T],
+        tokens: usize,
+        requests: impl Iterator<Item = &'s Span>,
+        embed: &Embed<'_, T>,
+    ) -> (Vec<Result<Vec<f32>>>, Duration) {
+        let Self { shared, model, lane } = *self;
+        let entry = &shared.models[model];
+        let metrics = entry.lane(lane);
+        metrics.batch_items.record(batch.len() as f64);
+        metrics.batch_tokens.record(tokens as f64);
+        let span = telemetry::batch_span(&entry.name, lane.label(), batch.len(), tokens, requests);
+        let _entered = span.enter();
+
+        let start = Instant::now();
+        let Outcome { results, out_of_memory_at, panics } = batch::run(batch, embed);
+        let took = start.elapsed();
+        metrics.inference.record(took);
+        if panics > 0 {
+            metrics.batch_panics.increment(panics as u64);
+            tracing::error!(panics, "the model panicked on a batch");
+        }
+        if let Some(items) = out_of_memory_at {
+            metrics.out_of_memory.increment(1);
+            let too_many = (tokens * items).div_ceil(batch.len());
+            shared.scheduler.shrink(model, lane, too_many);
+            tracing::warn!(items, too_many, "the device ran out of memory: smaller batches for a while");
+        }
+        let worked = results.iter().any(Result::is_ok);
+        entry.health.after_batch(&entry.name, worked, || warm_up(entry));
+        (results, took)
     }
-    if let Some(items) = out_of_memory_at {
-        metrics.out_of_memory.increment(1);
-        let too_many = (tokens * items).div_ceil(batch.len());
-        shared.scheduler.shrink(model, lane, too_many);
-        tracing::warn!(items, too_many, "the device ran out of memory: smaller batches for a while");
-    }
-    (results, took)
 }
 
 /// One picture and one text through the towers that there are.

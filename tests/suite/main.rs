@@ -7,6 +7,8 @@ mod demo;
 mod engine;
 mod image;
 mod ops;
+#[cfg(all(feature = "otlp", unix))]
+mod otlp;
 mod support;
 mod text;
 mod towers;

@@ -1,23 +1,20 @@
 //! `POST /v1/classify`: zero-shot labels of pictures.
 
-use axum::Extension;
-use axum::extract::State;
-use axum::http::HeaderMap;
 use axum::response::Response;
 
 use crate::api::answer;
-use crate::api::body::{RawBody, off_runtime, parse_json};
+use crate::api::body::{off_runtime, parse_json};
+use crate::api::call::Call;
 use crate::api::error::{ApiError, ApiResult};
 use crate::api::form;
 use crate::api::labels::Labels;
-use crate::api::negotiate::{Format, negotiate};
+use crate::api::negotiate::Format;
 use crate::api::openapi::WorkErrors;
 use crate::api::schema::{
     Classification, ClassificationEntry, ClassificationTag, ClassifyForm, ClassifyParams, ClassifyRequest,
     ClassifyResponse, ErrorEntry, ErrorTag, LabelPrediction, ListTag, Modality, Usage,
 };
 use crate::api::source::Source;
-use crate::api::state::{AppState, RequestContext};
 use crate::api::work::{self, Batch, Embedded, WorkOptions};
 use crate::engine::{Embedding, Input};
 use crate::model::scores::{cosine, logit};
@@ -57,21 +54,16 @@ use crate::model::zero_shot::{Ranking, mean_direction};
         WorkErrors,
     )
 )]
-pub async fn classify(
-    State(state): State<AppState>,
-    Extension(context): Extension<RequestContext>,
-    headers: HeaderMap,
-    body: RawBody,
-) -> ApiResult<Response> {
-    let format = negotiate(&headers, &Format::DOCUMENTS)?;
-    let task = if body.media_type == "multipart/form-data" {
-        from_form(&body, &state).await?
-    } else if body.is_json() {
-        from_json(&body, &state).await?
+pub async fn classify(call: Call) -> ApiResult<Response> {
+    let format = call.format(&Format::DOCUMENTS)?;
+    let task = if call.body.media_type == "multipart/form-data" {
+        from_form(&call).await?
+    } else if call.body.is_json() {
+        from_json(&call).await?
     } else {
-        return Err(body.unsupported("application/json or multipart/form-data"));
+        return Err(call.body.unsupported("application/json or multipart/form-data"));
     };
-    answer(&state, &context, task, format).await
+    answer(&call, task, format).await
 }
 
 /// A classification as it was asked for.
@@ -82,9 +74,9 @@ struct Task {
     params: ClassifyParams,
 }
 
-async fn from_json(body: &RawBody, state: &AppState) -> ApiResult<Task> {
-    let bytes = body.bytes.clone();
-    let limit = state.config().max_items;
+async fn from_json(call: &Call) -> ApiResult<Task> {
+    let bytes = call.body.bytes.clone();
+    let limit = call.state.config().max_items;
     off_runtime(bytes.len(), move || {
         let request: ClassifyRequest = parse_json(&bytes)?;
         work::check_count("input", request.input.items.len(), limit)?;
@@ -105,24 +97,20 @@ async fn from_json(body: &RawBody, state: &AppState) -> ApiResult<Task> {
     .await
 }
 
-async fn from_form(body: &RawBody, state: &AppState) -> ApiResult<Task> {
-    let mut form = form::read(body, state.config().max_items).await?;
+async fn from_form(call: &Call) -> ApiResult<Task> {
+    let limit = call.state.config().max_items;
+    let mut form = form::read(&call.body, limit).await?;
     let labels = form.take_list(&["labels", "labels[]", "label"], true)?;
     let templates = form.take_list(&["templates", "templates[]"], false)?;
     let params = work::query(&form.over_query(None))?;
     let templates = (!templates.is_empty()).then_some(templates);
-    work::check_count("image", form.images.len(), state.config().max_items)?;
+    work::check_count("image", form.images.len(), limit)?;
     Ok(Task { images: form.images, labels, templates, params })
 }
 
-async fn answer(
-    state: &AppState,
-    context: &RequestContext,
-    task: Task,
-    format: Format,
-) -> ApiResult<Response> {
+async fn answer(call: &Call, task: Task, format: Format) -> ApiResult<Response> {
     let Task { images: mut batch, labels, templates, params } = task;
-    let model = work::model(state, params.model.as_deref())?;
+    let model = work::model(&call.state, params.model.as_deref())?;
     let info = model.info();
     let (Some(scale), Some(bias)) = (info.logit_scale, info.logit_bias) else {
         let message =
@@ -137,7 +125,8 @@ async fn answer(
     if params.threshold.is_some_and(|t| !t.is_finite()) {
         return Err(ApiError::field("threshold", "must be a finite number"));
     }
-    let labels = Labels::new(labels, params.template, templates, &info.template, state.config().max_labels)?;
+    let labels =
+        Labels::new(labels, params.template, templates, &info.template, call.state.config().max_labels)?;
     batch.only(work::is_image, "classify labels pictures, not texts");
     let images = batch.len();
     for (place, text) in labels.texts() {
@@ -148,7 +137,7 @@ async fn answer(
         max_num_patches: params.max_num_patches,
         partial: params.partial.unwrap_or(false),
     };
-    let Embedded { mut results, timings } = work::embed(state, context, model, batch, options).await?;
+    let Embedded { mut results, timings } = call.embed(model, batch, options).await?;
     // A label that cannot be used spoils every picture's answer, so it is never partial.
     let texts: Vec<Embedding> = results.split_off(images).into_iter().collect::<ApiResult<_>>()?;
     let tokens = results.iter().flatten().chain(&texts).map(|embedding| embedding.tokens).sum();

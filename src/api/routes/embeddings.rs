@@ -1,23 +1,20 @@
 //! `POST /v1/embeddings` and `POST /v1/embeddings/images`.
 
-use axum::Extension;
-use axum::extract::{RawQuery, State};
-use axum::http::HeaderMap;
 use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::api::answer::{self, EmbeddingType, Quantized};
-use crate::api::body::{RawBody, off_runtime, parse_json};
+use crate::api::body::{off_runtime, parse_json};
+use crate::api::call::Call;
 use crate::api::error::{ApiError, ApiResult};
 use crate::api::form;
-use crate::api::negotiate::{Format, negotiate};
+use crate::api::negotiate::Format;
 use crate::api::openapi::WorkErrors;
 use crate::api::schema::{
     Binary, EmbedParams, EmbeddingEntry, EmbeddingItem, EmbeddingTag, EmbeddingValue, EmbeddingsRequest,
     EmbeddingsResponse, EncodingFormat, ErrorEntry, ErrorTag, ImagesForm, ListTag, Modality, Usage,
 };
-use crate::api::state::{AppState, RequestContext};
 use crate::api::work::{self, Batch, Embedded, WorkOptions};
 use crate::model::scores::l2_normalize;
 
@@ -45,18 +42,13 @@ use crate::model::scores::l2_normalize;
         WorkErrors,
     )
 )]
-pub async fn create(
-    State(state): State<AppState>,
-    Extension(context): Extension<RequestContext>,
-    headers: HeaderMap,
-    body: RawBody,
-) -> ApiResult<Response> {
-    let format = negotiate(&headers, &Format::ALL)?;
-    if !body.is_json() {
-        return Err(body.unsupported("application/json (files go to /v1/embeddings/images)"));
+pub async fn create(call: Call) -> ApiResult<Response> {
+    let format = call.format(&Format::ALL)?;
+    if !call.body.is_json() {
+        return Err(call.body.unsupported("application/json (files go to /v1/embeddings/images)"));
     }
-    let (batch, params) = from_json(&body, Modality::Auto, &state).await?;
-    answer(&state, &context, batch, params, format).await
+    let (batch, params) = from_json(&call, Modality::Auto).await?;
+    answer(&call, batch, params, format).await
 }
 
 /// Embeds pictures as files.
@@ -83,18 +75,12 @@ pub async fn create(
         WorkErrors,
     )
 )]
-pub async fn create_from_images(
-    State(state): State<AppState>,
-    Extension(context): Extension<RequestContext>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-    body: RawBody,
-) -> ApiResult<Response> {
-    let format = negotiate(&headers, &Format::ALL)?;
-    let query = query.as_deref();
+pub async fn create_from_images(call: Call) -> ApiResult<Response> {
+    let format = call.format(&Format::ALL)?;
+    let (body, query) = (&call.body, call.query.as_deref());
     let kind = body.media_type.as_str();
     let (batch, params) = if kind == "multipart/form-data" {
-        let form = form::read(&body, state.config().max_items).await?;
+        let form = form::read(body, call.state.config().max_items).await?;
         let params = work::query(&form.over_query(query))?;
         (form.images, params)
     } else if kind.starts_with("image/") || kind == "application/octet-stream" || body.is_unnamed_picture() {
@@ -103,7 +89,7 @@ pub async fn create_from_images(
         (batch, work::query(query.unwrap_or_default())?)
     } else if body.is_json() {
         let from_query: EmbedParams = work::query(query.unwrap_or_default())?;
-        let (mut batch, params) = from_json(&body, Modality::Image, &state).await?;
+        let (mut batch, params) = from_json(&call, Modality::Image).await?;
         batch.only(work::is_image, "this route embeds pictures; texts go to /v1/embeddings");
         (batch, params.or(from_query))
     } else {
@@ -114,12 +100,12 @@ pub async fn create_from_images(
     if batch.is_empty() {
         return Err(ApiError::field("image", "the form holds no picture"));
     }
-    answer(&state, &context, batch, params, format).await
+    answer(&call, batch, params, format).await
 }
 
-async fn from_json(body: &RawBody, bare: Modality, state: &AppState) -> ApiResult<(Batch, EmbedParams)> {
-    let bytes = body.bytes.clone();
-    let limit = state.config().max_items;
+async fn from_json(call: &Call, bare: Modality) -> ApiResult<(Batch, EmbedParams)> {
+    let bytes = call.body.bytes.clone();
+    let limit = call.state.config().max_items;
     off_runtime(bytes.len(), move || {
         let request: EmbeddingsRequest = parse_json(&bytes)?;
         let (inputs, modality, params) = request.into_parts();
@@ -132,21 +118,15 @@ async fn from_json(body: &RawBody, bare: Modality, state: &AppState) -> ApiResul
     .await
 }
 
-async fn answer(
-    state: &AppState,
-    context: &RequestContext,
-    batch: Batch,
-    params: EmbedParams,
-    format: Format,
-) -> ApiResult<Response> {
-    let model = work::model(state, params.model.as_deref())?;
+async fn answer(call: &Call, batch: Batch, params: EmbedParams, format: Format) -> ApiResult<Response> {
+    let model = work::model(&call.state, params.model.as_deref())?;
     let shape = Shape::new(&params, model.info().embedding_dim, format)?;
     let options = WorkOptions {
         canonicalization: params.canonicalization,
         max_num_patches: params.max_num_patches,
         partial: shape.partial,
     };
-    let Embedded { results, timings } = work::embed(state, context, model, batch, options).await?;
+    let Embedded { results, timings } = call.embed(model, batch, options).await?;
     let count = results.len();
     let name = model.name().to_owned();
     let bytes = off_runtime(count * shape.width * 4, move || match format {

@@ -14,7 +14,7 @@ use crate::api::state::AppState;
     get, path = "/health", tag = "operations", operation_id = "health", security(()),
     responses(
         (status = 200, description = "It takes requests", body = Health),
-        (status = 503, description = "It is starting or stopping", body = Health),
+        (status = 503, description = "It is starting, failing or stopping", body = Health),
     )
 )]
 pub async fn health(State(state): State<AppState>) -> Response {
@@ -24,21 +24,29 @@ pub async fn health(State(state): State<AppState>) -> Response {
     (code(status), Json(body)).into_response()
 }
 
-/// Whether the process lives: 200 as long as it answers at all.
+/// Whether the process is worth keeping: 503 where a model fails on every batch, which on a lost GPU only a restart
+/// mends.
 #[utoipa::path(
     get, path = "/health/live", tag = "operations", operation_id = "health_live", security(()),
-    responses((status = 200, description = "It lives", body = String, content_type = "text/plain"))
+    responses(
+        (status = 200, description = "It lives", body = String, content_type = "text/plain"),
+        (status = 503, description = "A model fails on every batch", body = String, content_type = "text/plain"),
+    )
 )]
-pub async fn live() -> &'static str {
-    "live\n"
+pub async fn live(State(state): State<AppState>) -> (StatusCode, &'static str) {
+    if state.engine().failing() {
+        (StatusCode::SERVICE_UNAVAILABLE, "failing\n")
+    } else {
+        (StatusCode::OK, "live\n")
+    }
 }
 
-/// Whether requests should be sent here: every model is warm and the service is not stopping.
+/// Whether requests should be sent here: every model is warm and works, and the service is not stopping.
 #[utoipa::path(
     get, path = "/health/ready", tag = "operations", operation_id = "health_ready", security(()),
     responses(
         (status = 200, description = "Ready", body = String, content_type = "text/plain"),
-        (status = 503, description = "Starting or stopping", body = String, content_type = "text/plain"),
+        (status = 503, description = "Starting, failing or stopping", body = String, content_type = "text/plain"),
     )
 )]
 pub async fn ready(State(state): State<AppState>) -> Response {
@@ -46,6 +54,7 @@ pub async fn ready(State(state): State<AppState>) -> Response {
     let text = match status {
         HealthStatus::Ok => "ready\n",
         HealthStatus::Starting => "starting\n",
+        HealthStatus::Failing => "failing\n",
         HealthStatus::Draining => "draining\n",
     };
     (code(status), text).into_response()
@@ -73,6 +82,8 @@ pub async fn metrics(State(state): State<AppState>) -> Response {
 fn status(state: &AppState) -> HealthStatus {
     if state.is_draining() {
         HealthStatus::Draining
+    } else if state.engine().failing() {
+        HealthStatus::Failing
     } else if state.engine().ready() {
         HealthStatus::Ok
     } else {

@@ -1,17 +1,14 @@
 //! `POST /v1/score`: every picture with every text.
 
-use axum::Extension;
-use axum::extract::State;
-use axum::http::HeaderMap;
 use axum::response::Response;
 
 use crate::api::answer;
-use crate::api::body::{RawBody, off_runtime, parse_json};
+use crate::api::body::{off_runtime, parse_json};
+use crate::api::call::Call;
 use crate::api::error::{ApiError, ApiResult};
-use crate::api::negotiate::{Format, negotiate};
+use crate::api::negotiate::Format;
 use crate::api::openapi::WorkErrors;
 use crate::api::schema::{Modality, ScoreRequest, ScoreResponse, ScoresTag, TextRules, Usage};
-use crate::api::state::{AppState, RequestContext};
 use crate::api::work::{self, Batch, Embedded, WorkOptions};
 use crate::engine::Embedding;
 use crate::model::scores::{cosine, logit, sigmoid};
@@ -39,19 +36,14 @@ use crate::model::scores::{cosine, logit, sigmoid};
         WorkErrors,
     )
 )]
-pub async fn score(
-    State(state): State<AppState>,
-    Extension(context): Extension<RequestContext>,
-    headers: HeaderMap,
-    body: RawBody,
-) -> ApiResult<Response> {
-    let format = negotiate(&headers, &Format::DOCUMENTS)?;
-    if !body.is_json() {
-        return Err(body.unsupported("application/json"));
+pub async fn score(call: Call) -> ApiResult<Response> {
+    let format = call.format(&Format::DOCUMENTS)?;
+    if !call.body.is_json() {
+        return Err(call.body.unsupported("application/json"));
     }
-    let Task { batch, images, model, options } = from_json(&body, &state).await?;
-    let model = work::model(&state, model.as_deref())?;
-    let Embedded { mut results, timings } = work::embed(&state, &context, model, batch, options).await?;
+    let Task { batch, images, model, options } = from_json(&call).await?;
+    let model = work::model(&call.state, model.as_deref())?;
+    let Embedded { mut results, timings } = call.embed(model, batch, options).await?;
     let texts: Vec<Embedding> = results.split_off(images).into_iter().collect::<ApiResult<_>>()?;
     let images: Vec<Embedding> = results.into_iter().collect::<ApiResult<_>>()?;
 
@@ -86,9 +78,9 @@ struct Task {
     options: WorkOptions,
 }
 
-async fn from_json(body: &RawBody, state: &AppState) -> ApiResult<Task> {
-    let bytes = body.bytes.clone();
-    let (max_images, max_texts) = (state.config().max_items, state.config().max_labels);
+async fn from_json(call: &Call) -> ApiResult<Task> {
+    let bytes = call.body.bytes.clone();
+    let (max_images, max_texts) = (call.state.config().max_items, call.state.config().max_labels);
     off_runtime(bytes.len(), move || {
         let request: ScoreRequest = parse_json(&bytes)?;
         let images = request.images.items.len();

@@ -173,6 +173,8 @@ pub enum HealthStatus {
     Ok,
     /// Its models are not warm yet.
     Starting,
+    /// A model fails on every batch: its device is lost, or has no memory left. It is tried again every few seconds.
+    Failing,
     /// It was told to stop and finishes what it has.
     Draining,
 }

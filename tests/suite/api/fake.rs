@@ -1,6 +1,6 @@
 //! A model whose vectors follow from the bytes of its inputs.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use siglip::engine::{ImageCost, Model};
@@ -25,6 +25,8 @@ pub static COMPUTED: AtomicUsize = AtomicUsize::new(0);
 /// A picture is `PIC` and anything; a text that holds `slow` takes 200 ms, one that holds `panic` panics.
 pub struct Fake {
     info: ModelInfo,
+    /// While true, nothing can be computed.
+    pub lost: AtomicBool,
 }
 
 /// What the fake computes for some bytes: 12 numbers in −3…3, not normalised.
@@ -90,7 +92,17 @@ impl Fake {
             dtype: Precision::F32,
             device: DeviceKind::Cpu,
         };
-        Self { info }
+        Self { info, lost: AtomicBool::new(false) }
+    }
+}
+
+impl Fake {
+    fn compute(&self, items: usize) -> Result<()> {
+        COMPUTED.fetch_add(items, Ordering::SeqCst);
+        match self.lost.load(Ordering::SeqCst) {
+            true => Err(Error::Compute(candle_core::Error::Msg("the device is lost".to_owned()))),
+            false => Ok(()),
+        }
     }
 }
 
@@ -133,12 +145,12 @@ impl Model for Fake {
     }
 
     fn embed_images(&self, batch: &[&Patches]) -> Result<Vec<Vec<f32>>> {
-        COMPUTED.fetch_add(batch.len(), Ordering::SeqCst);
+        self.compute(batch.len())?;
         Ok(batch.iter().map(|patches| vector(&patches.pixels)).collect())
     }
 
     fn embed_texts(&self, batch: &[&TokenIds]) -> Result<Vec<Vec<f32>>> {
-        COMPUTED.fetch_add(batch.len(), Ordering::SeqCst);
+        self.compute(batch.len())?;
         let content: Vec<Vec<u8>> =
             batch.iter().map(|text| text.ids[..text.used].iter().map(|&id| id as u8).collect()).collect();
         let holds = |part: &[u8]| content.iter().any(|c| c.windows(part.len()).any(|w| w == part));

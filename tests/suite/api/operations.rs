@@ -1,13 +1,16 @@
 //! What is around the routes: health, models, errors, keys, CORS, ids, deadlines.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::http::Request;
 use serde_json::json;
-use siglip::api::{ApiConfig, ApiKeys, Cors};
-use siglip::engine::EngineConfig;
+use siglip::api::{ApiConfig, ApiKeys, AppState, Cors, app};
+use siglip::engine::{Engine, EngineConfig, Model};
 
+use super::fake::Fake;
 use super::{Service, engine_config};
 
 #[tokio::test]
@@ -36,6 +39,26 @@ async fn health_and_models() {
     assert_eq!(service.get("/health").await.json()["status"], "draining");
     assert_eq!(service.get("/health/live").await.status, 200);
     service.json("/v1/embeddings", json!({"input": "what is here is still answered"})).await.ok();
+}
+
+#[tokio::test]
+async fn a_lost_device_shows_in_every_health_route() {
+    let fake = Arc::new(Fake::new("fake"));
+    let engine = Engine::start(vec![("fake".to_owned(), fake.clone() as Arc<dyn Model>)], engine_config());
+    engine.warmed_up().await.unwrap();
+    let state = AppState::new(engine, ApiConfig::default(), None);
+    let service = Service { router: app(state.clone()), state };
+    fake.lost.store(true, Ordering::SeqCst);
+    for i in 0..3 {
+        assert_eq!(service.json("/v1/embeddings", json!({"input": format!("text {i}")})).await.status, 500);
+    }
+    assert_eq!(service.get("/health").await.json()["status"], "failing");
+    assert_eq!(service.get("/health/ready").await.status, 503);
+    assert_eq!(service.get("/health/live").await.status, 503, "an orchestrator should restart it");
+    fake.lost.store(false, Ordering::SeqCst);
+    service.json("/v1/embeddings", json!({"input": "a request that works"})).await.ok();
+    assert_eq!(service.get("/health/ready").await.status, 200);
+    assert_eq!(service.get("/health/live").await.status, 200);
 }
 
 #[tokio::test]

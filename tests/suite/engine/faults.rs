@@ -97,3 +97,33 @@ async fn out_of_memory_on_one_input_is_its_error() {
     assert_eq!(ok(&model.embed(images("b", 5), client(1)).await.unwrap()).len(), 5);
     assert_eq!(engine.load(), Load::default());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_device_ends_readiness_until_it_is_back() {
+    let fake = Fake::new();
+    let (engine, model) = start(&fake, config());
+    assert!(engine.ready() && !engine.failing());
+    // Inputs that the model cannot take are not its device.
+    for _ in 0..4 {
+        assert!(model.embed(vec![image("panic:a")], client(1)).await.unwrap().results[0].is_err());
+    }
+    assert!(engine.ready());
+    fake.memory.store(0, Ordering::SeqCst);
+    for _ in 0..3 {
+        assert!(model.embed(images("b", 1), client(1)).await.unwrap().results[0].is_err());
+    }
+    eventually("the probe fails too", || engine.failing());
+    assert!(!engine.ready());
+    // It still answers, and one answer is enough.
+    fake.memory.store(usize::MAX, Ordering::SeqCst);
+    model.embed(images("c", 1), client(1)).await.unwrap();
+    eventually("readiness", || engine.ready());
+    // Nor does it take a request: the model is tried now and then.
+    fake.memory.store(0, Ordering::SeqCst);
+    for _ in 0..3 {
+        assert!(model.embed(images("d", 1), client(1)).await.unwrap().results[0].is_err());
+    }
+    eventually("the probe fails again", || engine.failing());
+    fake.memory.store(usize::MAX, Ordering::SeqCst);
+    eventually("readiness without a request", || engine.ready());
+}

@@ -1,5 +1,9 @@
 //! Logs, traces and metrics: their set-up, and the name of every metric, in one place.
 
+#[cfg(feature = "otlp")]
+mod otlp;
+mod spans;
+
 use std::time::Duration;
 
 use metrics::Unit;
@@ -7,6 +11,8 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, 
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
+
+pub(crate) use spans::{batch_span, request_span};
 
 use crate::{Error, Result};
 
@@ -188,7 +194,10 @@ pub enum LogFormat {
 /// Sends out what is left of the traces when dropped; keep it until the process ends.
 #[must_use]
 #[derive(Debug, Default)]
-pub struct Telemetry {}
+pub struct Telemetry {
+    #[cfg(feature = "otlp")]
+    _traces: Option<otlp::Traces>,
+}
 
 /// What is logged where nothing else is asked for.
 pub const DEFAULT_FILTER: &str = "info";
@@ -197,10 +206,11 @@ pub const DEFAULT_FILTER: &str = "info";
 /// `info,siglip::engine=debug`; without one `SIGLIP_LOG` or `RUST_LOG` is used, else
 /// [`DEFAULT_FILTER`].
 ///
-/// With the feature `otlp`, traces are sent to `OTEL_EXPORTER_OTLP_ENDPOINT` if that is set.
+/// With the feature `otlp`, traces are sent to `OTEL_EXPORTER_OTLP_ENDPOINT` if that is set; they do not depend on the
+/// filter.
 ///
 /// # Errors
-/// [`Error::Config`] if the filter cannot be read, or if logs are set up already.
+/// [`Error::Config`] if the filter cannot be read, if logs are set up already, or if the traces' endpoint is not one.
 pub fn init(format: LogFormat, filter: Option<&str>) -> Result<Telemetry> {
     let filter = log_filter(filter, |name| std::env::var(name).ok())?;
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
@@ -210,8 +220,13 @@ pub fn init(format: LogFormat, filter: Option<&str>) -> Result<Telemetry> {
             lines.json().flatten_event(true).with_current_span(true).with_span_list(false).boxed()
         }
     };
-    let registry = tracing_subscriber::registry().with(filter).with(lines);
-
+    let registry = tracing_subscriber::registry().with(lines.with_filter(filter));
+    #[cfg(feature = "otlp")]
+    let (registry, telemetry) = {
+        let traces = otlp::Traces::from_env()?;
+        (registry.with(traces.as_ref().map(otlp::Traces::layer)), Telemetry { _traces: traces })
+    };
+    #[cfg(not(feature = "otlp"))]
     let telemetry = Telemetry::default();
     registry.try_init().map_err(|error| Error::Config(format!("logs: {error}")))?;
     Ok(telemetry)

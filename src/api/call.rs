@@ -1,0 +1,55 @@
+//! What every route that embeds begins with.
+
+use axum::extract::{FromRequest, Request};
+use axum::http::HeaderMap;
+
+use super::body::RawBody;
+use super::error::{ApiError, ApiResult};
+use super::negotiate::{Format, negotiate};
+use super::state::{AppState, RequestContext};
+use super::work::{self, Batch, Embedded, WorkOptions};
+use crate::engine::ModelHandle;
+
+/// A request as the middleware let it through, its body read within bounds.
+pub struct Call {
+    /// What every handler shares.
+    pub state: AppState,
+    /// Its body.
+    pub body: RawBody,
+    /// What follows the `?` of its address.
+    pub query: Option<String>,
+    context: RequestContext,
+    headers: HeaderMap,
+}
+
+impl Call {
+    /// In which of `formats` the client wants its answer.
+    ///
+    /// # Errors
+    /// 406 if it wants none of them.
+    pub fn format(&self, formats: &[Format]) -> ApiResult<Format> {
+        negotiate(&self.headers, formats)
+    }
+
+    /// See [`work::embed`].
+    pub async fn embed(
+        &self,
+        model: &ModelHandle,
+        batch: Batch,
+        options: WorkOptions,
+    ) -> ApiResult<Embedded> {
+        work::embed(&self.state, &self.context, model, batch, options).await
+    }
+}
+
+impl FromRequest<AppState> for Call {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &AppState) -> ApiResult<Self> {
+        let context = request.extensions().get::<RequestContext>().cloned();
+        let context = context.ok_or_else(|| ApiError::internal("the request was not observed"))?;
+        let (headers, query) = (request.headers().clone(), request.uri().query().map(str::to_owned));
+        let body = RawBody::from_request(request, state).await?;
+        Ok(Self { state: state.clone(), body, query, context, headers })
+    }
+}
