@@ -1,7 +1,7 @@
 //! Decodes, resizes and cuts pictures for programs in other languages, without a model: the parity tests
 //! drive it. Each line of standard input is a JSON request, `{"path": "…", "step": "decode"}`, with
 //! `"step": "resize"` and `height`, `width`, `resample`; or with `"step": "patches"`, `patch`, `resample`
-//! and either `height` and `width` or `max_num_patches`. Each answer is a line of JSON: `{"shape": […]}`
+//! and either `height` and `width` or `max_num_patches`, and `"fast": true` for scaling while decoding. Each answer is a line of JSON: `{"shape": […]}`
 //! followed by as many raw bytes, or `{"error": "…"}`.
 
 use std::error::Error;
@@ -9,7 +9,9 @@ use std::io::{BufRead, Write};
 use std::path::PathBuf;
 
 use serde::Deserialize;
-use siglip::image::{Geometry, ImageLimits, ImageOptions, ImageSpec, Preprocessor, Resample, decode, resize};
+use siglip::image::{
+    Geometry, ImageDecode, ImageLimits, ImageOptions, ImageSpec, Preprocessor, Resample, decode, resize,
+};
 
 #[derive(Deserialize)]
 #[serde(tag = "step", rename_all = "snake_case")]
@@ -30,6 +32,8 @@ enum Request {
         max_num_patches: Option<usize>,
         patch: usize,
         resample: u32,
+        #[serde(default)]
+        fast: bool,
     },
 }
 
@@ -49,7 +53,7 @@ fn answer(line: &str) -> Answer {
             let picture = resize(&picture, width, height, filter(resample)?);
             Ok((vec![height as usize, width as usize, 3], picture.into_pixels()))
         }
-        Request::Patches { path, height, width, max_num_patches, patch, resample } => {
+        Request::Patches { path, height, width, max_num_patches, patch, resample, fast } => {
             let geometry = match (height, width, max_num_patches) {
                 (Some(height), Some(width), None) => Geometry::Squash { height, width },
                 (None, None, Some(max_num_patches)) => Geometry::NaFlex { max_num_patches },
@@ -58,7 +62,8 @@ fn answer(line: &str) -> Answer {
             let (mean, std) = ([0.5; 3], [0.5; 3]);
             let rescale = 1.0 / 255.0;
             let spec = ImageSpec { geometry, resample: filter(resample)?, patch, mean, std, rescale };
-            let preprocessor = Preprocessor::new(spec, limits)?;
+            let decoding = if fast { ImageDecode::Fast } else { ImageDecode::Exact };
+            let preprocessor = Preprocessor::new(spec, limits)?.with_decoding(decoding);
             let patches = preprocessor.from_bytes(&std::fs::read(path)?, &ImageOptions::default())?;
             Ok((vec![patches.grid.rows, patches.grid.cols, patch * patch * 3], patches.pixels))
         }

@@ -1,4 +1,4 @@
-//! `siglip bench`: the engine alone, without decoding and without HTTP.
+//! `siglip bench`: the engine alone, without decoding and without HTTP; or decoding alone.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -19,14 +19,23 @@ pub(super) fn run(args: &BenchArgs) -> Result<ExitCode> {
     let started = Instant::now();
     let pipeline = args.model.load()?;
     let load = started.elapsed();
-    let batch = usize::from(args.batch);
-    let times = match args.tower {
-        Tower::Image => {
+    let (what, batch) = match (&args.prepare, args.tower) {
+        (Some(_), _) => ("preparation", 1),
+        (None, Tower::Image) => ("image tower", usize::from(args.batch)),
+        (None, Tower::Text) => ("text tower", usize::from(args.batch)),
+    };
+    let times = match (&args.prepare, args.tower) {
+        (Some(file), _) => {
+            let bytes = std::fs::read(file)
+                .map_err(|error| Error::Request(format!("{}: {error}", file.display())))?;
+            measure(args.seconds, || pipeline.prepare_image(&bytes, None).map(drop))?
+        }
+        (None, Tower::Image) => {
             let pictures = pictures(&pipeline, batch)?;
             let pictures: Vec<&Patches> = pictures.iter().collect();
             measure(args.seconds, || pipeline.model().embed_images(&pictures).map(drop))?
         }
-        Tower::Text => {
+        (None, Tower::Text) => {
             let texts = texts(&pipeline, batch)?;
             let texts: Vec<&TokenIds> = texts.iter().collect();
             measure(args.seconds, || pipeline.model().embed_texts(&texts).map(drop))?
@@ -34,10 +43,9 @@ pub(super) fn run(args: &BenchArgs) -> Result<ExitCode> {
     };
     let median = times[times.len() / 2];
     let rate = batch as f64 / median.as_secs_f64();
-    let tower = if args.tower == Tower::Image { "image" } else { "text" };
     let info = pipeline.info();
     sayln!(
-        "{} {tower} tower, batch {batch}, {} on {:?}: {rate:.2} items/s, median {:.2} ms, fastest {:.2} ms, slowest {:.2} ms \
+        "{} {what}, batch {batch}, {} on {:?}: {rate:.2} items/s, median {:.2} ms, fastest {:.2} ms, slowest {:.2} ms \
          of {} runs; loaded in {:.2} s",
         info.name,
         info.dtype.name(),
@@ -52,7 +60,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<ExitCode> {
         sayln!(
             "{}",
             json!({
-                "model": info.name, "tower": tower, "batch": batch, "dtype": info.dtype, "device": info.device,
+                "model": info.name, "tower": what.trim_end_matches(" tower"), "batch": batch, "dtype": info.dtype, "device": info.device,
                 "threads": rayon::current_num_threads(),
                 "items_per_second": rate, "median_ms": ms(median), "fastest_ms": ms(times[0]),
                 "slowest_ms": ms(times[times.len() - 1]), "runs": times.len(), "load_s": load.as_secs_f64(),

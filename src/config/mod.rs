@@ -145,6 +145,9 @@ pub struct BenchArgs {
     /// Which tower
     #[arg(long, value_enum, default_value_t = Tower::Image)]
     pub tower: Tower,
+    /// Measures decoding, resizing and cutting this image on one thread instead of a tower
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["tower", "batch"])]
+    pub prepare: Option<PathBuf>,
     /// Items of one batch
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub batch: u16,

@@ -5,7 +5,7 @@ use clap::Args;
 use crate::Error;
 use crate::Result;
 use crate::checkpoint::{self, Checkpoint, HubOptions, ModelRef};
-use crate::image::ImageLimits;
+use crate::image::{ImageDecode, ImageLimits};
 use crate::pipeline::{DeviceChoice, LoadOptions, Pipeline, Precision};
 use crate::text::Canonicalization;
 
@@ -34,6 +34,10 @@ pub struct ComputeArgs {
     /// What is done to texts before they are tokenised [default: what the model was trained with]
     #[arg(long, env = "SIGLIP_CANONICALIZATION", value_enum)]
     pub canonicalization: Option<Canonicalization>,
+    /// How JPEGs are decoded: exact, or fast (scaled down while decoding where they are at least twice the model's size;
+    /// other embeddings by a little, see the README)
+    #[arg(long, env = "SIGLIP_IMAGE_DECODE", value_enum, default_value_t = ImageDecode::Exact)]
+    pub image_decode: ImageDecode,
     /// Largest width × height of an image, in megapixels
     #[arg(long, env = "SIGLIP_MAX_MEGAPIXELS", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub max_megapixels: u32,
@@ -66,6 +70,7 @@ impl ComputeArgs {
                 max_pixels: u64::from(self.max_megapixels) * 1_000_000,
                 ..ImageLimits::default()
             },
+            image_decode: self.image_decode,
             canonicalization: self.canonicalization,
         }
     }

@@ -1,10 +1,10 @@
 //! Everything between a picture and the tower, for one checkpoint.
 
-use super::decode::{ImageInfo, decode, probe};
+use super::decode::{ImageInfo, decode_reduced, probe};
 use super::naflex::naflex_size;
 use super::patchify::patchify;
 use super::resize::resize;
-use super::{Geometry, ImageError, ImageLimits, ImageSpec, Patches, Picture};
+use super::{Format, Geometry, ImageDecode, ImageError, ImageLimits, ImageSpec, Patches, Picture};
 use crate::{Error, Result};
 
 /// What a request may choose about its picture.
@@ -19,6 +19,7 @@ pub struct ImageOptions {
 pub struct Preprocessor {
     spec: ImageSpec,
     limits: ImageLimits,
+    decoding: ImageDecode,
 }
 
 impl Preprocessor {
@@ -53,7 +54,13 @@ impl Preprocessor {
                 }
             }
         }
-        Ok(Self { spec, limits })
+        Ok(Self { spec, limits, decoding: ImageDecode::Exact })
+    }
+
+    /// Decodes files in another way than exactly.
+    #[must_use]
+    pub fn with_decoding(self, decoding: ImageDecode) -> Self {
+        Self { decoding, ..self }
     }
 
     /// The checkpoint's preprocessing.
@@ -100,7 +107,8 @@ impl Preprocessor {
     /// What is wrong with the picture or with the options.
     pub fn from_bytes(&self, bytes: &[u8], options: &ImageOptions) -> Result<Patches, ImageError> {
         self.check(options)?;
-        self.from_rgb(&decode(bytes, &self.limits)?, options)
+        let (picture, source) = decode_reduced(bytes, &self.limits, |info| self.reduction(info, options))?;
+        Ok(self.cut(&picture, source, options))
     }
 
     /// The patches of a picture that is decoded already.
@@ -109,16 +117,39 @@ impl Preprocessor {
     /// What is wrong with the options.
     pub fn from_rgb(&self, picture: &Picture, options: &ImageOptions) -> Result<Patches, ImageError> {
         self.check(options)?;
-        let source = (picture.height(), picture.width());
-        let (height, width) = match self.spec.geometry {
+        Ok(self.cut(picture, (picture.height(), picture.width()), options))
+    }
+
+    /// The patches of a picture that was `source` (height, width) before it was reduced.
+    fn cut(&self, picture: &Picture, source: (u32, u32), options: &ImageOptions) -> Patches {
+        let (height, width) = self.target(source, options);
+        let picture = resize(picture, width, height, self.spec.resample);
+        patchify(&picture, self.spec.patch, source)
+    }
+
+    /// Height and width that a picture of `source` is brought to.
+    fn target(&self, source: (u32, u32), options: &ImageOptions) -> (u32, u32) {
+        match self.spec.geometry {
             Geometry::Squash { height, width } => (height, width),
             Geometry::NaFlex { max_num_patches } => {
                 let budget = options.max_num_patches.unwrap_or(max_num_patches);
                 naflex_size(source.0, source.1, self.spec.patch, budget)
             }
-        };
-        let picture = resize(picture, width, height, self.spec.resample);
-        Ok(patchify(&picture, self.spec.patch, source))
+        }
+    }
+
+    /// How many times smaller a file may come out of its decoder: never smaller than what the tower sees.
+    fn reduction(&self, info: &ImageInfo, options: &ImageOptions) -> u32 {
+        if self.decoding == ImageDecode::Exact || info.format != Format::Jpeg {
+            return 1;
+        }
+        let (mut height, mut width) = self.target((info.height, info.width), options);
+        if height != width && matches!(self.spec.geometry, Geometry::Squash { .. }) {
+            // The file may yet say that it lies on its side.
+            (height, width) = (height.max(width), height.max(width));
+        }
+        let times = (info.height / height.max(1)).min(info.width / width.max(1));
+        [8, 4, 2].into_iter().find(|&reduction| times >= reduction).unwrap_or(1)
     }
 }
 
@@ -169,5 +200,32 @@ mod tests {
             let error = Preprocessor::new(spec(geometry), ImageLimits::default()).unwrap_err();
             assert!(matches!(error, Error::Config(_)), "{error}");
         }
+    }
+
+    #[test]
+    fn a_reduced_picture_is_never_smaller_than_what_the_tower_sees() {
+        let fast = |geometry| {
+            let exact = Preprocessor::new(spec(geometry), ImageLimits::default()).unwrap();
+            exact.with_decoding(ImageDecode::Fast)
+        };
+        let jpeg = |width, height| ImageInfo { format: Format::Jpeg, width, height, decoded_bytes: 0 };
+        let square = fast(Geometry::Squash { height: 224, width: 224 });
+        let options = ImageOptions::default();
+        for (width, height, reduction) in
+            [(447, 4000, 1), (448, 448, 2), (640, 480, 2), (4000, 896, 4), (4000, 3000, 8), (10, 10, 1)]
+        {
+            assert_eq!(square.reduction(&jpeg(width, height), &options), reduction, "{width} × {height}");
+        }
+        let png = ImageInfo { format: Format::Png, ..jpeg(4000, 3000) };
+        assert_eq!(square.reduction(&png, &options), 1, "only JPEGs");
+        // Lying on its side, 500 × 1000 is 1000 × 500.
+        let wide = fast(Geometry::Squash { height: 128, width: 512 });
+        assert_eq!(wide.reduction(&jpeg(1024, 512), &options), 1);
+        assert_eq!(wide.reduction(&jpeg(1024, 1024), &options), 2);
+        let naflex = fast(Geometry::NaFlex { max_num_patches: 256 });
+        assert_eq!(naflex.reduction(&jpeg(1024, 256), &options), 2, "512 × 128 are 256 patches");
+        assert_eq!(naflex.reduction(&jpeg(1024, 256), &ImageOptions { max_num_patches: Some(64) }), 4);
+        let exact = Preprocessor::new(spec(square.spec.geometry), ImageLimits::default()).unwrap();
+        assert_eq!(exact.reduction(&jpeg(4000, 3000), &options), 1);
     }
 }

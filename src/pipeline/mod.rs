@@ -7,7 +7,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use crate::checkpoint::Checkpoint;
-use crate::image::{ImageInfo, ImageLimits, ImageOptions, Patches, Preprocessor};
+use crate::image::{ImageDecode, ImageInfo, ImageLimits, ImageOptions, Patches, Preprocessor};
 use crate::model::Siglip;
 use crate::model::zero_shot::DEFAULT_TEMPLATE;
 use crate::text::{Canonicalization, TextProcessor, TokenIds};
@@ -27,6 +27,8 @@ pub struct LoadOptions {
     pub precision: Precision,
     /// Limits on pictures.
     pub image_limits: ImageLimits,
+    /// How pictures are decoded.
+    pub image_decode: ImageDecode,
     /// Another canonicalisation than the checkpoint's.
     pub canonicalization: Option<Canonicalization>,
 }
@@ -134,7 +136,10 @@ struct Parts {
 
 impl Parts {
     fn new(checkpoint: &Checkpoint, options: &LoadOptions) -> Result<Self> {
-        let image = checkpoint.image.clone().map(|spec| Preprocessor::new(spec, options.image_limits));
+        let image = checkpoint.image.clone().map(|spec| {
+            let preprocessor = Preprocessor::new(spec, options.image_limits)?;
+            Ok::<_, Error>(preprocessor.with_decoding(options.image_decode))
+        });
         let text = checkpoint.text.clone().map(|mut spec| {
             spec.canonicalization = options.canonicalization.unwrap_or(spec.canonicalization);
             TextProcessor::new(&checkpoint.tokenizer, spec)

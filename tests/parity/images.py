@@ -9,6 +9,7 @@ and scikit-image's photographs, where that package is installed. Checked:
 
 * decoding equals `ImageOps.exif_transpose(image).convert("RGB")` byte for byte (JPEG inside TIFF: within 3);
 * every filter of a resize to random sizes equals Pillow's byte for byte;
+* JPEGs scaled down while they are decoded equal Pillow's `Image.draft`;
 * patches equal those of transformers' PIL-backed processors byte for byte, for SigLIP (bicubic squash),
   SigLIP 2 (bilinear squash) and NaFlex. The largest difference to the torchvision-backed ones is printed.
 
@@ -170,6 +171,13 @@ def main():
             tally.add(f"patches {name}", path.name, patches, processed(pil, image, request["patch"]))
             tally.add(f"(torchvision {name})", path.name, patches,
                       processed(torchvision, image, request["patch"]), allowed=255)
+        if kind == "JPEG":
+            for side in (24, 40, 96, 224):
+                request = {"height": side, "width": side, "patch": 8, "resample": 3}
+                patches = helper(path, "patches", fast=True, **request)
+                reduced = make_images.drafted(data, side).resize((side, side), Image.Resampling.BICUBIC)
+                theirs = np.asarray(reduced).reshape(side // 8, 8, side // 8, 8, 3).transpose(0, 2, 1, 3, 4)
+                tally.add(f"fast patches {side}", path.name, patches, theirs.reshape(side // 8, side // 8, -1))
     print(f"{len(paths)} files, {refused} of them refused by Pillow too")
     sys.exit(0 if tally.report() else 1)
 

@@ -108,6 +108,15 @@ fn inspect_verify_and_bench_answer() {
     let lines = text(&siglip(folder.path(), &arguments).stdout);
     let last: Value = serde_json::from_str(lines.lines().last().unwrap()).unwrap();
     assert!(last["items_per_second"].as_f64().unwrap() > 0.0);
+    for decode in ["exact", "fast"] {
+        let picture = format!("{}/tests/fixtures/images/420.jpg", env!("CARGO_MANIFEST_DIR"));
+        let arguments =
+            ["bench", "--prepare", &picture, "--image-decode", decode, "--seconds", "0.1", "--json"];
+        let lines = text(&siglip(folder.path(), &arguments).stdout);
+        let last: Value = serde_json::from_str(lines.lines().last().unwrap()).unwrap();
+        assert_eq!(last["tower"], "preparation");
+        assert!(last["items_per_second"].as_f64().unwrap() > 0.0);
+    }
 }
 
 #[test]

@@ -6,13 +6,17 @@ use std::path::PathBuf;
 use proptest::prelude::*;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
-use siglip::image::{Format, ImageError, ImageLimits, Picture, Resample, decode, probe, resize};
+use siglip::image::{
+    Format, Geometry, ImageDecode, ImageError, ImageLimits, ImageOptions, ImageSpec, Picture, Preprocessor,
+    Resample, decode, probe, resize,
+};
 
 #[derive(Deserialize)]
 struct Manifest {
     good: Vec<Good>,
     bad: Vec<Bad>,
     resized: Vec<Resized>,
+    reduced: Vec<Reduced>,
 }
 
 #[derive(Deserialize)]
@@ -36,6 +40,13 @@ struct Resized {
     width: u32,
     height: u32,
     resample: usize,
+    sha256: String,
+}
+
+#[derive(Deserialize)]
+struct Reduced {
+    file: String,
+    side: u32,
     sha256: String,
 }
 
@@ -130,6 +141,24 @@ fn resizing_is_pillows_byte_for_byte() {
         let resized = resize(&picture, width, height, filters[resample]);
         assert_eq!((resized.width(), resized.height()), (width, height));
         assert_eq!(sha256(resized.pixels()), theirs, "{file} to {width} × {height}, {:?}", filters[resample]);
+    }
+}
+
+#[test]
+fn a_jpeg_that_is_scaled_while_it_is_decoded_is_pillows_draft() {
+    for Reduced { file, side, sha256: expected } in manifest().reduced {
+        let geometry = Geometry::Squash { height: side, width: side };
+        let (mean, std, rescale) = ([0.5; 3], [0.5; 3], 1.0 / 255.0);
+        let resample = Resample::Bicubic;
+        let spec = ImageSpec { geometry, resample, patch: side as usize, mean, std, rescale };
+        let exact = Preprocessor::new(spec, ImageLimits::default()).unwrap();
+        let fast = exact.clone().with_decoding(ImageDecode::Fast);
+        let (bytes, options) = (fixture(&file), ImageOptions::default());
+        let patches = fast.from_bytes(&bytes, &options).unwrap();
+        assert_eq!(sha256(&patches.pixels), expected, "{file} to {side} × {side}");
+        let whole = exact.from_bytes(&bytes, &options).unwrap();
+        assert_eq!(patches.source, whole.source, "{file}");
+        assert_eq!(patches.pixels == whole.pixels, side == 12, "{file} to {side} × {side}");
     }
 }
 

@@ -2,7 +2,7 @@
 //! Pillow's: the pixels are equal bit for bit.
 
 use ::image::metadata::Orientation;
-use libjpeg_turbo_rs::{DecodeLimits, Decoder, JpegError, PixelFormat};
+use libjpeg_turbo_rs::{DecodeLimits, Decoder, JpegError, PixelFormat, ScalingFactor};
 
 use super::{Decoded, Header, broken, colour, orientation, unsupported};
 use crate::image::{Format, ImageError, ImageLimits};
@@ -26,8 +26,12 @@ pub(super) fn header(bytes: &[u8], limits: &ImageLimits) -> Result<Header, Image
     })
 }
 
-pub(super) fn pixels(bytes: &[u8], limits: &ImageLimits) -> Result<Decoded, ImageError> {
-    let decoder = open(bytes, limits)?;
+/// `reduction` is 1, or 2, 4 or 8: each side becomes so many times smaller, rounded up.
+pub(super) fn pixels(bytes: &[u8], limits: &ImageLimits, reduction: u32) -> Result<Decoded, ImageError> {
+    let mut decoder = open(bytes, limits)?;
+    if reduction > 1 {
+        decoder.set_scale(ScalingFactor::try_new(1, reduction).map_err(failed)?);
+    }
     let frame = decoder.header();
     if frame.precision != 8 {
         return Err(unsupported(Format::Jpeg, format!("{} bits a sample", frame.precision)));

@@ -80,9 +80,20 @@ pub fn probe(bytes: &[u8], limits: &ImageLimits) -> Result<ImageInfo, ImageError
 /// Every variant of [`ImageError`] but those about options: limits before anything is allocated, then
 /// whatever is wrong with the data. A truncated file is an error, not a half grey picture.
 pub fn decode(bytes: &[u8], limits: &ImageLimits) -> Result<Picture, ImageError> {
+    decode_reduced(bytes, limits, |_| 1).map(|(picture, _)| picture)
+}
+
+/// [`decode`] of a picture that may come out smaller: `reduction` says by how many times, 1, 2, 4 or 8; only JPEGs are
+/// reduced. Also the upright height and width of the whole picture.
+pub(super) fn decode_reduced(
+    bytes: &[u8],
+    limits: &ImageLimits,
+    reduction: impl FnOnce(&ImageInfo) -> u32,
+) -> Result<(Picture, (u32, u32)), ImageError> {
     let info = probe(bytes, limits)?;
+    let reduction = reduction(&info);
     let decoded = guarded(info.format, || match info.format {
-        Format::Jpeg => jpeg::pixels(bytes, limits),
+        Format::Jpeg => jpeg::pixels(bytes, limits, reduction),
         Format::Png => png::pixels(bytes, limits),
         Format::WebP => webp::pixels(bytes, limits),
         Format::Gif => gif::pixels(bytes, limits),
@@ -93,7 +104,15 @@ pub fn decode(bytes: &[u8], limits: &ImageLimits) -> Result<Picture, ImageError>
         #[cfg(not(feature = "avif"))]
         Format::Avif => Err(ImageError::FormatNotBuilt { format: info.format }),
     })?;
-    upright(decoded)
+    let turned = turns_aside(decoded.orientation);
+    let size = if turned { (info.width, info.height) } else { (info.height, info.width) };
+    Ok((upright(decoded)?, size))
+}
+
+/// Whether width and height change places.
+fn turns_aside(orientation: Orientation) -> bool {
+    use Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
+    matches!(orientation, Rotate90 | Rotate90FlipH | Rotate270 | Rotate270FlipH)
 }
 
 fn sniff(bytes: &[u8], limits: &ImageLimits) -> Result<Format, ImageError> {
