@@ -48,7 +48,7 @@ impl<'a> Loader<'a> {
     /// `name.weight` `[out, inner]` and `name.bias` `[out]`.
     pub(super) fn linear(&self, name: &str, inner: usize, out: usize) -> Result<Linear> {
         let at = self.at(name);
-        Ok(Linear::new(at.tensor("weight", &[out, inner])?, Some(at.tensor("bias", &[out])?)))
+        Ok(Linear::new(at.tensor("weight", &[out, inner])?, Some(at.tensor("bias", &[out])?))?)
     }
 
     /// Several linear layers of the same input as one, their outputs side by side.
@@ -58,7 +58,7 @@ impl<'a> Loader<'a> {
         };
         let weight = Tensor::cat(&read("weight", &[out, inner])?, 0)?;
         let bias = Tensor::cat(&read("bias", &[out])?, 0)?;
-        Ok(Linear::new(self.place(weight)?, Some(self.place(bias)?)))
+        Ok(Linear::new(self.place(weight)?, Some(self.place(bias)?))?)
     }
 
     /// `name.weight` and `name.bias`, both `[width]`.

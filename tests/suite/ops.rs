@@ -37,7 +37,7 @@ fn linear_with_every_epilogue() {
         let residual = tensor(&[rows, out], 2);
         let bias = Some(tensor(&[out], 4));
         for bias in [bias, None] {
-            let layer = Linear::new(tensor(&[out, inner], 3), bias);
+            let layer = Linear::new(tensor(&[out, inner], 3), bias).unwrap();
             for epilogue in [
                 Epilogue::None,
                 Epilogue::Activation(Activation::GeluTanh),
@@ -50,6 +50,17 @@ fn linear_with_every_epilogue() {
                 assert!(worst < 2e-5, "{rows} × {inner} → {out}, {epilogue:?}: {worst}");
             }
         }
+    }
+}
+
+#[test]
+fn weights_are_turned_as_candle_turns_them() {
+    for (rows, columns) in [(1, 1), (1, 70), (70, 1), (31, 33), (32, 64), (65, 97), (0, 5), (5, 0)] {
+        let matrix = tensor(&[rows, columns], 9);
+        let turned = siglip::ops::cpu::linear::transposed(&matrix).unwrap();
+        assert_eq!(turned.dims(), [columns, rows]);
+        assert!(turned.is_contiguous());
+        assert_eq!(turned.to_vec2::<f32>().unwrap(), matrix.t().unwrap().to_vec2::<f32>().unwrap());
     }
 }
 
@@ -115,7 +126,7 @@ fn the_probe_looks_at_every_token_once() {
 
 #[test]
 fn what_does_not_fit_is_an_error() {
-    let layer = Linear::new(tensor(&[4, 3], 1), None);
+    let layer = Linear::new(tensor(&[4, 3], 1), None).unwrap();
     assert!(layer.forward(&tensor(&[2, 5], 2), Epilogue::None).is_err());
     let qkv = tensor(&[4, 12], 3);
     assert!(attention(&qkv, &Segments::new([3]), 2).is_err());

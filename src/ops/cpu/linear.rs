@@ -1,6 +1,6 @@
 //! Matrix product with bias, activation or residual applied while the result is in the cache.
 
-use candle_core::Result;
+use candle_core::{Result, Tensor};
 use gemm::Parallelism;
 use rayon::prelude::*;
 
@@ -10,7 +10,34 @@ use crate::model::Activation;
 /// Rows of one task: enough to pay for packing the weights again.
 const ROWS: usize = 96;
 
-/// `x` `[rows, in]` times the transpose of `weight` `[out, in]` → `[rows, out]`.
+/// The transpose of an f32 matrix on the CPU, contiguous.
+///
+/// # Errors
+/// If it is not such a matrix.
+pub fn transposed(matrix: &Tensor) -> Result<Tensor> {
+    /// Rows and columns of a block: both its sides fit the cache.
+    const BLOCK: usize = 32;
+    let (rows, columns) = matrix.dims2()?;
+    let (storage, layout) = matrix.storage_and_layout();
+    let values = super::tensor_slice(&storage, layout)?;
+    let mut turned = vec![0.0f32; values.len()];
+    if values.is_empty() {
+        return Tensor::from_vec(turned, (columns, rows), matrix.device());
+    }
+    turned.par_chunks_mut(BLOCK * rows).enumerate().for_each(|(block, turned)| {
+        let first = block * BLOCK;
+        for top in (0..rows).step_by(BLOCK) {
+            for (j, row) in turned.chunks_exact_mut(rows).enumerate() {
+                for (i, value) in row[top..rows.min(top + BLOCK)].iter_mut().enumerate() {
+                    *value = values[(top + i) * columns + first + j];
+                }
+            }
+        }
+    });
+    Tensor::from_vec(turned, (columns, rows), matrix.device())
+}
+
+/// `x` `[rows, in]` times `weight` `[in, out]` → `[rows, out]`.
 ///
 /// # Errors
 /// If the slices do not have these shapes.
@@ -59,7 +86,7 @@ pub fn linear(
     Ok(y)
 }
 
-/// `y` `[rows, out]` = `x` `[rows, inner]` · `weight` `[out, inner]`ᵀ, all row-major and contiguous.
+/// `y` `[rows, out]` = `x` `[rows, inner]` · `weight` `[inner, out]`, all row-major and contiguous.
 fn product(
     y: &mut [f32],
     x: &[f32],
@@ -85,8 +112,8 @@ fn product(
             1,
             inner as isize,
             weight.as_ptr(),
-            inner as isize,
             1,
+            out as isize,
             0.0,
             1.0,
             false,
