@@ -22,7 +22,7 @@ pub struct ModelArgs {
 /// Where and how models run.
 #[derive(Debug, Clone, Args)]
 pub struct ComputeArgs {
-    /// Where the towers run: auto, cpu, cuda or cuda:N
+    /// Where the towers run: auto, cpu, cuda, cuda:N, or cuda:N,M,… for a copy on each of several GPUs
     #[arg(long, env = "SIGLIP_DEVICE", default_value_t = DeviceChoice::Auto)]
     pub device: DeviceChoice,
     /// Arithmetic of the towers
@@ -60,7 +60,7 @@ impl ComputeArgs {
     pub fn load_options(&self, name: Option<String>) -> LoadOptions {
         LoadOptions {
             name,
-            device: self.device,
+            device: self.device.clone(),
             precision: self.dtype,
             image_limits: ImageLimits {
                 max_pixels: u64::from(self.max_megapixels) * 1_000_000,
