@@ -18,6 +18,12 @@ fn main() {
     println!("cargo::rerun-if-changed={KERNELS}");
     println!("cargo::rerun-if-env-changed=NVCC");
     println!("cargo::rerun-if-env-changed=CUDA_HOME");
+    // src/ops/cuda/driver.rs defines functions of NVIDIA's libraries for this program only; that the libraries call their
+    // own is settled when they are loaded, not when this is linked.
+    let target = |name: &str| env::var(name).unwrap_or_default();
+    if target("CARGO_CFG_TARGET_OS") == "linux" && target("CARGO_CFG_TARGET_ARCH") == "x86_64" {
+        println!("cargo::rustc-link-arg=-Wl,--allow-shlib-undefined");
+    }
     let archs = archs();
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     let nvcc = nvcc();

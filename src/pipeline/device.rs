@@ -126,7 +126,11 @@ fn on_cuda(ordinal: usize, precision: Precision) -> Result<Placement> {
             "--dtype int8 has no kernel for GPUs in this version: use bf16, f16 or f32".into(),
         ));
     }
-    let failed = |error| Error::Config(format!("GPU {ordinal} cannot be used: {error}"));
+    // The first line says it; candle may add a backtrace.
+    let failed = |error: candle_core::Error| {
+        let error = error.to_string();
+        Error::Config(format!("GPU {ordinal} cannot be used: {}", error.lines().next().unwrap_or_default()))
+    };
     let device = open(ordinal).map_err(failed)?;
     let bf16 = has_bf16(&device).map_err(failed)?;
     let (precision, dtype) = match precision {

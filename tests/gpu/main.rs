@@ -42,7 +42,7 @@ fn both(shape: &[usize], seed: u64, scale: f64, dtype: DType) -> (Tensor, Tensor
 }
 
 fn numbers(x: &Tensor) -> Vec<f32> {
-    let x = x.to_dtype(DType::F32).unwrap().to_device(&Device::Cpu).unwrap();
+    let x = x.to_device(&Device::Cpu).unwrap().to_dtype(DType::F32).unwrap();
     x.flatten_all().unwrap().to_vec1().unwrap()
 }
 

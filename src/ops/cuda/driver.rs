@@ -32,17 +32,20 @@ mod slots {
         fn dlerror() -> *const c_char;
     }
 
-    /// Defines the functions of a library as jumps through slots that follow one another at `$slots`.
+    /// Defines the functions of a library as jumps through slots that follow one another at `$slots`. They are hidden:
+    /// NVIDIA's libraries call each other by the same names and must not find these (cuRAND needs the real runtime
+    /// library). That the linker may leave those calls to the dynamic linker is said in build.rs.
     macro_rules! library {
         ($constant:ident, $slots:ident: $($name:ident)*) => {
             global_asm!(
                 concat!(".pushsection .data.", stringify!($slots), ",\"aw\",@progbits\n.balign 8"),
-                concat!(".globl ", stringify!($slots), "\n", stringify!($slots), ":"),
+                concat!(".globl ", stringify!($slots), "\n.hidden ", stringify!($slots), "\n", stringify!($slots), ":"),
                 $(concat!("siglip_slot_", stringify!($name), ": .quad siglip_missing_function"),)*
                 ".popsection",
                 concat!(".pushsection .text.", stringify!($slots), ",\"ax\",@progbits"),
                 $(concat!(
-                    ".globl ", stringify!($name), "\n.type ", stringify!($name), ",@function\n", stringify!($name),
+                    ".globl ", stringify!($name), "\n.hidden ", stringify!($name), "\n.type ", stringify!($name),
+                    ",@function\n", stringify!($name),
                     ": jmp qword ptr [rip + siglip_slot_", stringify!($name), "]"
                 ),)*
                 ".popsection",
@@ -59,6 +62,8 @@ mod slots {
     // A function that was not found answers 100, the driver's "no device".
     global_asm!(
         ".pushsection .text.siglip_missing_function,\"ax\",@progbits",
+        ".globl siglip_missing_function",
+        ".hidden siglip_missing_function",
         "siglip_missing_function: mov eax, 100",
         "ret",
         ".popsection",

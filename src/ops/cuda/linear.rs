@@ -269,17 +269,14 @@ impl Call {
     }
 }
 
-/// What is left to do of a layer's end after what cuBLASLt was asked to fuse; the layer's end is `bias`, then
-/// `activation`, then `residual`.
-fn split(bias: bool, activation: Option<Activation>, residual: bool) -> (Fused, bool, Option<Activation>) {
-    let fused = match (bias, activation) {
-        // cuBLASLt's GELU is the approximation by tanh.
-        (true, Some(Activation::GeluTanh)) => return (Fused::BiasGelu, residual, None),
-        (false, Some(Activation::GeluTanh)) => return (Fused::Gelu, residual, None),
-        (true, _) => Fused::Bias,
-        (false, _) => Fused::Nothing,
-    };
-    (fused, residual, activation)
+/// What cuBLASLt can do of bias and activation, and the activation that is left. Its GELU is the approximation by tanh.
+fn split(bias: bool, activation: Option<Activation>) -> (Fused, Option<Activation>) {
+    match (bias, activation) {
+        (true, Some(Activation::GeluTanh)) => (Fused::BiasGelu, None),
+        (false, Some(Activation::GeluTanh)) => (Fused::Gelu, None),
+        (true, rest) => (Fused::Bias, rest),
+        (false, rest) => (Fused::Nothing, rest),
+    }
 }
 
 /// `x` `[rows, in]` times the transpose of `weight` `[out, in]` → `[rows, out]`; see [`crate::ops::Linear`]. A layer has
@@ -294,7 +291,7 @@ pub(in crate::ops) fn linear(
     let (rows, inner) = x.1.shape().dims2()?;
     let (out, expected) = weight.dims2()?;
     let shape = Shape::from((rows, out));
-    if inner != expected || bias.is_some_and(|bias| bias.elem_count() != out) {
+    if inner == 0 || inner != expected || bias.is_some_and(|bias| bias.elem_count() != out) {
         candle_core::bail!("linear: the input has {inner} columns, the weight takes {expected}");
     }
     if residual.is_some_and(|(_, layout)| layout.shape() != &shape) {
@@ -306,7 +303,7 @@ pub(in crate::ops) fn linear(
     let (device, dtype) = (&x.0.device, x.0.dtype());
     let context = Context::of(device)?;
     let (y, to) = context.output(device, &shape, dtype)?;
-    if rows * out == 0 || inner == 0 {
+    if rows * out == 0 {
         return Ok((y, shape));
     }
     let operands = Operands {
@@ -323,8 +320,8 @@ pub(in crate::ops) fn linear(
         y: to,
     };
     let alignment = alignment([operands.x, operands.weight, operands.bias, operands.residual, to]);
-    let (fused, with_residual, rest) = split(bias.is_some(), activation, residual.is_some());
-    let product = Product { rows, out, inner, dtype, fused, residual: with_residual, alignment };
+    let (fused, rest) = split(bias.is_some(), activation);
+    let product = Product { rows, out, inner, dtype, fused, residual: residual.is_some(), alignment };
     // SAFETY: the operands have the product's shapes and type (checked above) and are on the context's device.
     if unsafe { context.lt.multiply(&context.stream, &product, operands)? } {
         if rest.is_some() {
@@ -402,10 +399,10 @@ mod tests {
     #[test]
     fn what_cublaslt_cannot_do_is_left() {
         use Activation::{GeluErf, GeluTanh};
-        assert_eq!(split(true, Some(GeluTanh), false), (Fused::BiasGelu, false, None));
-        assert_eq!(split(true, Some(GeluErf), false), (Fused::Bias, false, Some(GeluErf)));
-        assert_eq!(split(true, None, true), (Fused::Bias, true, None));
-        assert_eq!(split(false, None, true), (Fused::Nothing, true, None));
+        assert_eq!(split(true, Some(GeluTanh)), (Fused::BiasGelu, None));
+        assert_eq!(split(true, Some(GeluErf)), (Fused::Bias, Some(GeluErf)));
+        assert_eq!(split(true, None), (Fused::Bias, None));
+        assert_eq!(split(false, None), (Fused::Nothing, None));
     }
 
     #[test]

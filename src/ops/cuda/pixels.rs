@@ -1,6 +1,5 @@
 //! Bytes go up through pinned memory, and become values on the device.
 
-use candle_core::backend::BackendDevice;
 use candle_core::cuda_backend::cudarc::driver::{
     CudaEvent, CudaStream, DevicePtr, PinnedHostSlice, PushKernelArg,
 };
@@ -81,7 +80,6 @@ pub(in crate::ops) fn normalize(
             })?;
         }
     }
-    debug_assert!(device.same_device(&y.device));
     Ok(Tensor::from_storage(Storage::Cuda(y), shape, BackpropOp::none(), false))
 }
 
