@@ -1,5 +1,5 @@
-// NVIDIA's libraries for a machine without a GPU, as far as `tests/gpu/main.rs` needs them for single operations: memory
-// is the host's, kernels run as in test.cpp, products are plain loops. What it checks is the host's side, in
+// NVIDIA's libraries for a machine without a GPU, as far as the operations and the towers need them: memory is the
+// host's, kernels run as in test.cpp, products are plain loops. What it checks is the host's side, in
 // src/ops/cuda/*.rs: arguments and their order, grids, shared memory, addresses, layouts, and that every value of a
 // result is written. `host` builds it and runs the tests over it.
 #include "../../../src/ops/cuda/kernels/attention.cu"
@@ -35,12 +35,60 @@ Kernel entry(int threads, void (*kernel)(Args...)) {
     return {threads, [kernel](void** p) { spread(kernel, p, std::index_sequence_for<Args...>()); }};
 }
 
-// candle's own conversion, of contiguous values, by one block of one warp.
+// candle's own kernels, as far as towers need them: by one thread of the first block.
+#define ONE_THREAD() \
+    if (blockIdx.x != 0 || threadIdx.x != 0) return
+
+// Where a value lies whose number is `i`; `strides` may be null for contiguous ones.
+size_t at(size_t i, size_t rank, const size_t* dims, const size_t* strides) {
+    if (!strides) return i;
+    size_t offset = 0;
+    for (size_t d = rank; d-- > 0; i /= dims[d]) offset += i % dims[d] * strides[d];
+    return offset;
+}
+
 template <class From, class To>
-void cast(size_t count, size_t, const size_t* info, const From* from, To* to) {
-    if (info) emulate::fail("a conversion of strided values");
-    if (blockIdx.x != 0 || threadIdx.x != 0) return;
-    for (size_t i = 0; i < count; ++i) to[i] = from_float<To>(to_float(from[i]));
+void cast(size_t count, size_t rank, const size_t* info, const From* from, To* to) {
+    ONE_THREAD();
+    for (size_t i = 0; i < count; ++i) {
+        to[i] = from_float<To>(to_float(from[at(i, rank, info, info ? info + rank : nullptr)]));
+    }
+}
+
+template <class T>
+void copy(size_t count, size_t rank, const size_t* info, const T* from, T* to) {
+    cast(count, rank, info, from, to);
+}
+
+template <class T>
+void add(size_t count, size_t rank, const size_t* info, const T* a, const T* b, T* to) {
+    ONE_THREAD();
+    for (size_t i = 0; i < count; ++i) {
+        const size_t ia = at(i, rank, info, info ? info + rank : nullptr);
+        const size_t ib = at(i, rank, info, info ? info + 2 * rank : nullptr);
+        to[i] = from_float<T>(to_float(a[ia]) + to_float(b[ib]));
+    }
+}
+
+template <class T>
+void select(size_t count, size_t rank, const size_t* info, const uint32_t* ids, const T* from, T* to, size_t,
+            size_t source, size_t selected, size_t right) {
+    ONE_THREAD();
+    // The layout is that of the ids; candle wants the table contiguous.
+    if (rank != 1 || info[1] != 1) emulate::fail("ids that are not contiguous");
+    for (size_t i = 0; i < count; ++i) {
+        const size_t left = i / (selected * right), id = ids[i / right % selected];
+        if (id >= source) emulate::fail("an index beyond the table");
+        to[i] = from[(left * source + id) * right + i % right];
+    }
+}
+
+template <class T>
+void copy2d(const T* from, T* to, uint32_t rows, uint32_t columns, uint32_t from_stride, uint32_t to_stride) {
+    ONE_THREAD();
+    for (uint32_t i = 0; i < rows; ++i) {
+        for (uint32_t j = 0; j < columns; ++j) to[i * to_stride + j] = from[i * from_stride + j];
+    }
 }
 
 const std::map<std::string, Kernel>& kernels() {
@@ -50,13 +98,16 @@ const std::map<std::string, Kernel>& kernels() {
         {"normalize_" #suffix, entry(ELEMENTWISE_THREADS, normalize_##suffix)},                 \
         {"attention_plain_" #suffix, entry(PLAIN_THREADS, attention_plain_##suffix)},           \
         {"probe_" #suffix, entry(PROBE_THREADS, probe_##suffix)}
+#define CANDLE(suffix, T)                                                                             \
+    {"ucopy_" #suffix, entry(0, copy<T>)}, {"badd_" #suffix, entry(0, add<T>)},                       \
+        {"is_u32_" #suffix, entry(0, select<T>)}, {"copy2d_" #suffix, entry(0, copy2d<T>)},           \
+        {"cast_" #suffix "_f32", entry(0, cast<T, float>)}, {"cast_f32_" #suffix, entry(0, cast<float, T>)}
 #define TENSOR_CORES(name) {#name, entry(ATTENTION_THREADS, name)}
     static const std::map<std::string, Kernel> all = {
         TYPED(f32), TYPED(f16), TYPED(bf16),
         TENSOR_CORES(attention_f16_64), TENSOR_CORES(attention_f16_72), TENSOR_CORES(attention_f16_96),
         TENSOR_CORES(attention_bf16_64), TENSOR_CORES(attention_bf16_72), TENSOR_CORES(attention_bf16_96),
-        {"cast_f32_f16", entry(0, cast<float, __half>)},
-        {"cast_f32_bf16", entry(0, cast<float, __nv_bfloat16>)},
+        CANDLE(f32, float), CANDLE(f16, __half), CANDLE(bf16, __nv_bfloat16),
     };
     return all;
 }
@@ -117,7 +168,8 @@ int make(Handle* out, T value) {
 // ---- The driver ---------------------------------------------------------------------------------------------------
 
 API cuInit(unsigned) { return OK; }
-API cuDeviceGet(int* device, int ordinal) { return *device = 0, ordinal == 0 ? OK : NO_DEVICE; }
+// Two GPUs.
+API cuDeviceGet(int* device, int ordinal) { return *device = ordinal, ordinal < 2 ? OK : NO_DEVICE; }
 API cuDeviceGetAttribute(int* value, int attribute, int) {
     // Capability 9.0, and memory pools.
     *value = attribute == 75 ? 9 : attribute == 115 ? 1 : 0;
