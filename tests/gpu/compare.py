@@ -1,14 +1,17 @@
 """Vectors and speed of `siglip` on a GPU beside PyTorch's, on checkpoints with random weights.
 
 Parity: pictures of the model's size (so that nobody resizes) and token ids through `siglip embed`, against transformers
-in f32 on the same GPU; the cosine must reach 0.9995. Bench: `siglip bench` against transformers in bf16 with SDPA under
+in f32 on the same GPU, once in bf16 and once in f32; the cosine must reach 0.9995, or, where transformers in bf16 does not
+reach that itself (random weights are worse conditioned than trained ones), come as near as it does. Bench: `siglip bench` against transformers in bf16 with SDPA under
 torch.compile(mode="max-autotune"), in turn. Both sides start from u8 pixels (or ids) in the host's memory and end with
 f32 vectors there. Prints a Markdown table. Needs torch with CUDA and transformers; says so and ends without them.
 """
 import argparse, json, statistics, struct, subprocess, sys, tempfile, time, zlib
 from pathlib import Path
 
-BOUND = 0.9995
+BOUND, BOUND_F32 = 0.9995, 0.99999
+# By how much bf16 may be further from f32 here than there, where both miss the bound: other roundings, no other sums.
+MARGIN = 2e-4
 #           name      size      arguments of make_checkpoint.py     tower    batches
 RUNS = [
     ("base/16-224", ["--size", "base"], {"image": [1, 8, 64, 256], "text": [64, 256]}),
@@ -31,9 +34,9 @@ def on_device(torch, pixels):
     return (pixels.permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.5
 
 
-def embed(siglip, checkpoint, out, *arguments):
+def embed(siglip, checkpoint, dtype, out, *arguments):
     import numpy as np
-    command = [siglip, "embed", "--model", checkpoint, "--device", "cuda", "--output", out, *arguments]
+    command = [siglip, "embed", "--model", checkpoint, "--device", "cuda", "--dtype", dtype, "--output", out, *arguments]
     subprocess.run(list(map(str, command)), check=True, stdout=subprocess.DEVNULL)
     return np.load(out).astype("float64")
 
@@ -43,7 +46,16 @@ def features(result):
     return getattr(result, "pooler_output", result)
 
 
+def vectors(torch, model, pixels, ids):
+    """Of images and of texts, normalised, in f64 on the CPU."""
+    with torch.inference_mode():
+        images = model.get_image_features(pixel_values=on_device(torch, pixels.cuda()).to(model.dtype))
+        texts = model.get_text_features(input_ids=ids.cuda())
+    return [torch.nn.functional.normalize(features(x).double(), dim=-1).cpu().numpy() for x in (images, texts)]
+
+
 def parity(torch, model, siglip, checkpoint, folder):
+    """Compares with `model`, which is in f32 before and in bf16 afterwards."""
     import numpy as np
     config, rng = model.config, np.random.default_rng(0)
     side, count = config.vision_config.image_size, 7
@@ -52,19 +64,20 @@ def parity(torch, model, siglip, checkpoint, folder):
     for file, picture in zip(files, pixels):
         png(file, picture)
     ids = rng.integers(2, 999, (count, config.text_config.max_position_embeddings))
-    with torch.inference_mode():
-        images = features(model.get_image_features(pixel_values=on_device(torch, torch.from_numpy(pixels).cuda())))
-        texts = features(model.get_text_features(input_ids=torch.from_numpy(ids).cuda()))
+    inputs = torch.from_numpy(pixels), torch.from_numpy(ids)
+    exact = vectors(torch, model, *inputs)
+    rounded = vectors(torch, model.to(torch.bfloat16), *inputs)
+    arguments = files, [a for row in ids for a in ("--token-ids", ",".join(map(str, row)))]
     good = True
-    for what, reference, arguments in [
-        ("images", images, files),
-        ("texts", texts, [a for row in ids for a in ("--token-ids", ",".join(map(str, row)))]),
-    ]:
-        ours = embed(siglip, checkpoint, folder / f"{what}.npy", *arguments)
-        reference = torch.nn.functional.normalize(reference.double(), dim=-1).cpu().numpy()
-        cosine = (ours * reference).sum(-1) / np.linalg.norm(ours, axis=-1)
-        good &= bool(cosine.min() >= BOUND)
-        print(f"{checkpoint.name}, {what}: least cosine to transformers in f32 {cosine.min():.6f}", flush=True)
+    for i, what in enumerate(("images", "texts")):
+        cosine = {"transformers in bf16": (rounded[i] * exact[i]).sum(-1).min()}
+        for dtype in ("bf16", "f32"):
+            ours = embed(siglip, checkpoint, dtype, folder / f"{what}.npy", *arguments[i])
+            cosine[dtype] = ((ours * exact[i]).sum(-1) / np.linalg.norm(ours, axis=-1)).min()
+        good &= bool(cosine["f32"] >= BOUND_F32)
+        good &= bool(cosine["bf16"] >= min(BOUND, cosine["transformers in bf16"] - MARGIN))
+        least = ", ".join(f"{name} {value:.6f}" for name, value in cosine.items())
+        print(f"{checkpoint.name}, {what}: least cosine to transformers in f32: {least}", flush=True)
     return good
 
 
@@ -130,7 +143,6 @@ def main():
             subprocess.run([sys.executable, make, checkpoint, "--family", "siglip", *arguments], check=True)
             model = SiglipModel.from_pretrained(checkpoint, attn_implementation="sdpa").eval().cuda()
             good &= parity(torch, model, o.siglip, checkpoint, folder)
-            model = model.to(torch.bfloat16)
             for tower, batches in towers.items():
                 for batch in batches:
                     torch._dynamo.reset()
@@ -147,7 +159,7 @@ def main():
     for name, tower, batch, mine, theirs in rows:
         print(f"| {name} | {tower} | {batch} | {mine:.1f} | {theirs:.1f} | {mine / theirs:.2f} |")
     if not good:
-        print(f"FAIL: a cosine below {BOUND}")
+        print("FAIL: a cosine below its bound")
     return 0 if good else 1
 
 
