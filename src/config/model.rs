@@ -22,7 +22,7 @@ pub struct ModelArgs {
 /// Where and how models run.
 #[derive(Debug, Clone, Args)]
 pub struct ComputeArgs {
-    /// Where the towers run: auto, cpu, cuda or cuda:N
+    /// Where the towers run: auto, cpu, cuda, cuda:N, or for serve cuda:N,M,…, a copy on each of several GPUs
     #[arg(long, env = "SIGLIP_DEVICE", default_value_t = DeviceChoice::Auto)]
     pub device: DeviceChoice,
     /// Arithmetic of the towers
@@ -64,7 +64,7 @@ impl ComputeArgs {
     pub fn load_options(&self, name: Option<String>) -> LoadOptions {
         LoadOptions {
             name,
-            device: self.device,
+            device: self.device.clone(),
             precision: self.dtype,
             image_limits: ImageLimits {
                 max_pixels: u64::from(self.max_megapixels) * 1_000_000,
@@ -90,7 +90,26 @@ impl ModelArgs {
     /// # Errors
     /// If a part of it cannot be used, or the device cannot be had.
     pub fn load(&self) -> Result<Pipeline> {
+        let device = &self.compute.device;
+        if matches!(device, DeviceChoice::Cuda(gpus) if gpus.len() > 1) {
+            return Err(Error::Config(format!("--device {device}: only serve uses several GPUs, name one")));
+        }
         self.compute.start_threads()?;
         Pipeline::load(self.open()?, &self.compute.load_options(None))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use crate::config::{Cli, Command};
+
+    #[test]
+    fn several_gpus_are_for_the_service() {
+        let cli = Cli::try_parse_from(["siglip", "bench", "--device", "cuda:0,1"]).unwrap();
+        let Command::Bench(args) = cli.command else { unreachable!("asked for") };
+        let error = args.model.load().err().unwrap().to_string();
+        assert!(error.contains("cuda:0,1: only serve"), "{error}");
     }
 }

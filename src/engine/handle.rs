@@ -76,7 +76,8 @@ pub(super) struct Shared {
 pub(super) struct ModelEntry {
     pub(super) name: Arc<str>,
     pub(super) model: Arc<dyn Model>,
-    pub(super) health: Health,
+    /// Of each replica.
+    pub(super) health: Vec<Health>,
     lanes: [Arc<LaneMetrics>; 2],
 }
 
@@ -84,6 +85,11 @@ impl ModelEntry {
     /// The metrics of a lane.
     pub(super) fn lane(&self, lane: Lane) -> &Arc<LaneMetrics> {
         &self.lanes[lane as usize]
+    }
+
+    /// Whether no replica works.
+    pub(super) fn is_failing(&self) -> bool {
+        self.health.iter().all(Health::is_failing)
     }
 }
 
@@ -98,7 +104,7 @@ enum Phase {
 
 #[derive(Debug, Clone)]
 struct Warm {
-    /// Models that are not warm yet.
+    /// Replicas of models that are not warm yet.
     missing: usize,
     error: Option<EngineError>,
 }
@@ -116,13 +122,16 @@ impl Engine {
             .into_iter()
             .map(|(name, model)| {
                 let lanes = Lane::ALL.map(|lane| Arc::new(LaneMetrics::new(&name, lane)));
-                ModelEntry { name: name.into(), model, health: Health::default(), lanes }
+                let health = (0..model.replicas().max(1)).map(|_| Health::default()).collect();
+                ModelEntry { name: name.into(), model, health, lanes }
             })
             .collect();
         let lanes: Vec<_> = models.iter().map(|entry| entry.lanes.clone()).collect();
-        let missing = if config.warm_up { models.len() } else { 0 };
+        let workers_per_replica = config.workers_per_model.max(1);
+        let workers: Vec<_> = models.iter().map(|entry| entry.health.len() * workers_per_replica).collect();
+        let missing = if config.warm_up { models.iter().map(|entry| entry.health.len()).sum() } else { 0 };
         let shared = Arc::new(Shared {
-            scheduler: Scheduler::new(&lanes, &config),
+            scheduler: Scheduler::new(&lanes, &workers, &config),
             cache: TextCache::new(config.cache_bytes),
             admission: Admission::new(config.max_queue_items, config.max_queue_bytes),
             phase: watch::Sender::new(Phase::Running),
@@ -138,15 +147,15 @@ impl Engine {
                 threads.push(spawn(name, &shared, move |shared| prepare::run(shared, lane)));
             }
         }
-        for model in 0..shared.models.len() {
-            for i in 0..config.workers_per_model.max(1) {
-                let warm_up = config.warm_up && i == 0;
-                let mut cold = warm_up;
+        for (model, &workers) in workers.iter().enumerate() {
+            for i in 0..workers {
+                let replica = i / workers_per_replica;
+                let mut cold = config.warm_up && i % workers_per_replica == 0;
                 threads.push(spawn(format!("model-{model}-{i}"), &shared, move |shared| {
                     if std::mem::take(&mut cold) {
-                        shared.warm_up(model);
+                        shared.warm_up(model, replica);
                     }
-                    worker::run(shared, model);
+                    worker::run(shared, model, replica);
                 }));
             }
         }
@@ -187,7 +196,7 @@ impl Engine {
     /// Whether a model fails on every batch, on inputs known to be good too: its device is lost, or out of memory for
     /// good. Such a model is tried again every few seconds.
     pub fn failing(&self) -> bool {
-        self.inner.shared.models.iter().any(|entry| entry.health.is_failing())
+        self.inner.shared.models.iter().any(ModelEntry::is_failing)
     }
 
     /// Waits until every model is warm.
@@ -278,14 +287,14 @@ impl Shared {
         self.scheduler.close();
     }
 
-    fn warm_up(&self, model: usize) {
+    fn warm_up(&self, model: usize, replica: usize) {
         let entry = &self.models[model];
         let start = Instant::now();
-        let result = worker::warm_up(entry);
+        let result = worker::warm_up(entry, replica);
         let seconds = start.elapsed().as_secs_f64();
         match &result {
-            Ok(()) => tracing::info!(model = %entry.name, seconds, "the model is warm"),
-            Err(error) => tracing::error!(model = %entry.name, %error, "the warm-up batch failed"),
+            Ok(()) => tracing::info!(model = %entry.name, replica, seconds, "the model is warm"),
+            Err(error) => tracing::error!(model = %entry.name, replica, %error, "the warm-up batch failed"),
         }
         self.warm.send_modify(|warm| match result {
             Ok(()) => warm.missing -= 1,

@@ -44,6 +44,30 @@ pub trait Model: Send + Sync + 'static {
     /// If an id is outside of the vocabulary or there are too many.
     fn prepare_ids(&self, ids: &[u32]) -> Result<TokenIds>;
 
+    /// How many copies of the model can compute at once, each on a device of its own. Every copy gets workers, which
+    /// share the model's queues.
+    fn replicas(&self) -> usize {
+        1
+    }
+
+    /// [`Self::embed_images`] on one of the copies, counted from 0.
+    ///
+    /// # Errors
+    /// As there.
+    fn embed_images_on(&self, replica: usize, batch: &[&Patches]) -> Result<Vec<Vec<f32>>> {
+        let _ = replica;
+        self.embed_images(batch)
+    }
+
+    /// [`Self::embed_texts`] on one of the copies, counted from 0.
+    ///
+    /// # Errors
+    /// As there.
+    fn embed_texts_on(&self, replica: usize, batch: &[&TokenIds]) -> Result<Vec<Vec<f32>>> {
+        let _ = replica;
+        self.embed_texts(batch)
+    }
+
     /// Embeds pictures: one vector of `info().embedding_dim` for each, in order, not normalised.
     ///
     /// # Errors

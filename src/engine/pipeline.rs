@@ -40,6 +40,18 @@ impl Model for Pipeline {
         Pipeline::prepare_ids(self, ids)
     }
 
+    fn replicas(&self) -> usize {
+        Pipeline::replicas(self).len()
+    }
+
+    fn embed_images_on(&self, replica: usize, batch: &[&Patches]) -> Result<Vec<Vec<f32>>> {
+        Pipeline::replicas(self)[replica].embed_images(batch)
+    }
+
+    fn embed_texts_on(&self, replica: usize, batch: &[&TokenIds]) -> Result<Vec<Vec<f32>>> {
+        Pipeline::replicas(self)[replica].embed_texts(batch)
+    }
+
     fn embed_images(&self, batch: &[&Patches]) -> Result<Vec<Vec<f32>>> {
         self.model().embed_images(batch)
     }

@@ -18,6 +18,8 @@ pub(super) struct Scheduler {
     to_prepare: [Condvar; 2],
     /// Workers of each model wait here.
     to_embed: Vec<Condvar>,
+    /// Workers of replicas that fail wait here: what wakes a worker must reach one that takes the batch.
+    paused: Condvar,
 }
 
 struct State {
@@ -51,22 +53,27 @@ pub(super) struct Batch {
 }
 
 impl Scheduler {
-    /// `metrics` has the two lanes of every model.
-    pub(super) fn new(metrics: &[[Arc<LaneMetrics>; 2]], config: &EngineConfig) -> Self {
-        let ahead = config.max_batch_tokens.saturating_mul(config.workers_per_model.saturating_add(1));
-        let lane = |metrics: &Arc<LaneMetrics>| {
+    /// `metrics` has the two lanes of every model, `workers` the number of its workers.
+    pub(super) fn new(metrics: &[[Arc<LaneMetrics>; 2]], workers: &[usize], config: &EngineConfig) -> Self {
+        let lane = |metrics: &Arc<LaneMetrics>, workers: usize| {
+            let ahead = config.max_batch_tokens.saturating_mul(workers.saturating_add(1));
             let budget = Budget::new(config.max_batch_tokens, config.oom_backoff);
             LaneState::new(ahead, budget, Arc::clone(metrics))
         };
         let models = metrics
             .iter()
-            .map(|[images, texts]| Model { lanes: [lane(images), lane(texts)], last: Lane::Texts })
+            .zip(workers)
+            .map(|([images, texts], &workers)| Model {
+                lanes: [lane(images, workers), lane(texts, workers)],
+                last: Lane::Texts,
+            })
             .collect();
         Self {
             state: Mutex::new(State { models, next_model: [0; 2], decode_bytes: 0, closed: false }),
             max_decode_bytes: config.max_decode_bytes,
             to_prepare: [Condvar::new(), Condvar::new()],
             to_embed: metrics.iter().map(|_| Condvar::new()).collect(),
+            paused: Condvar::new(),
         }
     }
 
@@ -148,6 +155,12 @@ impl Scheduler {
         }
     }
 
+    /// Waits so long; `false` if the end came before.
+    pub(super) fn pause(&self, patience: Duration) -> bool {
+        let waited = self.paused.wait_timeout_while(self.state(), patience, |state| !state.closed);
+        !waited.unwrap_or_else(PoisonError::into_inner).0.closed
+    }
+
     /// Batches of so many tokens did not fit on the device.
     pub(super) fn shrink(&self, model: usize, lane: Lane, tokens: usize) {
         self.state().models[model].lanes[lane as usize].budget.shrink(tokens, Instant::now());
@@ -173,7 +186,7 @@ impl Scheduler {
         let lanes = state.models.iter_mut().flat_map(|model| &mut model.lanes);
         let tickets: Vec<Ticket> = lanes.flat_map(LaneState::clear).collect();
         drop(state);
-        self.to_prepare.iter().chain(&self.to_embed).for_each(Condvar::notify_all);
+        self.to_prepare.iter().chain(&self.to_embed).chain([&self.paused]).for_each(Condvar::notify_all);
         tickets.into_iter().for_each(Ticket::stop);
     }
 

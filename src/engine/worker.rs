@@ -21,29 +21,38 @@ use crate::model::Grid;
 use crate::text::{TextSpec, TokenIds};
 use crate::{Error, Result, telemetry};
 
-/// Runs batches of one model until the engine ends.
-pub(super) fn run(shared: &Shared, model: usize) {
+/// Runs batches of one model on one of its replicas until the engine ends.
+pub(super) fn run(shared: &Shared, model: usize, replica: usize) {
+    let entry = &shared.models[model];
+    let health = &entry.health[replica];
     loop {
+        // What others can compute is not for a replica that fails.
+        if health.is_failing() && !entry.is_failing() {
+            if !shared.scheduler.pause(health::RETRY) {
+                return;
+            }
+            health.probe(&entry.name, || warm_up(entry, replica));
+            continue;
+        }
         // A text that is cached by now, or in this batch already, costs nothing.
         let mut texts: HashSet<Arc<TextKey>> = HashSet::new();
         let mut cost = |item: &Ready| match &item.prepared {
             Prepared::Text(_, key) if shared.cache.contains(key) || !texts.insert(Arc::clone(key)) => 0,
             _ => item.tokens(),
         };
-        let entry = &shared.models[model];
-        let patience = entry.health.is_failing().then_some(health::RETRY);
+        let patience = health.is_failing().then_some(health::RETRY);
         let Some(Batch { lane, items }) = shared.scheduler.next_batch(model, &mut cost, patience) else {
             return;
         };
         if items.is_empty() {
-            entry.health.probe(&entry.name, || warm_up(entry));
+            health.probe(&entry.name, || warm_up(entry, replica));
         } else {
-            run_batch(shared, model, lane, items);
+            run_batch(shared, model, replica, lane, items);
         }
     }
 }
 
-fn run_batch(shared: &Shared, model: usize, lane: Lane, items: Vec<Ready>) {
+fn run_batch(shared: &Shared, model: usize, replica: usize, lane: Lane, items: Vec<Ready>) {
     let now = Instant::now();
     let (mut images, mut texts): (Vec<(Ticket, Patches)>, Vec<Text>) = (Vec::new(), Vec::new());
     let mut seen: HashMap<Arc<TextKey>, usize> = HashMap::new();
@@ -78,10 +87,10 @@ fn run_batch(shared: &Shared, model: usize, lane: Lane, items: Vec<Ready>) {
         }
     }
     if !images.is_empty() {
-        embed_images(shared, model, images);
+        embed_images(Place { shared, model, replica, lane: Lane::Images }, images);
     }
     if !texts.is_empty() {
-        embed_texts(shared, model, texts);
+        embed_texts(Place { shared, model, replica, lane: Lane::Texts }, texts);
     }
 }
 
@@ -92,13 +101,12 @@ struct Text {
     key: Arc<TextKey>,
 }
 
-fn embed_images(shared: &Shared, model: usize, items: Vec<(Ticket, Patches)>) {
+fn embed_images(place: Place<'_>, items: Vec<(Ticket, Patches)>) {
     let batch: Vec<&Patches> = items.iter().map(|(_, patches)| patches).collect();
     let tokens = batch.iter().map(|patches| patches.grid.len()).sum();
-    let place = Place { shared, model, lane: Lane::Images };
     let requests = items.iter().map(|(ticket, _)| ticket.span());
     let (results, took) = place.compute(&batch, tokens, requests, &|part: &[&Patches]| {
-        shared.models[model].model.embed_images(part)
+        place.entry().model.embed_images_on(place.replica, part)
     });
     for ((mut ticket, patches), result) in items.into_iter().zip(results) {
         ticket.timings().inference = took;
@@ -112,13 +120,12 @@ fn embed_images(shared: &Shared, model: usize, items: Vec<(Ticket, Patches)>) {
     }
 }
 
-fn embed_texts(shared: &Shared, model: usize, items: Vec<Text>) {
+fn embed_texts(place: Place<'_>, items: Vec<Text>) {
     let batch: Vec<&TokenIds> = items.iter().map(|text| &text.ids).collect();
     let tokens = batch.iter().map(|ids| ids.ids.len()).sum();
-    let place = Place { shared, model, lane: Lane::Texts };
     let requests = items.iter().flat_map(|text| text.tickets.iter().map(Ticket::span));
     let (results, took) = place.compute(&batch, tokens, requests, &|part: &[&TokenIds]| {
-        shared.models[model].model.embed_texts(part)
+        place.entry().model.embed_texts_on(place.replica, part)
     });
     for (Text { tickets, ids, key }, result) in items.into_iter().zip(results) {
         let result = result.map(|vector| Embedding {
@@ -129,7 +136,7 @@ fn embed_texts(shared: &Shared, model: usize, items: Vec<Text>) {
             cached: false,
         });
         if let Ok(embedding) = &result {
-            shared.cache.insert(key, embedding.clone());
+            place.shared.cache.insert(key, embedding.clone());
         }
         let mut results = copies(result, tickets.len()).into_iter();
         for mut ticket in tickets {
@@ -157,10 +164,15 @@ fn copies(result: Result<Embedding>, count: usize) -> Vec<Result<Embedding>> {
 struct Place<'a> {
     shared: &'a Shared,
     model: usize,
+    replica: usize,
     lane: Lane,
 }
 
 impl Place<'_> {
+    fn entry(&self) -> &ModelEntry {
+        &self.shared.models[self.model]
+    }
+
     /// A result for each of `batch`, and how long it took. `requests` are the spans of those who asked.
     fn compute<'s, T>(
         &self,
@@ -169,8 +181,8 @@ impl Place<'_> {
         requests: impl Iterator<Item = &'s Span>,
         embed: &Embed<'_, T>,
     ) -> (Vec<Result<Vec<f32>>>, Duration) {
-        let Self { shared, model, lane } = *self;
-        let entry = &shared.models[model];
+        let Self { shared, model, replica, lane } = *self;
+        let entry = self.entry();
         let metrics = entry.lane(lane);
         metrics.batch_items.record(batch.len() as f64);
         metrics.batch_tokens.record(tokens as f64);
@@ -192,21 +204,21 @@ impl Place<'_> {
             tracing::warn!(items, too_many, "the device ran out of memory: smaller batches for a while");
         }
         let worked = results.iter().any(Result::is_ok);
-        entry.health.after_batch(&entry.name, worked, || warm_up(entry));
+        entry.health[replica].after_batch(&entry.name, worked, || warm_up(entry, replica));
         (results, took)
     }
 }
 
-/// One picture and one text through the towers that there are.
-pub(super) fn warm_up(entry: &ModelEntry) -> Result<()> {
+/// One picture and one text through the towers that a replica has.
+pub(super) fn warm_up(entry: &ModelEntry, replica: usize) -> Result<()> {
     let model = entry.model.as_ref();
     if let Some(spec) = &model.info().image {
         let patches = gray(spec);
-        first(batch::run(&[&patches], &|batch: &[&Patches]| model.embed_images(batch)))?;
+        first(batch::run(&[&patches], &|batch: &[&Patches]| model.embed_images_on(replica, batch)))?;
     }
     if let Some(spec) = &model.info().text {
         let ids = some_text(model, spec);
-        first(batch::run(&[&ids], &|batch: &[&TokenIds]| model.embed_texts(batch)))?;
+        first(batch::run(&[&ids], &|batch: &[&TokenIds]| model.embed_texts_on(replica, batch)))?;
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use super::positions::Positions;
 use super::{ImageTowerSpec, Weights};
 use crate::image::{ImageSpec, Patches};
 use crate::ops::pixels::pixel_table;
-use crate::ops::{Epilogue, LayerNorm, Linear, Segments, normalize_pixels};
+use crate::ops::{Epilogue, LayerNorm, Linear, PixelValues, Segments};
 use crate::{Error, Result};
 
 /// A ViT over packed patches: fixed resolution and NaFlex are the same tower.
@@ -21,9 +21,7 @@ pub struct ImageTower {
     encoder: Encoder,
     norm: LayerNorm,
     pooling: Pooling,
-    pixels: [[f32; 256]; 3],
-    device: Device,
-    dtype: DType,
+    pixels: PixelValues,
 }
 
 /// What the tower can give of a batch; rows of `tokens` follow the pictures' order.
@@ -61,10 +59,8 @@ impl ImageTower {
             encoder: Encoder::load(&at.at("encoder"), &spec.encoder)?,
             norm: at.layer_norm("post_layernorm", width, spec.encoder.norm_eps)?,
             pooling: Pooling::load(&at, &spec.encoder, spec.pooling)?,
-            pixels: pixel_table(image.mean, image.std, image.rescale),
+            pixels: PixelValues::new(pixel_table(image.mean, image.std, image.rescale), device, dtype)?,
             spec: spec.clone(),
-            device: device.clone(),
-            dtype,
         })
     }
 
@@ -85,13 +81,28 @@ impl ImageTower {
             }
         }
         let segments = Segments::new(pictures.iter().map(|p| p.grid.len()));
-        let pieces = pictures.iter().map(|p| p.pixels.as_slice());
-        let x = normalize_pixels(pieces, segments.rows(), columns, &self.pixels)?;
-        let x = x.to_device(&self.device)?.to_dtype(self.dtype)?;
-        let tables = pictures.iter().map(|p| self.positions.for_grid(p.grid)).collect::<Result<Vec<_>>>()?;
-        let x = self.patch.forward(&x, Epilogue::Residual(&Tensor::cat(&tables, 0)?))?;
+        let pieces: Vec<&[u8]> = pictures.iter().map(|p| p.pixels.as_slice()).collect();
+        let x = self.pixels.of(&pieces, segments.rows(), columns)?;
+        let x = self.patch.forward(&x, Epilogue::Residual(&self.position_rows(pictures)?))?;
         let tokens = self.norm.forward(&self.encoder.forward(x, &segments)?)?;
         let (embeddings, attention) = self.pooling.forward(&tokens, &segments)?;
         Ok(ImageOutputs { embeddings: embeddings.to_dtype(DType::F32)?, tokens, attention, segments })
+    }
+
+    /// The positions of every patch of a batch, `[patches of all pictures, width]`.
+    fn position_rows(&self, pictures: &[&Patches]) -> Result<Tensor> {
+        if let [first, others @ ..] = pictures
+            && others.iter().all(|other| other.grid == first.grid)
+        {
+            let table = self.positions.for_grid(first.grid)?;
+            // On a GPU one operation instead of one a picture.
+            if table.device().is_cuda() {
+                let (rows, width) = table.dims2()?;
+                let all = table.unsqueeze(0)?.broadcast_as((pictures.len(), rows, width))?;
+                return Ok(all.contiguous()?.reshape((pictures.len() * rows, width))?);
+            }
+        }
+        let tables = pictures.iter().map(|p| self.positions.for_grid(p.grid)).collect::<Result<Vec<_>>>()?;
+        Ok(Tensor::cat(&tables, 0)?)
     }
 }

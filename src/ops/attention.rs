@@ -1,8 +1,10 @@
 //! Attention within the items of a packed batch.
 
 use candle_core::{CpuStorage, CustomOp1, D, DType, Layout, Result, Shape, Tensor};
+#[cfg(feature = "cuda")]
+use candle_core::{CudaStorage, CustomOp2};
 
-use super::{Segments, cpu, has_cpu_kernel};
+use super::{Segments, cpu, has_kernel};
 
 /// Scores of the reference take at most this many values at a time.
 const REFERENCE_SCORES: usize = 1 << 26;
@@ -13,11 +15,22 @@ const REFERENCE_SCORES: usize = 1 << 26;
 /// side; the result is `[rows, width]`. Scores are scaled by `1/√head_dim`; softmax is in f32.
 pub fn attention(qkv: &Tensor, segments: &Segments, heads: usize) -> Result<Tensor> {
     check(qkv, segments, 3 * heads)?;
-    if has_cpu_kernel(qkv) {
+    if has_kernel(qkv) && has_head_dim(qkv, qkv.dim(1)? / (3 * heads)) {
         qkv.contiguous()?.apply_op1_no_bwd(&Kernel { segments, heads })
     } else {
         attention_reference(qkv, segments, heads)
     }
+}
+
+/// Whether there is a kernel for heads of this dim: on the CPU always.
+#[cfg(feature = "cuda")]
+fn has_head_dim(x: &Tensor, head_dim: usize) -> bool {
+    !x.device().is_cuda() || head_dim <= super::cuda::attention::LARGEST_HEAD_DIM
+}
+
+#[cfg(not(feature = "cuda"))]
+fn has_head_dim(_: &Tensor, _: usize) -> bool {
+    true
 }
 
 /// [`attention`] in plain candle.
@@ -54,6 +67,20 @@ pub fn probe_attention(
     heads: usize,
 ) -> Result<(Tensor, Vec<Tensor>)> {
     check(kv, segments, 2 * heads)?;
+    #[cfg(feature = "cuda")]
+    if super::on_gpu(kv) && has_head_dim(kv, kv.dim(1)? / (2 * heads)) {
+        return probe_attention_on_gpu(query, kv, segments, heads);
+    }
+    probe_attention_reference(query, kv, segments, heads)
+}
+
+/// [`probe_attention`] in plain candle.
+pub fn probe_attention_reference(
+    query: &Tensor,
+    kv: &Tensor,
+    segments: &Segments,
+    heads: usize,
+) -> Result<(Tensor, Vec<Tensor>)> {
     let width = kv.dim(1)? / 2;
     let head_dim = width / heads;
     let query = query.reshape((1, heads, 1, head_dim))?;
@@ -75,6 +102,23 @@ pub fn probe_attention(
         return Ok((Tensor::zeros((0, width), kv.dtype(), kv.device())?, maps));
     }
     Ok((Tensor::cat(&outputs, 0)?, maps))
+}
+
+#[cfg(feature = "cuda")]
+fn probe_attention_on_gpu(
+    query: &Tensor,
+    kv: &Tensor,
+    segments: &Segments,
+    heads: usize,
+) -> Result<(Tensor, Vec<Tensor>)> {
+    let (items, width) = (segments.len(), kv.dim(1)? / 2);
+    let both = query.contiguous()?.apply_op2_no_bwd(&kv.contiguous()?, &Probe { segments, heads })?;
+    let pooled = both.narrow(0, 0, items * width)?.reshape((items, width))?.to_dtype(kv.dtype())?;
+    let map = |rows: std::ops::Range<usize>| {
+        let first = items * width + heads * rows.start;
+        both.narrow(0, first, heads * rows.len())?.reshape((heads, rows.len()))
+    };
+    Ok((pooled, segments.iter().map(map).collect::<Result<_>>()?))
 }
 
 fn check(x: &Tensor, segments: &Segments, parts: usize) -> Result<()> {
@@ -105,5 +149,38 @@ impl CustomOp1 for Kernel<'_> {
         let (rows, columns) = layout.shape().dims2()?;
         let y = cpu::attention::attention(cpu::slice(qkv, layout)?, columns / 3, self.segments, self.heads)?;
         Ok((CpuStorage::F32(y), Shape::from((rows, columns / 3))))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, qkv: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        super::cuda::attention::attention(qkv, layout, self.segments, self.heads)
+    }
+}
+
+/// Pooled values and maps in one tensor: a custom op has one result.
+#[cfg(feature = "cuda")]
+struct Probe<'a> {
+    segments: &'a Segments,
+    heads: usize,
+}
+
+#[cfg(feature = "cuda")]
+impl CustomOp2 for Probe<'_> {
+    fn name(&self) -> &'static str {
+        "probe-attention"
+    }
+
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+        candle_core::bail!("probe attention on the processor is plain candle")
+    }
+
+    fn cuda_fwd(
+        &self,
+        query: &CudaStorage,
+        query_layout: &Layout,
+        kv: &CudaStorage,
+        kv_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        super::cuda::attention::probe((query, query_layout), (kv, kv_layout), self.segments, self.heads)
     }
 }

@@ -1,8 +1,10 @@
 //! A linear layer, and what may follow it before its result is written.
 
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
 
-use super::{cpu, has_cpu_kernel};
+use super::{cpu, has_kernel};
 use crate::model::Activation;
 
 /// `x · weightᵀ + bias`.
@@ -31,7 +33,8 @@ impl Linear {
     /// # Errors
     /// If `weight` is not a matrix.
     pub fn new(weight: Tensor, bias: Option<Tensor>) -> Result<Self> {
-        let weight = if has_cpu_kernel(&weight) { cpu::linear::transposed(&weight)?.t()? } else { weight };
+        let on_cpu = weight.device().is_cpu() && has_kernel(&weight);
+        let weight = if on_cpu { cpu::linear::transposed(&weight)?.t()? } else { weight };
         Ok(Self { weight, bias })
     }
 
@@ -42,7 +45,7 @@ impl Linear {
 
     /// `x` `[rows, in]` → `[rows, out]`.
     pub fn forward(&self, x: &Tensor, epilogue: Epilogue<'_>) -> Result<Tensor> {
-        if !has_cpu_kernel(x) {
+        if !has_kernel(x) {
             return self.reference(x, epilogue);
         }
         let x = x.contiguous()?;
@@ -107,6 +110,12 @@ impl CustomOp1 for Kernel<'_> {
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         self.run(x, layout, None)
     }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        let Linear { weight, bias } = self.layer;
+        super::cuda::linear::linear((x, layout), weight, bias.as_ref(), self.activation, None)
+    }
 }
 
 impl CustomOp2 for Kernel<'_> {
@@ -122,5 +131,18 @@ impl CustomOp2 for Kernel<'_> {
         residual_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         self.run(x, x_layout, Some((residual, residual_layout)))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        x_layout: &Layout,
+        residual: &CudaStorage,
+        residual_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        let Linear { weight, bias } = self.layer;
+        let residual = Some((residual, residual_layout));
+        super::cuda::linear::linear((x, x_layout), weight, bias.as_ref(), self.activation, residual)
     }
 }

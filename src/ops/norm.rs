@@ -1,8 +1,10 @@
 //! Layer normalisation.
 
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 
-use super::{cpu, has_cpu_kernel};
+use super::{cpu, has_kernel};
 
 /// Layer normalisation over the last dimension (Ba et al. 2016), with gain and bias.
 #[derive(Debug, Clone)]
@@ -20,7 +22,7 @@ impl LayerNorm {
 
     /// `x` `[rows, width]` → the same shape.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        if has_cpu_kernel(x) { x.contiguous()?.apply_op1_no_bwd(&Kernel(self)) } else { self.reference(x) }
+        if has_kernel(x) { x.contiguous()?.apply_op1_no_bwd(&Kernel(self)) } else { self.reference(x) }
     }
 
     /// The same in plain candle, with its sums in f32 whatever the type.
@@ -47,5 +49,10 @@ impl CustomOp1 for Kernel<'_> {
         }
         let y = cpu::norm::layer_norm(cpu::slice(x, layout)?, weight, bias, self.0.eps as f32);
         Ok((CpuStorage::F32(y), Shape::from((rows, width))))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        super::cuda::norm::layer_norm(x, layout, &self.0.weight, &self.0.bias, self.0.eps as f32)
     }
 }

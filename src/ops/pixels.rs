@@ -1,6 +1,6 @@
 //! From bytes to the values a tower was trained on.
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor};
 
 /// The value of each byte in each channel: `(byte · rescale − mean) / std`, in f32 and in this order
 /// as transformers does it (`rescale`, then `normalize`).
@@ -26,7 +26,46 @@ pub fn normalize_pixels<'a>(
             piece.chunks_exact(3).flat_map(|p| std::array::from_fn::<f32, 3, _>(|c| table[c][p[c] as usize])),
         );
     }
-    Tensor::from_vec(values, (rows, columns), &candle_core::Device::Cpu)
+    Tensor::from_vec(values, (rows, columns), &Device::Cpu)
+}
+
+/// A [`pixel_table`] where it is applied: bytes go up to a GPU as they are and become values there.
+#[derive(Debug, Clone)]
+pub struct PixelValues {
+    table: [[f32; 256]; 3],
+    #[cfg(feature = "cuda")]
+    on_gpu: Option<Tensor>,
+    device: Device,
+    dtype: DType,
+}
+
+impl PixelValues {
+    /// For values of `dtype` on `device`.
+    ///
+    /// # Errors
+    /// If the device has no room for the table.
+    pub fn new(table: [[f32; 256]; 3], device: &Device, dtype: DType) -> Result<Self> {
+        Ok(Self {
+            #[cfg(feature = "cuda")]
+            on_gpu: device.is_cuda().then(|| Tensor::new(&table, device)).transpose()?,
+            table,
+            device: device.clone(),
+            dtype,
+        })
+    }
+
+    /// Bytes `[rows, columns]` in pieces, one after another, channels innermost → values of that shape.
+    ///
+    /// # Errors
+    /// If there are not `rows · columns` bytes, or the device fails.
+    pub fn of(&self, pieces: &[&[u8]], rows: usize, columns: usize) -> Result<Tensor> {
+        #[cfg(feature = "cuda")]
+        if let (Some(table), Device::Cuda(device)) = (&self.on_gpu, &self.device) {
+            return super::cuda::pixels::normalize(pieces, rows, columns, table, device, self.dtype);
+        }
+        let x = normalize_pixels(pieces.iter().copied(), rows, columns, &self.table)?;
+        x.to_device(&self.device)?.to_dtype(self.dtype)
+    }
 }
 
 #[cfg(test)]

@@ -9,15 +9,15 @@ use super::{DeviceKind, Precision};
 use crate::{Error, Result};
 
 /// What `--device` may say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum DeviceChoice {
     /// A GPU if there is one and this program can use it, else the processor.
     #[default]
     Auto,
     /// The processor.
     Cpu,
-    /// One GPU, by its number.
-    Cuda(usize),
+    /// GPUs, by their numbers: at least one, each once. A model is loaded onto every one of them.
+    Cuda(Vec<usize>),
 }
 
 impl FromStr for DeviceChoice {
@@ -27,11 +27,20 @@ impl FromStr for DeviceChoice {
         match text {
             "auto" => Ok(Self::Auto),
             "cpu" => Ok(Self::Cpu),
-            "cuda" => Ok(Self::Cuda(0)),
-            _ => match text.strip_prefix("cuda:").map(str::parse) {
-                Some(Ok(ordinal)) => Ok(Self::Cuda(ordinal)),
-                _ => Err(format!("{text:?} is no device: auto, cpu, cuda or cuda:N")),
-            },
+            "cuda" => Ok(Self::Cuda(vec![0])),
+            _ => {
+                let wrong = || format!("{text:?} is no device: auto, cpu, cuda, cuda:N or cuda:N,M,…");
+                let numbers = text.strip_prefix("cuda:").ok_or_else(wrong)?;
+                let mut ordinals = Vec::new();
+                for number in numbers.split(',') {
+                    let ordinal = number.parse().map_err(|_| wrong())?;
+                    if ordinals.contains(&ordinal) {
+                        return Err(format!("{text:?} names GPU {ordinal} twice"));
+                    }
+                    ordinals.push(ordinal);
+                }
+                Ok(Self::Cuda(ordinals))
+            }
         }
     }
 }
@@ -41,7 +50,10 @@ impl fmt::Display for DeviceChoice {
         match self {
             Self::Auto => f.write_str("auto"),
             Self::Cpu => f.write_str("cpu"),
-            Self::Cuda(ordinal) => write!(f, "cuda:{ordinal}"),
+            Self::Cuda(ordinals) => {
+                let numbers: Vec<String> = ordinals.iter().map(usize::to_string).collect();
+                write!(f, "cuda:{}", numbers.join(","))
+            }
         }
     }
 }
@@ -60,22 +72,30 @@ pub struct Placement {
 }
 
 impl DeviceChoice {
-    /// Opens the device.
+    /// Opens the devices; there is at least one.
     ///
     /// # Errors
-    /// [`Error::Config`] if it cannot be had, or not with this precision.
-    pub fn place(self, precision: Precision) -> Result<Placement> {
+    /// [`Error::Config`] if one cannot be had, or not with this precision.
+    pub fn place(&self, precision: Precision) -> Result<Vec<Placement>> {
         match self {
-            Self::Cpu => on_cpu(precision),
-            Self::Cuda(ordinal) => on_cuda(ordinal, precision),
+            Self::Cpu => Ok(vec![on_cpu(precision)?]),
+            Self::Cuda(ordinals) => ordinals.iter().map(|&ordinal| on_cuda(ordinal, precision)).collect(),
             Self::Auto if cfg!(feature = "cuda") => match on_cuda(0, precision) {
-                Ok(placement) => Ok(placement),
+                Ok(placement) => {
+                    tracing::info!(
+                        "running on GPU 0, since NVIDIA's driver answers (--device cpu for the processor)"
+                    );
+                    Ok(vec![placement])
+                }
                 Err(error) => {
                     tracing::info!("running on the processor: {error}");
-                    on_cpu(precision)
+                    Ok(vec![on_cpu(precision)?])
                 }
             },
-            Self::Auto => on_cpu(precision),
+            Self::Auto => {
+                tracing::info!("running on the processor: this program was built without GPU support");
+                Ok(vec![on_cpu(precision)?])
+            }
         }
     }
 }
@@ -101,21 +121,42 @@ fn on_cuda(ordinal: usize, precision: Precision) -> Result<Placement> {
             "--device cuda: this program was built without GPU support (cargo build --features cuda)".into(),
         ));
     }
-    let (precision, dtype) = match precision {
-        Precision::Auto | Precision::Bf16 => (Precision::Bf16, DType::BF16),
-        Precision::F16 => (Precision::F16, DType::F16),
-        Precision::F32 => (Precision::F32, DType::F32),
-        Precision::Int8 => {
-            return Err(Error::Config(
-                "--dtype int8 has no kernel for GPUs in this version: use bf16, f16 or f32".into(),
-            ));
-        }
+    if precision == Precision::Int8 {
+        return Err(Error::Config(
+            "--dtype int8 has no kernel for GPUs in this version: use bf16, f16 or f32".into(),
+        ));
+    }
+    // The first line says it; candle may add a backtrace.
+    let failed = |error: candle_core::Error| {
+        let error = error.to_string();
+        Error::Config(format!("GPU {ordinal} cannot be used: {}", error.lines().next().unwrap_or_default()))
     };
-    // Opening a GPU panics where the driver's library is missing; that is an answer, not a crash.
-    let device = std::panic::catch_unwind(|| Device::new_cuda(ordinal))
-        .map_err(|_| Error::Config("no NVIDIA driver was found".into()))?
-        .map_err(|error| Error::Config(format!("GPU {ordinal} cannot be used: {error}")))?;
+    let device = open(ordinal).map_err(failed)?;
+    let bf16 = has_bf16(&device).map_err(failed)?;
+    let (precision, dtype) = match precision {
+        Precision::F16 => (Precision::F16, DType::F16),
+        Precision::Auto | Precision::Bf16 if bf16 => (Precision::Bf16, DType::BF16),
+        Precision::Bf16 => {
+            return Err(Error::Config(format!(
+                "--dtype bf16: GPU {ordinal} is older than compute capability 8.0 and has no bf16: use f32 or f16"
+            )));
+        }
+        _ => (Precision::F32, DType::F32),
+    };
     Ok(Placement { device, kind: DeviceKind::Cuda, precision, dtype })
+}
+
+#[cfg(feature = "cuda")]
+use crate::ops::cuda::{has_bf16, open};
+
+#[cfg(not(feature = "cuda"))]
+fn open(_: usize) -> candle_core::Result<Device> {
+    Err(candle_core::Error::NotCompiledWithCudaSupport)
+}
+
+#[cfg(not(feature = "cuda"))]
+fn has_bf16(_: &Device) -> candle_core::Result<bool> {
+    Err(candle_core::Error::NotCompiledWithCudaSupport)
 }
 
 #[cfg(test)]
@@ -124,22 +165,31 @@ mod tests {
 
     #[test]
     fn devices_are_read_as_they_are_written() {
-        for text in ["auto", "cpu", "cuda:3"] {
+        for text in ["auto", "cpu", "cuda:3", "cuda:2,0,1"] {
             assert_eq!(text.parse::<DeviceChoice>().unwrap().to_string(), text);
         }
-        assert_eq!("cuda".parse(), Ok(DeviceChoice::Cuda(0)));
-        for text in ["", "gpu", "cuda:", "cuda:x", "cuda:-1"] {
+        assert_eq!("cuda".parse(), Ok(DeviceChoice::Cuda(vec![0])));
+        for text in ["", "gpu", "cuda:", "cuda:x", "cuda:-1", "cuda:0,", "cuda:0,1,0"] {
             assert!(text.parse::<DeviceChoice>().is_err(), "{text}");
         }
     }
 
     #[test]
     fn what_cannot_be_computed_is_refused() {
-        assert_eq!(DeviceChoice::Cpu.place(Precision::Auto).unwrap().precision, Precision::F32);
+        assert_eq!(DeviceChoice::Cpu.place(Precision::Auto).unwrap()[0].precision, Precision::F32);
         assert!(DeviceChoice::Cpu.place(Precision::Int8).unwrap_err().to_string().contains("int8"));
         if !cfg!(feature = "cuda") {
-            let error = DeviceChoice::Cuda(0).place(Precision::Auto).unwrap_err();
+            let error = DeviceChoice::Cuda(vec![0]).place(Precision::Auto).unwrap_err();
             assert!(error.to_string().contains("built without GPU support"));
+        }
+    }
+
+    #[test]
+    fn auto_is_always_something() {
+        let placements = DeviceChoice::Auto.place(Precision::F32).unwrap();
+        assert_eq!(placements.len(), 1);
+        if !cfg!(feature = "cuda") {
+            assert_eq!(placements[0].kind, DeviceKind::Cpu);
         }
     }
 }

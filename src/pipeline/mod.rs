@@ -38,7 +38,8 @@ pub struct Pipeline {
     info: ModelInfo,
     image: Option<Preprocessor>,
     text: Option<TextProcessor>,
-    model: Siglip,
+    /// One a device, at least one.
+    models: Vec<Siglip>,
 }
 
 impl Pipeline {
@@ -47,15 +48,14 @@ impl Pipeline {
     /// # Errors
     /// If the device or the precision cannot be had, or if a part of the checkpoint cannot be used.
     pub fn load(checkpoint: Checkpoint, options: &LoadOptions) -> Result<Self> {
-        let placement = options.device.place(options.precision)?;
+        let placements = options.device.place(options.precision)?;
         let parts = Parts::new(&checkpoint, options)?;
-        let model = Siglip::load(
-            &checkpoint.spec,
-            checkpoint.image.as_ref(),
-            &checkpoint.weights,
-            &placement.device,
-            placement.dtype,
-        )?;
+        let Checkpoint { spec, image, weights, .. } = &checkpoint;
+        let load = |at: &Placement| Siglip::load(spec, image.as_ref(), weights, &at.device, at.dtype);
+        let models = placements.iter().map(load).collect::<Result<Vec<_>>>()?;
+        let (Some(placement), Some(model)) = (placements.first(), models.first()) else {
+            return Err(Error::Config("no device was named".into()));
+        };
         let scores = model.scores();
         let info = ModelInfo {
             logit_scale: scores.map(|s| s.scale),
@@ -64,7 +64,7 @@ impl Pipeline {
             device: placement.kind,
             ..describe(&checkpoint, options, &parts)?
         };
-        Ok(Self { info, image: parts.image, text: parts.text, model })
+        Ok(Self { info, image: parts.image, text: parts.text, models })
     }
 
     /// What the model is.
@@ -72,9 +72,14 @@ impl Pipeline {
         &self.info
     }
 
-    /// Its towers.
+    /// Its towers, on the first of its devices.
     pub fn model(&self) -> &Siglip {
-        &self.model
+        &self.models[0]
+    }
+
+    /// Its towers on each of its devices.
+    pub fn replicas(&self) -> &[Siglip] {
+        &self.models
     }
 
     /// Image preprocessing.
@@ -82,7 +87,7 @@ impl Pipeline {
     /// # Errors
     /// If the checkpoint has no image tower.
     pub fn image(&self) -> Result<&Preprocessor> {
-        self.model.image()?;
+        self.model().image()?;
         self.image.as_ref().ok_or_else(|| Error::Request("this model has no image preprocessing".into()))
     }
 
@@ -91,7 +96,7 @@ impl Pipeline {
     /// # Errors
     /// If the checkpoint has no text tower.
     pub fn text(&self) -> Result<&TextProcessor> {
-        self.model.text()?;
+        self.model().text()?;
         self.text.as_ref().ok_or_else(|| Error::Request("this model has no text preprocessing".into()))
     }
 

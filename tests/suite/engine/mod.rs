@@ -4,6 +4,7 @@
 mod bounds;
 mod fake;
 mod faults;
+mod replicas;
 mod stopping;
 mod turns;
 

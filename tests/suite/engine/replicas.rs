@@ -1,0 +1,134 @@
+//! A model with several replicas, as on several GPUs: one fake each.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use siglip::Result;
+use siglip::engine::{Engine, EngineConfig, ImageCost, Input, Load, Model, ModelHandle};
+use siglip::image::Patches;
+use siglip::pipeline::ModelInfo;
+use siglip::text::{Canonicalization, TokenIds};
+
+use super::fake::*;
+
+/// Prepares as the first fake does, and computes on each.
+struct Replicas(Vec<Arc<Fake>>);
+
+impl Model for Replicas {
+    fn info(&self) -> &ModelInfo {
+        self.0[0].info()
+    }
+
+    fn probe_image(&self, bytes: &[u8], max_num_patches: Option<usize>) -> Result<ImageCost> {
+        self.0[0].probe_image(bytes, max_num_patches)
+    }
+
+    fn prepare_image(&self, bytes: &[u8], max_num_patches: Option<usize>) -> Result<Patches> {
+        self.0[0].prepare_image(bytes, max_num_patches)
+    }
+
+    fn prepare_text(&self, text: &str, canonicalization: Option<Canonicalization>) -> Result<TokenIds> {
+        self.0[0].prepare_text(text, canonicalization)
+    }
+
+    fn prepare_ids(&self, ids: &[u32]) -> Result<TokenIds> {
+        self.0[0].prepare_ids(ids)
+    }
+
+    fn replicas(&self) -> usize {
+        self.0.len()
+    }
+
+    fn embed_images_on(&self, replica: usize, batch: &[&Patches]) -> Result<Vec<Vec<f32>>> {
+        self.0[replica].embed_images(batch)
+    }
+
+    fn embed_texts_on(&self, replica: usize, batch: &[&TokenIds]) -> Result<Vec<Vec<f32>>> {
+        self.0[replica].embed_texts(batch)
+    }
+
+    fn embed_images(&self, _: &[&Patches]) -> Result<Vec<Vec<f32>>> {
+        unreachable!("the engine names the replica")
+    }
+
+    fn embed_texts(&self, _: &[&TokenIds]) -> Result<Vec<Vec<f32>>> {
+        unreachable!("the engine names the replica")
+    }
+}
+
+fn start(fakes: &[Arc<Fake>], config: EngineConfig) -> (Engine, ModelHandle) {
+    let engine = Engine::start(vec![("fake".to_owned(), Arc::new(Replicas(fakes.to_vec())) as _)], config);
+    let model = engine.model(None).unwrap().clone();
+    (engine, model)
+}
+
+/// Sends a request that may be answered at any time.
+fn request(model: &ModelHandle, inputs: Vec<Input>) -> Answer {
+    let model = model.clone();
+    tokio::spawn(async move { model.embed(inputs, client(1)).await })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_replica_computes_at_once_and_all_share_the_queue() {
+    let fakes = [Fake::held(), Fake::held(), Fake::held()];
+    let (engine, model) = start(&fakes, config());
+    let answers: Vec<_> =
+        (0..3).map(|i| send(&engine, &model, images(&format!("batch{i}-"), 10), client(1))).collect();
+    // All three hold a batch while none has finished.
+    for fake in &fakes {
+        fake.gate.wait_for(1);
+    }
+    fakes.iter().for_each(|fake| fake.gate.open());
+    for answer in answers {
+        assert_eq!(ok(&answer.await.unwrap().unwrap()).len(), 10);
+    }
+    let answers: Vec<_> = (0..20).map(|i| request(&model, images(&format!("{i}-"), 10))).collect();
+    for answer in answers {
+        assert_eq!(ok(&answer.await.unwrap().unwrap()).len(), 10);
+    }
+    let computed = fakes.iter().flat_map(|fake| fake.computed()).collect();
+    assert!(counts(computed).values().all(|&times| times == 1), "each is computed once");
+    assert_eq!(engine.load(), Load::default());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_replica_is_warmed_up() {
+    let fakes = [Fake::new(), Fake::held()];
+    let (engine, _) = start(&fakes, EngineConfig { warm_up: true, ..config() });
+    fakes[1].gate.wait_for(1);
+    assert!(!engine.ready());
+    fakes[1].gate.open();
+    engine.warmed_up().await.unwrap();
+    assert!(engine.ready() && fakes.iter().all(|fake| fake.batches().len() == 2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_fails_leaves_the_work_to_the_others() {
+    let (broken, whole) = (Fake::new(), Fake::held());
+    broken.memory.store(0, Ordering::SeqCst);
+    let (engine, model) = start(&[Arc::clone(&broken), Arc::clone(&whole)], config());
+    let mut answers = Vec::new();
+    // Until the one that works is held with a batch.
+    while whole.gate.arrived() == 0 {
+        let answer = request(&model, images("first", 1));
+        eventually("a batch", || answer.is_finished() || whole.gate.arrived() > 0);
+        answers.push(answer);
+    }
+    // Three failures and then known inputs, which fail too.
+    while broken.batches().len() < 4 {
+        let before = broken.batches().len();
+        answers.push(request(&model, images("more", 1)));
+        eventually("a failure", || broken.batches().len() > before);
+    }
+    whole.gate.open();
+    for answer in answers {
+        answer.await.unwrap().unwrap();
+    }
+    let failed = broken.batches().len();
+    for _ in 0..20 {
+        ok(&model.embed(images("after", 3), client(1)).await.unwrap());
+    }
+    // Known inputs may have been tried again, nothing else.
+    assert!(broken.computed()[failed..].iter().all(|name| !name.starts_with("after")));
+    assert!(!engine.failing() && engine.ready());
+}
