@@ -2,7 +2,7 @@
 
     cargo build --release
     pip install pillow numpy opencv-python-headless torch torchvision
-    python benches/preprocess_peers.py --siglip target/release/siglip [--rounds 5]
+    python benches/preprocess_peers.py --siglip target/release/siglip --model CHECKPOINT [--rounds 5]
 
 Prints a Markdown table with milliseconds (the median of the rounds' medians) and each peer's time over ours, measured in
 the same round. Only Pillow computes the same pixels as ours; OpenCV and torchvision resize without or with another
@@ -26,6 +26,7 @@ import numpy as np
 import torch
 import torchvision
 from PIL import Image
+from torchvision.transforms.v2 import functional as vision_functional
 
 SIDE = 224  # of the checkpoint with which ours runs
 SIZES = [(640, 480), (4000, 3000)]
@@ -60,7 +61,7 @@ def opencv(data: bytes):
 
 def vision(data: bytes):
     image = torchvision.io.decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8))
-    return torchvision.transforms.v2.functional.resize(image, [SIDE, SIDE], antialias=True)
+    return vision_functional.resize(image, [SIDE, SIDE], antialias=True)
 
 
 PEERS = {"Pillow": pillow, "OpenCV (INTER_AREA)": opencv, "torchvision": vision, "Pillow with draft": pillow_draft}
