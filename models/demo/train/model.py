@@ -9,11 +9,11 @@ import torch
 from transformers import SiglipConfig, SiglipModel
 
 IMAGE_SIDE = 72
-PATCH = 24  # large patches: nine tokens, and much of where things are is known from the first layer on
+PATCH = 12  # 36 patches; 16 while training begins with smaller pictures
 CONTEXT = 16  # as SigLIP so400m-patch14-224
 WIDTH = 192
 
-MODELS = {"demo": dict(depth=4, text_depth=3), "deeper": dict(depth=8, text_depth=3)}
+MODELS = {"demo": dict(depth=6, text_depth=3), "shallow": dict(depth=4, text_depth=3)}
 
 
 def build(vocabulary: int, pad: int, eos: int, variant: str = "demo") -> SiglipModel:

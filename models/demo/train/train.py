@@ -3,8 +3,9 @@
     python train.py --data DATA --out RUN --minutes 80              # CPU, f32
     python train.py --data DATA --out RUN --minutes 15 --device cuda --bf16 --concepts-per-batch 512
 
-The schedule follows the clock, not a step count: whatever the machine does meanwhile, the learning rate reaches its
-end when the minutes are over. A run that is stopped goes on from RUN/checkpoint.pt when started again.
+The schedule follows the clock, not a step count: the learning rate reaches its end when the minutes are over. On a CPU
+these are minutes of processor time for each thread, so that a busy machine or a pause takes nothing from the run; on a
+GPU they are the wall clock's. A run that is stopped goes on from RUN/checkpoint.pt when started again.
 
 Beside the sigmoid loss there is one helper that is thrown away afterwards: a unit vector for each concept. Pictures
 and texts are each classified against all of them, so that every step compares with every concept and not only with
@@ -15,8 +16,11 @@ import argparse
 import copy
 import json
 import math
+import os
 import time
 from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads must not count as work
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +30,7 @@ from data import Dataset
 from model import IMAGE_SIDE, MODELS, PATCH, build, image_vectors, start_well, text_vectors
 from muon import Muon
 
-START_SHARE = 0.4  # of the time the image tower is also drawn to the linear features
+START_SHARE = 0.2  # of the time the image tower is also drawn to the linear features
 SMALL_SIDE = 48  # most of the time is spent on small pictures, which cost less than half
 WARM_UP = 0.02
 EMA = 0.995
@@ -64,8 +68,8 @@ def groups(model, proxies, decay):
 
 
 @torch.no_grad()
-def validate(model, dataset, device):
-    """Top-1 and top-5 of the held-back pictures among the English names of all training concepts."""
+def validate(model, dataset, device, side=IMAGE_SIDE):
+    """At the size that is trained now: top-1 and top-5 of the held-back pictures among the English names of all training concepts."""
     model.eval()
     names = [dataset.concepts[c]["names"]["en"] for c in dataset.classes]
     ids = torch.tensor([e.ids for e in dataset.tokenizer.encode_batch(names)])
@@ -73,7 +77,7 @@ def validate(model, dataset, device):
     rows = dataset.images[dataset.validation]
     pixels = torch.from_numpy(rows).permute(0, 3, 1, 2).float() / 255
     pixels = pixels[:, :3] * pixels[:, 3:] + 1 - pixels[:, 3:]
-    pixels = F.interpolate(pixels, size=(IMAGE_SIDE, IMAGE_SIDE), mode="bilinear", antialias=True) * 2 - 1
+    pixels = F.interpolate(pixels, size=(side, side), mode="bilinear", antialias=True) * 2 - 1
     images = torch.cat([image_vectors(model, part.to(device)) for part in pixels.split(100)])
     wanted = torch.tensor([dataset.class_of[dataset.pictures[r]["concept"]] for r in dataset.validation])
     best = (images @ texts.T).topk(5).indices.cpu() == wanted[:, None]
@@ -85,14 +89,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=80)
-    parser.add_argument("--small-share", type=float, default=0.0, help="share of the time on small pictures")
-    parser.add_argument("--concepts-per-batch", type=int, default=96)
-    parser.add_argument("--pictures-per-concept", type=int, default=2)
-    parser.add_argument("--texts-per-batch", type=int, default=96)
+    parser.add_argument("--minutes", type=float, default=90)
+    parser.add_argument("--small-share", type=float, default=0.5, help="share of the time on small pictures")
+    parser.add_argument("--concepts-per-batch", type=int, default=160)
+    parser.add_argument("--pictures-per-concept", type=int, default=1)
+    parser.add_argument("--texts-per-batch", type=int, default=80)
     parser.add_argument("--learning-rate", type=float, default=1.5e-3)
     parser.add_argument("--muon-rate", type=float, default=0.02)
-    parser.add_argument("--strength", type=float, default=0.3, help="of the augmentation; 1 for long runs")
+    parser.add_argument("--strength", type=float, default=0.6, help="of the augmentation; 1 for long runs")
     parser.add_argument("--variant", default="demo", choices=MODELS)
     parser.add_argument("--weight-decay", type=float, default=0.05)
     parser.add_argument("--threads", type=int, default=2)
@@ -105,6 +109,7 @@ def main() -> None:
     torch.manual_seed(arguments.seed)
     generator = torch.Generator().manual_seed(arguments.seed)
     device = arguments.device
+    clock = time.time if device != "cpu" else lambda: time.process_time() / arguments.threads
 
     dataset = Dataset(arguments.data, arguments.seed)
     vocabulary = dataset.tokenizer
@@ -121,7 +126,7 @@ def main() -> None:
     average = copy.deepcopy(model).requires_grad_(False)
     turned, others = groups(model, proxies, arguments.weight_decay)
     optimizer = torch.optim.AdamW(others, lr=arguments.learning_rate, betas=(0.9, 0.98), eps=1e-8)
-    muon = Muon(turned, lr=arguments.muon_rate)
+    muon = Muon(turned, lr=arguments.muon_rate, weight_decay=0.03)
     step, spent = 0, 0.0
     checkpoint = arguments.out / "checkpoint.pt"
     if checkpoint.exists():
@@ -134,6 +139,7 @@ def main() -> None:
         except ValueError:
             print("the optimisers have changed since; they start afresh", flush=True)
         proxies.data.copy_(saved["proxies"])
+        start = saved["start"].cpu()  # their axes are not the same twice
         step, spent = saved["step"], saved["spent"]
         dataset.rng.seed(arguments.seed + step)
         generator.manual_seed(arguments.seed + step)
@@ -141,14 +147,14 @@ def main() -> None:
 
     def save():
         torch.save({"model": model.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict(), "muon": muon.state_dict(),
-                    "proxies": proxies.data, "variant": arguments.variant, "step": step, "spent": spent}, checkpoint.with_suffix(".new"))
+                    "proxies": proxies.data, "start": start, "variant": arguments.variant, "step": step, "spent": spent}, checkpoint.with_suffix(".new"))
         checkpoint.with_suffix(".new").replace(checkpoint)
 
     parameters = sum(p.numel() for p in model.parameters())
     print(f"{parameters / 1e6:.2f} M parameters, {len(dataset.classes)} concepts, "
           f"{sum(map(len, dataset.rows.values()))} pictures, {len(dataset.right_for)} texts", flush=True)
     budget = arguments.minutes * 60
-    side, began = 0, time.time()
+    side, began = 0, clock()
     saved_at = checked_at = spent
     running, pictures = None, 0
     while spent < budget:
@@ -159,6 +165,7 @@ def main() -> None:
             if dataset.stored_for != side:
                 dataset.load_images(side)
             print(f"pictures are now {side} px, {(side // PATCH) ** 2} patches", flush=True)
+            began = clock()
         rate = arguments.learning_rate * min(1.0, progress / WARM_UP + 0.02)
         rate *= 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress))
         for group in optimizer.param_groups:
@@ -193,7 +200,7 @@ def main() -> None:
         values = torch.tensor([pair_loss.item(), picture_loss.item(), text_loss.item(), start_loss.item(),
                                (images @ anchors.T).argmax(-1).eq(classes.to(device)).float().mean().item()])
         running = values if running is None else running * 0.95 + values * 0.05
-        now = time.time()
+        now = clock()
         spent, began = spent + now - began, now
         if step % 20 == 0 or step == 5:
             rest = (budget - spent) / 60
@@ -202,7 +209,7 @@ def main() -> None:
                   f"start {running[3]:.3f} right {running[4]:.3f} | rate {rate:.2e} t {model.logit_scale.exp().item():.2f} "
                   f"b {model.logit_bias.item():.2f}", flush=True)
         if spent - checked_at > 600:
-            first, fifth = validate(average, dataset, device)
+            first, fifth = validate(average, dataset, device, side)
             print(f"held-back pictures: top-1 {first:.3f} top-5 {fifth:.3f}", flush=True)
             checked_at = spent
         if spent - saved_at > 120:
