@@ -69,7 +69,7 @@ def groups(model, proxies, decay):
 
 @torch.no_grad()
 def validate(model, dataset, device, side=IMAGE_SIDE):
-    """At the size that is trained now: top-1 and top-5 of the held-back pictures among the English names of all training concepts."""
+    """Top-1 and top-5 of the held-back pictures, at this size, among the English names of all training concepts."""
     model.eval()
     names = [dataset.concepts[c]["names"]["en"] for c in dataset.classes]
     ids = torch.tensor([e.ids for e in dataset.tokenizer.encode_batch(names)])
