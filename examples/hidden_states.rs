@@ -7,7 +7,7 @@
 use std::io::Write;
 
 use siglip::checkpoint::{self, HubOptions, ModelRef};
-use siglip::pipeline::{LoadOptions, Pipeline};
+use siglip::pipeline::{LoadOptions, Pipeline, Precision};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);
@@ -15,7 +15,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         return Err("usage: hidden_states MODEL IMAGE".into());
     };
     let checkpoint = checkpoint::open(&model.parse::<ModelRef>()?, &HubOptions::default())?;
-    let pipeline = Pipeline::load(checkpoint, &LoadOptions::default())?;
+    let pipeline =
+        Pipeline::load(checkpoint, &LoadOptions { precision: Precision::F32, ..LoadOptions::default() })?;
     let patches = pipeline.prepare_image(&std::fs::read(image)?, None)?;
     let outputs = pipeline.model().image()?.forward(&[&patches])?;
     let mut values = outputs.tokens.flatten_all()?.to_vec1::<f32>()?;

@@ -10,6 +10,7 @@ use half::{bf16, f16};
 
 use super::CheckpointError;
 use super::files::Blob;
+use crate::model::Table;
 
 /// The types of values that can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,7 +74,7 @@ impl Stored {
 /// All tensors of a checkpoint.
 #[derive(Debug, Default)]
 pub(super) struct Store {
-    files: Vec<(String, Blob)>,
+    files: Vec<(String, Arc<Blob>)>,
     tensors: BTreeMap<String, Stored>,
     /// Archive entries of which the checksum was right; the inflated bytes of those that are read
     /// piece by piece, so that a stack of layers is not inflated once for each layer.
@@ -89,7 +90,7 @@ impl Store {
         tensors: Vec<(String, Stored)>,
     ) -> Result<(), CheckpointError> {
         let file = self.files.len();
-        self.files.push((label, blob));
+        self.files.push((label, Arc::new(blob)));
         for (name, mut tensor) in tensors {
             tensor.file = file;
             if let Some(first) = self.tensors.get(&name) {
@@ -165,6 +166,18 @@ impl Store {
         }
     }
 
+    /// Rows of a tensor `[rows, width]` that lies in its file as it is.
+    pub(super) fn rows(&self, name: &str, width: usize) -> Option<StoredRows> {
+        let tensor = self.tensors.get(name)?;
+        match (&tensor.bytes, &tensor.dtype, tensor.fortran) {
+            (Bytes::Plain(range), Ok(dtype), false) => {
+                let blob = Arc::clone(&self.files[tensor.file].1);
+                Some(StoredRows { blob, range: range.clone(), dtype: *dtype, width })
+            }
+            _ => None,
+        }
+    }
+
     pub(super) fn dtype(&self, name: &str, tensor: &Stored) -> Result<Dtype, CheckpointError> {
         tensor.dtype.clone().map_err(|found| CheckpointError::Dtype {
             file: self.file_of(tensor).to_string(),
@@ -213,6 +226,24 @@ impl Store {
         };
         self.checked.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_string(), keep);
         Ok(result)
+    }
+}
+
+/// A table that stays in its mapped file.
+pub(super) struct StoredRows {
+    blob: Arc<Blob>,
+    range: Range<usize>,
+    dtype: Dtype,
+    width: usize,
+}
+
+impl Table for StoredRows {
+    fn read(&self, index: usize, row: &mut [f32]) {
+        let size = self.width * self.dtype.bytes();
+        let bytes = self.blob.get(self.range.clone()).unwrap_or_default();
+        if let Some(bytes) = index.checked_mul(size).and_then(|at| bytes.get(at..at + size)) {
+            row.copy_from_slice(&to_f32(bytes, self.dtype));
+        }
     }
 }
 

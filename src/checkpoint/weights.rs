@@ -7,7 +7,7 @@ use candle_core::{Device, Tensor};
 
 use super::CheckpointError;
 use super::store::{Dtype, Store};
-use crate::model::{ModelSpec, TensorSpec, Weights};
+use crate::model::{ModelSpec, Table, TensorSpec, Values, Weights};
 
 /// How one canonical tensor is made of stored ones.
 #[derive(Debug, Clone)]
@@ -151,6 +151,19 @@ impl CheckpointWeights {
         }
     }
 
+    fn entry_of_shape(&self, name: &str, shape: &[usize]) -> Result<&Entry, CheckpointError> {
+        let entry = self.entry(name)?;
+        if entry.shape != shape {
+            return Err(CheckpointError::Shape {
+                file: self.place.clone(),
+                tensor: name.to_string(),
+                expected: shape.to_vec(),
+                found: entry.shape.clone(),
+            });
+        }
+        Ok(entry)
+    }
+
     fn entry(&self, name: &str) -> Result<&Entry, CheckpointError> {
         self.entries.get(name).ok_or_else(|| CheckpointError::NoSuchTensor {
             place: self.place.clone(),
@@ -161,17 +174,20 @@ impl CheckpointWeights {
 
 impl Weights for CheckpointWeights {
     fn tensor(&self, name: &str, shape: &[usize]) -> crate::Result<Tensor> {
-        let entry = self.entry(name)?;
-        if entry.shape != shape {
-            return Err(CheckpointError::Shape {
-                file: self.place.clone(),
-                tensor: name.to_string(),
-                expected: shape.to_vec(),
-                found: entry.shape.clone(),
-            }
-            .into());
-        }
+        self.entry_of_shape(name, shape)?;
         Ok(Tensor::from_vec(self.values(name)?, shape, &Device::Cpu)?)
+    }
+
+    fn table(&self, name: &str, shape: [usize; 2]) -> crate::Result<Box<dyn Table>> {
+        let entry = self.entry_of_shape(name, &shape)?;
+        let rows = match entry.parts.as_slice() {
+            [part] if part.range.is_none() && part.order.is_none() => self.store.rows(&part.name, shape[1]),
+            _ => None,
+        };
+        match rows {
+            Some(rows) => Ok(Box::new(rows)),
+            None => Ok(Box::new(Values::new(self.values(name)?, shape[1]))),
+        }
     }
 }
 

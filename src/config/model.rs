@@ -25,7 +25,9 @@ pub struct ComputeArgs {
     /// Where the towers run: auto, cpu, cuda, cuda:N, or for serve cuda:N,M,…, a copy on each of several GPUs
     #[arg(long, env = "SIGLIP_DEVICE", default_value_t = DeviceChoice::Auto)]
     pub device: DeviceChoice,
-    /// Arithmetic of the towers
+    /// Arithmetic of the towers. auto: bf16 where the device multiplies it, else f32. int8: the fastest on a CPU, with
+    /// vectors that are a little coarser (see the README). SIGLIP_CPU_KERNELS=portable, avx2, avx512, avx512-vnni,
+    /// avx512-bf16 or amx forces a CPU's kernels
     #[arg(long, env = "SIGLIP_DTYPE", value_enum, default_value_t = Precision::Auto)]
     pub dtype: Precision,
     /// Threads of the towers [default: all cores]

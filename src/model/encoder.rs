@@ -1,6 +1,7 @@
 //! The transformer encoder that both towers have.
 
 use candle_core::Tensor;
+use rayon::prelude::*;
 
 use super::EncoderSpec;
 use super::loader::Loader;
@@ -61,7 +62,10 @@ impl Encoder {
                 mlp: Mlp::load(&at.at("mlp"), spec)?,
             })
         };
-        Ok(Self { blocks: (0..spec.depth).map(block).collect::<Result<_>>()?, heads: spec.heads })
+        Ok(Self {
+            blocks: (0..spec.depth).into_par_iter().map(block).collect::<Result<_>>()?,
+            heads: spec.heads,
+        })
     }
 
     /// `x` `[rows, width]` → the same shape.

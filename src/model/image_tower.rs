@@ -1,6 +1,6 @@
 //! The image tower: patches in, one vector a picture out.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 
 use super::encoder::Encoder;
 use super::loader::Loader;
@@ -9,7 +9,7 @@ use super::positions::Positions;
 use super::{ImageTowerSpec, Weights};
 use crate::image::{ImageSpec, Patches};
 use crate::ops::pixels::pixel_table;
-use crate::ops::{Epilogue, LayerNorm, Linear, PixelValues, Segments};
+use crate::ops::{Epilogue, LayerNorm, Linear, Numerics, PixelValues, Segments};
 use crate::{Error, Result};
 
 /// A ViT over packed patches: fixed resolution and NaFlex are the same tower.
@@ -46,20 +46,19 @@ impl ImageTower {
         spec: &ImageTowerSpec,
         image: &ImageSpec,
         weights: &dyn Weights,
-        device: &Device,
-        dtype: DType,
+        numerics: &Numerics,
     ) -> Result<Self> {
-        let at = Loader::new(weights, device, dtype).at("vision_model");
+        let at = Loader::new(weights, numerics).at("vision_model");
         let width = spec.encoder.width;
         let embeddings = at.at("embeddings");
         let table = embeddings.at("position_embedding").host("weight", &[spec.positions.len(), width])?;
         Ok(Self {
             patch: embeddings.linear("patch_embedding", spec.patch * spec.patch * 3, width)?,
-            positions: Positions::new(table, spec.positions, spec.position_resize, device, dtype),
+            positions: Positions::new(table, spec.positions, spec.position_resize, numerics),
             encoder: Encoder::load(&at.at("encoder"), &spec.encoder)?,
             norm: at.layer_norm("post_layernorm", width, spec.encoder.norm_eps)?,
             pooling: Pooling::load(&at, &spec.encoder, spec.pooling)?,
-            pixels: PixelValues::new(pixel_table(image.mean, image.std, image.rescale), device, dtype)?,
+            pixels: PixelValues::new(pixel_table(image.mean, image.std, image.rescale), numerics)?,
             spec: spec.clone(),
         })
     }

@@ -1,24 +1,28 @@
 //! Reads tensors by name onto the device that the towers run on.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::Tensor;
 
-use super::Weights;
+use super::{Table, Weights};
 use crate::Result;
-use crate::ops::{LayerNorm, Linear};
+use crate::ops::{LayerNorm, Linear, Numerics};
 
 /// A place in the tree of tensor names.
 #[derive(Clone)]
 pub(super) struct Loader<'a> {
     weights: &'a dyn Weights,
     prefix: String,
-    device: &'a Device,
-    dtype: DType,
+    numerics: &'a Numerics,
 }
 
 impl<'a> Loader<'a> {
     /// The root of the tree.
-    pub(super) fn new(weights: &'a dyn Weights, device: &'a Device, dtype: DType) -> Self {
-        Self { weights, prefix: String::new(), device, dtype }
+    pub(super) fn new(weights: &'a dyn Weights, numerics: &'a Numerics) -> Self {
+        Self { weights, prefix: String::new(), numerics }
+    }
+
+    /// How the towers compute.
+    pub(super) fn numerics(&self) -> &Numerics {
+        self.numerics
     }
 
     /// One level down.
@@ -35,20 +39,20 @@ impl<'a> Loader<'a> {
         self.weights.tensor(&self.name(name), shape)
     }
 
-    /// A tensor on the device, in the type of the towers.
-    pub(super) fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        self.place(self.host(name, shape)?)
+    /// A tensor of which single rows are wanted.
+    pub(super) fn table(&self, name: &str, shape: [usize; 2]) -> Result<Box<dyn Table>> {
+        self.weights.table(&self.name(name), shape)
     }
 
-    /// Puts a tensor where the towers run, in their type.
-    pub(super) fn place(&self, tensor: Tensor) -> Result<Tensor> {
-        Ok(tensor.to_dtype(self.dtype)?.to_device(self.device)?.contiguous()?)
+    /// A tensor on the device, in the type of the towers.
+    pub(super) fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        Ok(self.numerics.place(&self.host(name, shape)?)?)
     }
 
     /// `name.weight` `[out, inner]` and `name.bias` `[out]`.
     pub(super) fn linear(&self, name: &str, inner: usize, out: usize) -> Result<Linear> {
         let at = self.at(name);
-        Ok(Linear::new(at.tensor("weight", &[out, inner])?, Some(at.tensor("bias", &[out])?))?)
+        Ok(self.numerics.linear(&at.host("weight", &[out, inner])?, &at.host("bias", &[out])?)?)
     }
 
     /// Several linear layers of the same input as one, their outputs side by side.
@@ -58,12 +62,12 @@ impl<'a> Loader<'a> {
         };
         let weight = Tensor::cat(&read("weight", &[out, inner])?, 0)?;
         let bias = Tensor::cat(&read("bias", &[out])?, 0)?;
-        Ok(Linear::new(self.place(weight)?, Some(self.place(bias)?))?)
+        Ok(self.numerics.linear(&weight, &bias)?)
     }
 
     /// `name.weight` and `name.bias`, both `[width]`.
     pub(super) fn layer_norm(&self, name: &str, width: usize, eps: f64) -> Result<LayerNorm> {
         let at = self.at(name);
-        Ok(LayerNorm::new(at.tensor("weight", &[width])?, at.tensor("bias", &[width])?, eps))
+        Ok(self.numerics.layer_norm(&at.host("weight", &[width])?, &at.host("bias", &[width])?, eps)?)
     }
 }

@@ -21,4 +21,4 @@ pub use spec::{
 };
 pub use tensors::TensorSpec;
 pub use text_tower::TextTower;
-pub use weights::Weights;
+pub use weights::{Table, Values, Weights};

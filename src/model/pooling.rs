@@ -56,15 +56,14 @@ impl MapHead {
         let weight = attention.host("in_proj_weight", &[3 * width, width])?;
         let bias = attention.host("in_proj_bias", &[3 * width])?;
         let probe = at.host("probe", &[1, 1, width])?.reshape((1, width))?;
-        let query = Linear::new(weight.narrow(0, 0, width)?.contiguous()?, Some(bias.narrow(0, 0, width)?))?;
+        let query = Linear::new(weight.narrow(0, 0, width)?.contiguous()?, Some(bias.narrow(0, 0, width)?));
         let query = query.forward(&probe, Epilogue::None)?.reshape(width)?;
         Ok(Self {
-            query: at.place(query)?,
-            kv: Linear::new(
-                at.place(weight.narrow(0, width, 2 * width)?)?,
-                Some(at.place(bias.narrow(0, width, 2 * width)?)?),
-            )?,
-            out: attention.linear("out_proj", width, width)?,
+            query: at.numerics().place(&query)?,
+            kv: at
+                .numerics()
+                .linear(&weight.narrow(0, width, 2 * width)?, &bias.narrow(0, width, 2 * width)?)?,
+            out: attention.linear("out_proj", width, width)?.wide(),
             norm: at.layer_norm("layernorm", width, spec.norm_eps)?,
             mlp: Mlp::load(&at.at("mlp"), spec)?,
             heads: spec.heads,

@@ -3,10 +3,11 @@
 use std::collections::VecDeque;
 use std::sync::Mutex;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 
 use super::{Grid, PositionResize};
 use crate::Result;
+use crate::ops::Numerics;
 
 /// Resized tables are kept up to this many bytes.
 const CACHE_BYTES: usize = 64 << 20;
@@ -17,21 +18,14 @@ pub(super) struct Positions {
     table: Tensor,
     grid: Grid,
     resize: PositionResize,
-    device: Device,
-    dtype: DType,
+    numerics: Numerics,
     /// Tables by grid, the latest used at the back.
     cache: Mutex<VecDeque<(Grid, Tensor)>>,
 }
 
 impl Positions {
-    pub(super) fn new(
-        table: Tensor,
-        grid: Grid,
-        resize: PositionResize,
-        device: &Device,
-        dtype: DType,
-    ) -> Self {
-        Self { table, grid, resize, device: device.clone(), dtype, cache: Mutex::default() }
+    pub(super) fn new(table: Tensor, grid: Grid, resize: PositionResize, numerics: &Numerics) -> Self {
+        Self { table, grid, resize, numerics: numerics.clone(), cache: Mutex::default() }
     }
 
     /// The table of a grid, `[grid.len(), width]`.
@@ -53,9 +47,9 @@ impl Positions {
             let values = resize_table(&values, self.grid, width, grid, self.resize);
             Tensor::from_vec(values, (grid.len(), width), &Device::Cpu)?
         };
-        let table = table.to_dtype(self.dtype)?.to_device(&self.device)?;
+        let table = self.numerics.place(&table)?;
         cache.push_back((grid, table.clone()));
-        let row = self.table.dim(1)? * self.dtype.size_in_bytes();
+        let row = self.table.dim(1)? * self.numerics.dtype().size_in_bytes();
         while cache.len() > 1 && cache.iter().map(|(g, _)| g.len() * row).sum::<usize>() > CACHE_BYTES {
             cache.pop_front();
         }

@@ -1,10 +1,12 @@
 //! Both towers of a checkpoint and what turns their cosines into probabilities.
 
-use candle_core::{DType, Device};
+use std::ops::Range;
+
 use serde::Serialize;
 
 use super::{ImageTower, ModelSpec, TextTower, Weights, scores};
 use crate::image::{ImageSpec, Patches};
+use crate::ops::Numerics;
 use crate::text::TokenIds;
 use crate::{Error, Result};
 
@@ -29,6 +31,33 @@ pub struct Siglip {
     image: Option<ImageTower>,
     text: Option<TextTower>,
     scores: Option<Scores>,
+    /// Tokens that go through the layers at once.
+    pass: usize,
+}
+
+/// On the processor: more tokens at once would only leave its caches between one layer and the next.
+const TOKENS_A_PASS: usize = 1024;
+
+/// Items in runs of about equal numbers of tokens, as few as `limit` tokens a run allow; an item of more is one alone.
+fn passes(lengths: impl Iterator<Item = usize>, limit: usize) -> Vec<Range<usize>> {
+    let lengths: Vec<usize> = lengths.collect();
+    let total = lengths.iter().sum::<usize>().max(1);
+    let count = total.div_ceil(limit.max(1));
+    let (mut passes, mut first, mut tokens, mut before) = (Vec::new(), 0, 0, 0);
+    let mut pass = 0;
+    for (i, &length) in lengths.iter().enumerate() {
+        // An item belongs to the pass in which its middle is.
+        let at = (before + length / 2) * count / total;
+        if i > first && (at != pass || tokens + length > limit) {
+            passes.push(first..i);
+            (first, tokens) = (i, 0);
+        }
+        pass = at;
+        tokens += length;
+        before += length;
+    }
+    passes.push(first..lengths.len());
+    passes
 }
 
 impl Siglip {
@@ -40,22 +69,21 @@ impl Siglip {
         spec: &ModelSpec,
         image: Option<&ImageSpec>,
         weights: &dyn Weights,
-        device: &Device,
-        dtype: DType,
+        numerics: &Numerics,
     ) -> Result<Self> {
         let image = match (&spec.image, image) {
-            (Some(tower), Some(image)) => Some(ImageTower::load(tower, image, weights, device, dtype)?),
+            (Some(tower), Some(image)) => Some(ImageTower::load(tower, image, weights, numerics)?),
             _ => None,
         };
-        let text =
-            spec.text.as_ref().map(|tower| TextTower::load(tower, weights, device, dtype)).transpose()?;
+        let text = spec.text.as_ref().map(|tower| TextTower::load(tower, weights, numerics)).transpose()?;
         let scores = if spec.scores {
             let number = |name: &str| -> Result<f32> { Ok(weights.tensor(name, &[1])?.to_vec1::<f32>()?[0]) };
             Some(Scores { scale: number("logit_scale")?.exp(), bias: number("logit_bias")? })
         } else {
             None
         };
-        Ok(Self { image, text, scores })
+        let pass = if numerics.device().is_cpu() { TOKENS_A_PASS } else { usize::MAX };
+        Ok(Self { image, text, scores, pass })
     }
 
     /// The image tower.
@@ -91,7 +119,12 @@ impl Siglip {
         if pictures.is_empty() {
             return Ok(Vec::new());
         }
-        Ok(self.image()?.forward(pictures)?.embeddings.to_vec2()?)
+        let tower = self.image()?;
+        let mut vectors = Vec::with_capacity(pictures.len());
+        for pass in passes(pictures.iter().map(|picture| picture.grid.len()), self.pass) {
+            vectors.extend(tower.forward(&pictures[pass])?.embeddings.to_vec2()?);
+        }
+        Ok(vectors)
     }
 
     /// One vector a text, not normalised.
@@ -103,6 +136,36 @@ impl Siglip {
             return Ok(Vec::new());
         }
         let ids: Vec<&[u32]> = texts.iter().map(|text| text.ids.as_slice()).collect();
-        Ok(self.text()?.forward(&ids)?.to_vec2()?)
+        let tower = self.text()?;
+        let mut vectors = Vec::with_capacity(texts.len());
+        for pass in passes(ids.iter().map(|ids| ids.len()), self.pass) {
+            vectors.extend(tower.forward(&ids[pass])?.to_vec2()?);
+        }
+        Ok(vectors)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passes_hold_every_item_once_in_order_and_about_as_much_each() {
+        for (count, length, limit) in
+            [(32, 196, 1024), (1, 5000, 1024), (100, 64, 1024), (7, 1000, 1024), (0, 1, 9)]
+        {
+            let found = passes(std::iter::repeat_n(length, count), limit);
+            assert_eq!(
+                found.iter().flat_map(Clone::clone).collect::<Vec<_>>(),
+                (0..count).collect::<Vec<_>>()
+            );
+            let sizes: Vec<usize> = found.iter().map(|pass| pass.len()).collect();
+            assert!(sizes.iter().max().unwrap() - sizes.iter().min().unwrap() <= 1, "{sizes:?}");
+            assert!(sizes.iter().all(|&size| size <= 1 || size * length <= limit), "{sizes:?}");
+        }
+        assert_eq!(passes([300, 300, 300, 300, 9].into_iter(), 1000), [0..2, 2..5]);
+        assert_eq!(passes([600; 3].into_iter(), 1000), [0..1, 1..2, 2..3]);
+        assert_eq!(passes([5, 2000, 5].into_iter(), 1000), [0..1, 1..2, 2..3]);
+        assert_eq!(passes([5; 4].into_iter(), usize::MAX).len(), 1);
     }
 }

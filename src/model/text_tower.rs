@@ -4,8 +4,8 @@ use candle_core::{DType, Device, Tensor};
 
 use super::encoder::Encoder;
 use super::loader::Loader;
-use super::{TextTowerSpec, Weights};
-use crate::ops::{Epilogue, LayerNorm, Linear, Segments};
+use super::{Table, TextTowerSpec, Weights};
+use crate::ops::{Epilogue, LayerNorm, Linear, Numerics, Segments};
 use crate::{Error, Result};
 
 /// A transformer without a causal mask over texts that are always padded to the context: the padding
@@ -13,8 +13,7 @@ use crate::{Error, Result};
 /// Source: big_vision, `models/proj/image_text/text_transformer.py` (`pool_type = "last"`).
 pub struct TextTower {
     spec: TextTowerSpec,
-    /// `[vocab, width]`.
-    tokens: Tensor,
+    tokens: Tokens,
     /// `[context, width]`.
     positions: Tensor,
     encoder: Encoder,
@@ -23,23 +22,41 @@ pub struct TextTower {
     device: Device,
 }
 
+/// The vocabulary's table `[vocab, width]`, the largest tensor of most checkpoints.
+enum Tokens {
+    /// On the processor: a batch needs few of its rows.
+    Rows(Box<dyn Table>),
+    /// On a GPU.
+    Whole(Tensor),
+}
+
 impl TextTower {
     /// Reads the tower's tensors.
     ///
     /// # Errors
     /// If a tensor is missing or misshapen.
-    pub fn load(spec: &TextTowerSpec, weights: &dyn Weights, device: &Device, dtype: DType) -> Result<Self> {
-        let at = Loader::new(weights, device, dtype).at("text_model");
+    pub fn load(spec: &TextTowerSpec, weights: &dyn Weights, numerics: &Numerics) -> Result<Self> {
+        let at = Loader::new(weights, numerics).at("text_model");
         let width = spec.encoder.width;
         let embeddings = at.at("embeddings");
         Ok(Self {
-            tokens: embeddings.at("token_embedding").tensor("weight", &[spec.vocab, width])?,
+            tokens: {
+                let at = embeddings.at("token_embedding");
+                if numerics.device().is_cpu() {
+                    Tokens::Rows(at.table("weight", [spec.vocab, width])?)
+                } else {
+                    Tokens::Whole(at.tensor("weight", &[spec.vocab, width])?)
+                }
+            },
             positions: embeddings.at("position_embedding").tensor("weight", &[spec.context, width])?,
             encoder: Encoder::load(&at.at("encoder"), &spec.encoder)?,
             norm: at.layer_norm("final_layer_norm", width, spec.encoder.norm_eps)?,
-            head: spec.projection.map(|out| at.linear("head", width, out)).transpose()?,
+            head: spec
+                .projection
+                .map(|out| Ok::<_, Error>(at.linear("head", width, out)?.wide()))
+                .transpose()?,
             spec: spec.clone(),
-            device: device.clone(),
+            device: numerics.device().clone(),
         })
     }
 
@@ -64,9 +81,21 @@ impl TextTower {
             }
         }
         let count = texts.len();
-        let ids = Tensor::from_vec(texts.concat(), count * context, &self.device)?;
         let width = self.spec.encoder.width;
-        let x = self.tokens.index_select(&ids, 0)?.reshape((count, context, width))?;
+        let ids = texts.concat();
+        let x = match &self.tokens {
+            Tokens::Rows(table) => {
+                let mut x = vec![0.0f32; ids.len() * width];
+                for (row, &id) in x.chunks_exact_mut(width.max(1)).zip(&ids) {
+                    table.read(id as usize, row);
+                }
+                Tensor::from_vec(x, (count, context, width), &self.device)?
+            }
+            Tokens::Whole(table) => {
+                let ids = Tensor::from_vec(ids, count * context, &self.device)?;
+                table.index_select(&ids, 0)?.reshape((count, context, width))?
+            }
+        };
         let x = x.broadcast_add(&self.positions)?.reshape((count * context, width))?;
         let x = self.encoder.forward(x, &Segments::uniform(count, context))?;
         let last = x.reshape((count, context, width))?.narrow(1, context - 1, 1)?.squeeze(1)?.contiguous()?;

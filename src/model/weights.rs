@@ -18,4 +18,40 @@ pub trait Weights: Send + Sync {
     /// If there is no such tensor, or if its shape is not `shape`; the message names the file, the
     /// tensor, and the expected and the found shape.
     fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor>;
+
+    /// A tensor of which single rows are wanted, `[rows, width]`: it stays in its file where that is possible.
+    ///
+    /// # Errors
+    /// As [`Weights::tensor`].
+    fn table(&self, name: &str, shape: [usize; 2]) -> Result<Box<dyn Table>> {
+        let values = self.tensor(name, &shape)?.flatten_all()?.to_vec1()?;
+        Ok(Box::new(Values::new(values, shape[1])))
+    }
+}
+
+/// Rows of a tensor, read one at a time.
+pub trait Table: Send + Sync {
+    /// Writes row `index` as f32 to `row`, which is as wide as the table. An index outside the table writes nothing.
+    fn read(&self, index: usize, row: &mut [f32]);
+}
+
+/// A table in memory.
+pub struct Values {
+    values: Vec<f32>,
+    width: usize,
+}
+
+impl Values {
+    /// From rows of `width` values each.
+    pub fn new(values: Vec<f32>, width: usize) -> Self {
+        Self { values, width }
+    }
+}
+
+impl Table for Values {
+    fn read(&self, index: usize, row: &mut [f32]) {
+        if let Some(values) = self.values.chunks_exact(self.width.max(1)).nth(index) {
+            row.copy_from_slice(values);
+        }
+    }
 }

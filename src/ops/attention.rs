@@ -4,7 +4,7 @@ use candle_core::{CpuStorage, CustomOp1, D, DType, Layout, Result, Shape, Tensor
 #[cfg(feature = "cuda")]
 use candle_core::{CudaStorage, CustomOp2};
 
-use super::{Segments, cpu, has_kernel};
+use super::{Segments, cpu, on_gpu};
 
 /// Scores of the reference take at most this many values at a time.
 const REFERENCE_SCORES: usize = 1 << 26;
@@ -15,22 +15,23 @@ const REFERENCE_SCORES: usize = 1 << 26;
 /// side; the result is `[rows, width]`. Scores are scaled by `1/√head_dim`; softmax is in f32.
 pub fn attention(qkv: &Tensor, segments: &Segments, heads: usize) -> Result<Tensor> {
     check(qkv, segments, 3 * heads)?;
-    if has_kernel(qkv) && has_head_dim(qkv, qkv.dim(1)? / (3 * heads)) {
+    let on_cpu = qkv.device().is_cpu() && matches!(qkv.dtype(), DType::F32 | DType::BF16);
+    if on_cpu || on_gpu(qkv) && has_head_dim(qkv.dim(1)? / (3 * heads)) {
         qkv.contiguous()?.apply_op1_no_bwd(&Kernel { segments, heads })
     } else {
         attention_reference(qkv, segments, heads)
     }
 }
 
-/// Whether there is a kernel for heads of this dim: on the CPU always.
+/// Whether there is a GPU kernel for heads of this dim.
 #[cfg(feature = "cuda")]
-fn has_head_dim(x: &Tensor, head_dim: usize) -> bool {
-    !x.device().is_cuda() || head_dim <= super::cuda::attention::LARGEST_HEAD_DIM
+fn has_head_dim(head_dim: usize) -> bool {
+    head_dim <= super::cuda::attention::LARGEST_HEAD_DIM
 }
 
 #[cfg(not(feature = "cuda"))]
-fn has_head_dim(_: &Tensor, _: usize) -> bool {
-    true
+fn has_head_dim(_: usize) -> bool {
+    false
 }
 
 /// [`attention`] in plain candle.
@@ -68,10 +69,40 @@ pub fn probe_attention(
 ) -> Result<(Tensor, Vec<Tensor>)> {
     check(kv, segments, 2 * heads)?;
     #[cfg(feature = "cuda")]
-    if super::on_gpu(kv) && has_head_dim(kv, kv.dim(1)? / (2 * heads)) {
+    if super::on_gpu(kv) && has_head_dim(kv.dim(1)? / (2 * heads)) {
         return probe_attention_on_gpu(query, kv, segments, heads);
     }
+    if kv.device().is_cpu() && query.dtype() == DType::F32 && matches!(kv.dtype(), DType::F32 | DType::BF16) {
+        return probe_attention_on_cpu(query, kv, segments, heads);
+    }
     probe_attention_reference(query, kv, segments, heads)
+}
+
+fn probe_attention_on_cpu(
+    query: &Tensor,
+    kv: &Tensor,
+    segments: &Segments,
+    heads: usize,
+) -> Result<(Tensor, Vec<Tensor>)> {
+    let (items, width) = (segments.len(), kv.dim(1)? / 2);
+    if query.elem_count() != width {
+        candle_core::bail!("attention: a query of {} values for a width of {width}", query.elem_count());
+    }
+    let (query, kv) = (query.contiguous()?, kv.contiguous()?);
+    let (query, query_layout) = query.storage_and_layout();
+    let query = cpu::tensor_slice(&query, query_layout)?;
+    let (storage, layout) = kv.storage_and_layout();
+    let (pooled, maps) = match kv.dtype() {
+        DType::BF16 => {
+            cpu::pooling::probe::<half::bf16>(query, cpu::tensor_slice(&storage, layout)?, segments, heads)
+        }
+        _ => cpu::pooling::probe::<f32>(query, cpu::tensor_slice(&storage, layout)?, segments, heads),
+    };
+    let map = |(map, rows): (Vec<f32>, std::ops::Range<usize>)| {
+        Tensor::from_vec(map, (heads, rows.len()), kv.device())
+    };
+    let maps = maps.into_iter().zip(segments.iter()).map(map).collect::<Result<_>>()?;
+    Ok((Tensor::from_vec(pooled, (items, width), kv.device())?, maps))
 }
 
 /// [`probe_attention`] in plain candle.
@@ -147,8 +178,18 @@ impl CustomOp1 for Kernel<'_> {
 
     fn cpu_fwd(&self, qkv: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let (rows, columns) = layout.shape().dims2()?;
-        let y = cpu::attention::attention(cpu::slice(qkv, layout)?, columns / 3, self.segments, self.heads)?;
-        Ok((CpuStorage::F32(y), Shape::from((rows, columns / 3))))
+        let (width, isa) = (columns / 3, cpu::Isa::active());
+        let y = match qkv {
+            CpuStorage::BF16(_) => cpu::weight::attend::<half::bf16>(
+                cpu::slice(qkv, layout)?,
+                width,
+                self.segments,
+                self.heads,
+                isa,
+            )?,
+            _ => cpu::weight::attend::<f32>(cpu::slice(qkv, layout)?, width, self.segments, self.heads, isa)?,
+        };
+        Ok((y, Shape::from((rows, width))))
     }
 
     #[cfg(feature = "cuda")]

@@ -1,19 +1,32 @@
 //! A linear layer, and what may follow it before its result is written.
 
+use std::sync::Arc;
+
 #[cfg(feature = "cuda")]
 use candle_core::CudaStorage;
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Layout, Result, Shape, Tensor};
+use half::bf16;
 
-use super::{cpu, has_kernel};
+use super::cpu::linear::Finish;
+use super::cpu::{Isa, PackedWeight, WeightFormat};
+use super::{cpu, on_gpu};
 use crate::model::Activation;
 
 /// `x · weightᵀ + bias`.
 #[derive(Debug, Clone)]
 pub struct Linear {
-    /// `[out, in]`. For the CPU's kernel its values lie as `[in, out]`: the product packs them by whole rows then, which
-    /// measured 1.2 to 1.9 times as fast where the result is narrow.
-    weight: Tensor,
+    weight: Weight,
     bias: Option<Tensor>,
+    /// On the CPU: the type of a result that goes on within a block.
+    inner: DType,
+}
+
+#[derive(Debug, Clone)]
+enum Weight {
+    /// `[out, in]`, where the input is.
+    Plain(Tensor),
+    /// For the CPU's kernels.
+    Packed(Arc<PackedWeight>),
 }
 
 /// What is done to the result of a linear layer in the same pass.
@@ -28,24 +41,54 @@ pub enum Epilogue<'a> {
 }
 
 impl Linear {
-    /// From `weight` `[out, in]` and `bias` `[out]`, both contiguous, of one type and device.
+    /// From `weight` `[out, in]` and `bias` `[out]`, both contiguous, of one type and device. On the CPU this layer is
+    /// the reference of [`Linear::packed`].
+    pub fn new(weight: Tensor, bias: Option<Tensor>) -> Self {
+        let inner = weight.dtype();
+        Self { weight: Weight::Plain(weight), bias, inner }
+    }
+
+    /// For the CPU's kernels, from `weight` `[out, in]` and `bias` `[out]`, both f32 on the CPU.
     ///
     /// # Errors
-    /// If `weight` is not a matrix.
-    pub fn new(weight: Tensor, bias: Option<Tensor>) -> Result<Self> {
-        let on_cpu = weight.device().is_cpu() && has_kernel(&weight);
-        let weight = if on_cpu { cpu::linear::transposed(&weight)?.t()? } else { weight };
-        Ok(Self { weight, bias })
+    /// If the tensors are not that.
+    pub fn packed(weight: &Tensor, bias: Option<Tensor>, format: WeightFormat) -> Result<Self> {
+        let (out, inner) = weight.dims2()?;
+        let weight = weight.contiguous()?;
+        let (storage, layout) = weight.storage_and_layout();
+        let packed =
+            PackedWeight::new(cpu::tensor_slice(&storage, layout)?, out, inner, format, Isa::active())?;
+        if let Some(bias) = &bias
+            && (bias.dims1()? != out || bias.dtype() != DType::F32)
+        {
+            candle_core::bail!("linear: a bias of {:?} for {out} columns", bias.shape());
+        }
+        Ok(Self { weight: Weight::Packed(Arc::new(packed)), bias, inner: format.activations() })
+    }
+
+    /// The same layer with results in f32 where they would be in the type that is kept within a block.
+    #[must_use]
+    pub fn wide(mut self) -> Self {
+        if let Weight::Packed(_) = self.weight {
+            self.inner = DType::F32;
+        }
+        self
     }
 
     /// Width of the result.
     pub fn out_dim(&self) -> usize {
-        self.weight.dims()[0]
+        match &self.weight {
+            Weight::Plain(weight) => weight.dims()[0],
+            Weight::Packed(weight) => weight.shape().0,
+        }
     }
 
-    /// `x` `[rows, in]` → `[rows, out]`.
+    /// `x` `[rows, in]` → `[rows, out]`. On the CPU, packed: of the residual's type if there is one, else of the type
+    /// that is kept within a block.
     pub fn forward(&self, x: &Tensor, epilogue: Epilogue<'_>) -> Result<Tensor> {
-        if !has_kernel(x) {
+        if let Weight::Plain(_) = self.weight
+            && !on_gpu(x)
+        {
             return self.reference(x, epilogue);
         }
         let x = x.contiguous()?;
@@ -59,8 +102,14 @@ impl Linear {
     }
 
     /// The same in plain candle.
+    ///
+    /// # Errors
+    /// If the weight is packed: only [`Linear::new`] keeps it as it was.
     pub fn reference(&self, x: &Tensor, epilogue: Epilogue<'_>) -> Result<Tensor> {
-        let mut y = x.matmul(&self.weight.t()?)?;
+        let Weight::Plain(weight) = &self.weight else {
+            candle_core::bail!("linear: a packed weight has no reference");
+        };
+        let mut y = x.matmul(&weight.t()?)?;
         if let Some(bias) = &self.bias {
             y = y.broadcast_add(bias)?;
         }
@@ -85,20 +134,36 @@ impl Kernel<'_> {
         x_layout: &Layout,
         residual: Option<(&CpuStorage, &Layout)>,
     ) -> Result<(CpuStorage, Shape)> {
+        let Weight::Packed(weight) = &self.layer.weight else {
+            candle_core::bail!("linear: the CPU's kernels need a packed weight");
+        };
         let (rows, inner) = x_layout.shape().dims2()?;
-        let (out, expected) = self.layer.weight.dims2()?;
+        let (out, expected) = weight.shape();
         if inner != expected {
             candle_core::bail!("linear: the input has {inner} columns, the weight takes {expected}");
         }
-        let x = cpu::slice(x, x_layout)?;
-        let residual = residual.map(|(storage, layout)| cpu::slice(storage, layout)).transpose()?;
-        let lying = self.layer.weight.t()?;
-        let (weight, weight_layout) = lying.storage_and_layout();
-        let weight = cpu::tensor_slice(&weight, weight_layout)?;
         let bias = self.layer.bias.as_ref().map(Tensor::storage_and_layout);
-        let bias = bias.as_ref().map(|(storage, layout)| cpu::tensor_slice(storage, layout)).transpose()?;
-        let y = cpu::linear::linear(x, rows, weight, out, bias, self.activation, residual)?;
-        Ok((CpuStorage::F32(y), Shape::from((rows, out))))
+        let finish = Finish {
+            bias: bias.as_ref().map(|(storage, layout)| cpu::tensor_slice(storage, layout)).transpose()?,
+            activation: self.activation,
+            residual: residual.map(|(storage, layout)| cpu::slice(storage, layout)).transpose()?,
+        };
+        let narrow = residual.is_none() && self.layer.inner == DType::BF16;
+        let y = match x {
+            CpuStorage::BF16(_) => weight.forward::<bf16>(cpu::slice(x, x_layout)?, rows, finish, narrow)?,
+            _ => weight.forward::<f32>(cpu::slice(x, x_layout)?, rows, finish, narrow)?,
+        };
+        Ok((y, Shape::from((rows, out))))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn plain(&self) -> Result<(&Tensor, Option<&Tensor>)> {
+        match &self.layer.weight {
+            Weight::Plain(weight) => Ok((weight, self.layer.bias.as_ref())),
+            Weight::Packed(_) => {
+                candle_core::bail!("linear: the weight is packed for the CPU, the input on a GPU")
+            }
+        }
     }
 }
 
@@ -113,8 +178,8 @@ impl CustomOp1 for Kernel<'_> {
 
     #[cfg(feature = "cuda")]
     fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
-        let Linear { weight, bias } = self.layer;
-        super::cuda::linear::linear((x, layout), weight, bias.as_ref(), self.activation, None)
+        let (weight, bias) = self.plain()?;
+        super::cuda::linear::linear((x, layout), weight, bias, self.activation, None)
     }
 }
 
@@ -141,8 +206,8 @@ impl CustomOp2 for Kernel<'_> {
         residual: &CudaStorage,
         residual_layout: &Layout,
     ) -> Result<(CudaStorage, Shape)> {
-        let Linear { weight, bias } = self.layer;
+        let (weight, bias) = self.plain()?;
         let residual = Some((residual, residual_layout));
-        super::cuda::linear::linear((x, x_layout), weight, bias.as_ref(), self.activation, residual)
+        super::cuda::linear::linear((x, x_layout), weight, bias, self.activation, residual)
     }
 }

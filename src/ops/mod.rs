@@ -2,7 +2,7 @@
 //!
 //! Each has a plain-candle reference, which is the oracle of the kernels' tests and the path of
 //! every device and type without a kernel, and runs as a candle custom op where there is one
-//! ([`cpu`]: f32; `cuda`, with that feature: f32, f16 and bf16). Rows are tokens of any number of pictures or texts, packed one after another;
+//! ([`cpu`]: f32, bf16 and bytes; `cuda`, with that feature: f32, f16 and bf16). Rows are tokens of any number of pictures or texts, packed one after another;
 //! only attention looks at where one ends and the next begins ([`Segments`]).
 
 pub mod attention;
@@ -11,12 +11,15 @@ pub mod cpu;
 pub mod cuda;
 pub mod linear;
 pub mod norm;
+pub mod numerics;
 pub mod pixels;
 pub mod segments;
 
 pub use attention::{attention, probe_attention};
+pub use cpu::WeightFormat;
 pub use linear::{Epilogue, Linear};
 pub use norm::LayerNorm;
+pub use numerics::Numerics;
 pub use pixels::{PixelValues, normalize_pixels};
 pub use segments::Segments;
 

@@ -2,7 +2,7 @@
 
 #[cfg(feature = "cuda")]
 use candle_core::CudaStorage;
-use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor};
 
 use super::{cpu, has_kernel};
 
@@ -12,15 +12,28 @@ pub struct LayerNorm {
     weight: Tensor,
     bias: Tensor,
     eps: f64,
+    /// On the CPU: the type of the result.
+    inner: DType,
 }
 
 impl LayerNorm {
     /// From `weight` and `bias` of the width.
     pub fn new(weight: Tensor, bias: Tensor, eps: f64) -> Self {
-        Self { weight, bias, eps }
+        let inner = weight.dtype();
+        Self { weight, bias, eps, inner }
+    }
+
+    /// The same with results of another type where the CPU's kernel runs: f32 or bf16.
+    #[must_use]
+    pub fn narrowed(mut self, inner: DType) -> Self {
+        self.inner = inner;
+        self
     }
 
     /// `x` `[rows, width]` → the same shape.
+    ///
+    /// # Errors
+    /// If `x` is not as wide as the gain.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         if has_kernel(x) { x.contiguous()?.apply_op1_no_bwd(&Kernel(self)) } else { self.reference(x) }
     }
@@ -47,8 +60,9 @@ impl CustomOp1 for Kernel<'_> {
         if weight.len() != width || bias.len() != width {
             candle_core::bail!("layer norm: the input is {width} wide, the gain {}", weight.len());
         }
-        let y = cpu::norm::layer_norm(cpu::slice(x, layout)?, weight, bias, self.0.eps as f32);
-        Ok((CpuStorage::F32(y), Shape::from((rows, width))))
+        let narrow = self.0.inner == DType::BF16;
+        let y = cpu::weight::normalize(cpu::slice(x, layout)?, weight, bias, self.0.eps as f32, narrow);
+        Ok((y, Shape::from((rows, width))))
     }
 
     #[cfg(feature = "cuda")]

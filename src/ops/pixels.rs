@@ -2,6 +2,8 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 
+use super::Numerics;
+
 /// The value of each byte in each channel: `(byte · rescale − mean) / std`, in f32 and in this order
 /// as transformers does it (`rescale`, then `normalize`).
 pub fn pixel_table(mean: [f32; 3], std: [f32; 3], rescale: f32) -> [[f32; 256]; 3] {
@@ -40,17 +42,18 @@ pub struct PixelValues {
 }
 
 impl PixelValues {
-    /// For values of `dtype` on `device`.
+    /// For values where and of the type that the towers compute.
     ///
     /// # Errors
     /// If the device has no room for the table.
-    pub fn new(table: [[f32; 256]; 3], device: &Device, dtype: DType) -> Result<Self> {
+    pub fn new(table: [[f32; 256]; 3], numerics: &Numerics) -> Result<Self> {
+        let device = numerics.device();
         Ok(Self {
             #[cfg(feature = "cuda")]
             on_gpu: device.is_cuda().then(|| Tensor::new(&table, device)).transpose()?,
             table,
             device: device.clone(),
-            dtype,
+            dtype: numerics.dtype(),
         })
     }
 

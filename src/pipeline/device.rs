@@ -6,6 +6,8 @@ use std::str::FromStr;
 use candle_core::{DType, Device};
 
 use super::{DeviceKind, Precision};
+use crate::ops::cpu::Isa;
+use crate::ops::{Numerics, WeightFormat};
 use crate::{Error, Result};
 
 /// What `--device` may say.
@@ -61,14 +63,12 @@ impl fmt::Display for DeviceChoice {
 /// A device that answered, and the arithmetic on it.
 #[derive(Debug, Clone)]
 pub struct Placement {
-    /// The device.
-    pub device: Device,
+    /// The device and the types on it.
+    pub numerics: Numerics,
     /// What it is.
     pub kind: DeviceKind,
     /// What was chosen for `auto`.
     pub precision: Precision,
-    /// The type of the towers' tensors.
-    pub dtype: DType,
 }
 
 impl DeviceChoice {
@@ -101,18 +101,28 @@ impl DeviceChoice {
 }
 
 fn on_cpu(precision: Precision) -> Result<Placement> {
-    match precision {
-        Precision::Auto | Precision::F32 => Ok(Placement {
-            device: Device::Cpu,
-            kind: DeviceKind::Cpu,
-            precision: Precision::F32,
-            dtype: DType::F32,
-        }),
-        Precision::Bf16 | Precision::F16 | Precision::Int8 => Err(Error::Config(format!(
-            "--dtype {} has no kernel for this processor in this version: use f32 or auto",
-            precision.name()
-        ))),
-    }
+    let isa = Isa::chosen().map_err(Error::Config)?;
+    let (precision, weights) = match precision {
+        Precision::Auto if isa >= Isa::Avx512Bf16 => (Precision::Bf16, WeightFormat::Bf16),
+        Precision::Auto | Precision::F32 => (Precision::F32, WeightFormat::F32),
+        Precision::Bf16 => {
+            if isa < Isa::Avx512Bf16 {
+                tracing::warn!(
+                    "--dtype bf16: this processor has no bf16 products ({isa}): values are rounded as on one that has \
+                     them, which takes longer than --dtype f32"
+                );
+            }
+            (Precision::Bf16, WeightFormat::Bf16)
+        }
+        Precision::Int8 => (Precision::Int8, WeightFormat::Int8),
+        Precision::F16 => {
+            return Err(Error::Config(
+                "--dtype f16 has no kernel for processors: use auto, f32, bf16 or int8".into(),
+            ));
+        }
+    };
+    tracing::info!("kernels for {isa}, {} weights", precision.name());
+    Ok(Placement { numerics: Numerics::cpu(weights), kind: DeviceKind::Cpu, precision })
 }
 
 fn on_cuda(ordinal: usize, precision: Precision) -> Result<Placement> {
@@ -143,7 +153,7 @@ fn on_cuda(ordinal: usize, precision: Precision) -> Result<Placement> {
         }
         _ => (Precision::F32, DType::F32),
     };
-    Ok(Placement { device, kind: DeviceKind::Cuda, precision, dtype })
+    Ok(Placement { numerics: Numerics::gpu(device, dtype), kind: DeviceKind::Cuda, precision })
 }
 
 #[cfg(feature = "cuda")]
@@ -176,8 +186,8 @@ mod tests {
 
     #[test]
     fn what_cannot_be_computed_is_refused() {
-        assert_eq!(DeviceChoice::Cpu.place(Precision::Auto).unwrap()[0].precision, Precision::F32);
-        assert!(DeviceChoice::Cpu.place(Precision::Int8).unwrap_err().to_string().contains("int8"));
+        assert_ne!(DeviceChoice::Cpu.place(Precision::Auto).unwrap()[0].precision, Precision::Auto);
+        assert!(DeviceChoice::Cpu.place(Precision::F16).unwrap_err().to_string().contains("int8"));
         if !cfg!(feature = "cuda") {
             let error = DeviceChoice::Cuda(vec![0]).place(Precision::Auto).unwrap_err();
             assert!(error.to_string().contains("built without GPU support"));

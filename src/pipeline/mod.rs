@@ -51,7 +51,7 @@ impl Pipeline {
         let placements = options.device.place(options.precision)?;
         let parts = Parts::new(&checkpoint, options)?;
         let Checkpoint { spec, image, weights, .. } = &checkpoint;
-        let load = |at: &Placement| Siglip::load(spec, image.as_ref(), weights, &at.device, at.dtype);
+        let load = |at: &Placement| Siglip::load(spec, image.as_ref(), weights, &at.numerics);
         let models = placements.iter().map(load).collect::<Result<Vec<_>>>()?;
         let (Some(placement), Some(model)) = (placements.first(), models.first()) else {
             return Err(Error::Config("no device was named".into()));

@@ -6,6 +6,7 @@ Checkpoints with random weights of the real architectures are written to a tempo
 layout and, by make_layouts.py, in every other one. The program embeds pictures and token ids from the command
 line; transformers embeds the same in f32. Reported for each: the largest absolute difference between normalised
 embeddings. --full adds base/16-224 and so400m/14-384 at their real sizes (about 10 GB of memory, some minutes).
+Each is also embedded in bf16 and int8, of which the smallest cosine to f32 is reported.
 With --images, photographs also go through transformers' own image processor: at least cosine 0.9999.
 """
 import argparse, json, os, subprocess, sys, tempfile, warnings
@@ -25,6 +26,7 @@ transformers_logging.disable_progress_bar()
 HERE = Path(__file__).parent
 SMALL, FULL = 1e-5, 5e-5      # largest absolute difference allowed at small and at real sizes
 PHOTO_COSINE = 0.9999
+COSINES = {"bf16": 0.9995, "int8": 0.995}  # smallest cosine to transformers in f32
 
 #       name, arguments of make_checkpoint.py, whether its other layouts are checked too
 CASES = [
@@ -85,8 +87,8 @@ def reference(model, processor, paths, texts):
     return unit(torch.stack(images)), unit(text)
 
 
-def ours(siglip, checkpoint, paths, texts, out, *more):
-    command = [siglip, "embed", "--model", str(checkpoint), "--output", str(out), "--device", "cpu", "--dtype", "f32"]
+def ours(siglip, checkpoint, paths, texts, out, *more, dtype="f32"):
+    command = [siglip, "embed", "--model", str(checkpoint), "--output", str(out), "--device", "cpu", "--dtype", dtype]
     for ids in texts:
         command += ["--token-ids", ",".join(map(str, ids))]
     run = subprocess.run(command + list(more) + [str(p) for p in paths], capture_output=True, text=True)
@@ -114,6 +116,12 @@ class Report:
         print(f"{'ok   ' if worst <= bound else 'WRONG'} {what:<52} image {images:.2e}  text {texts:.2e}  (bound {bound:.0e})", flush=True)
 
 
+    def add_cosines(self, what, images, texts, bound):
+        worst = min(images.min(), texts.min())
+        self.failed += not worst >= bound
+        print(f"{'ok   ' if worst >= bound else 'WRONG'} {what:<52} cosine {images.min():.6f}  text {texts.min():.6f}  (bound {bound})", flush=True)
+
+
 def difference(a, b):
     if a.shape != b.shape:
         raise SystemExit(f"shapes differ: {a.shape} and {b.shape}")
@@ -132,6 +140,9 @@ def check(report, siglip, name, checkpoint, folder, paths, bound, layouts):
     report.add(name, difference(found[n:], images), difference(found[:n], embedded), bound)
     alone = np.stack([ours(siglip, checkpoint, [p], [], folder / "one.npy")[0] for p in paths[:3]])
     report.add(f"{name}: alone and in a batch", difference(alone, found[n:n + 3]), 0.0, bound)
+    for dtype, least in COSINES.items():
+        coarse = ours(siglip, checkpoint, paths, texts, folder / "out.npy", dtype=dtype)
+        report.add_cosines(f"{name}: {dtype}", (coarse[n:] * images).sum(-1), (coarse[:n] * embedded).sum(-1), least)
     if not layouts:
         return
     from make_layouts import layouts as rewritten

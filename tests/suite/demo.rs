@@ -6,12 +6,18 @@ use std::path::Path;
 use serde_json::Value;
 use siglip::checkpoint::{self, HubOptions, ModelRef};
 use siglip::model::scores::{cosine, l2_normalize};
-use siglip::pipeline::{LoadOptions, Pipeline};
+use siglip::pipeline::{DeviceChoice, LoadOptions, Pipeline, Precision};
 
 fn demo() -> Pipeline {
+    demo_in(Precision::F32)
+}
+
+fn demo_in(precision: Precision) -> Pipeline {
     // No variable of the environment, no network: it is inside the program.
     let options = HubOptions::from_variables(|_| None);
-    Pipeline::load(checkpoint::open(&ModelRef::Demo, &options).unwrap(), &LoadOptions::default()).unwrap()
+    let checkpoint = checkpoint::open(&ModelRef::Demo, &options).unwrap();
+    let options = LoadOptions { precision, device: DeviceChoice::Cpu, ..LoadOptions::default() };
+    Pipeline::load(checkpoint, &options).unwrap()
 }
 
 fn folder() -> &'static Path {
@@ -88,5 +94,38 @@ fn the_examples_are_recognised() {
             .max_by(|&a, &b| cosine(&vector, &texts[a]).total_cmp(&cosine(&vector, &texts[b])))
             .unwrap();
         assert_eq!(labels[best], labels[at], "{name}");
+    }
+}
+
+/// The pictures and texts of `expected.json` in coarser arithmetic: nearly the same vectors, and the same best text for
+/// every picture.
+#[test]
+fn coarser_arithmetic_gives_nearly_the_same_vectors() {
+    let list = |name: &str, field: &str| -> Vec<String> {
+        let entries = expected()[name].as_array().unwrap().clone();
+        entries.iter().map(|entry| entry[field].as_str().unwrap().to_owned()).collect()
+    };
+    let (files, texts) = (list("images", "file"), list("texts", "text"));
+    let embed = |precision| {
+        let pipeline = demo_in(precision);
+        let mut all: Vec<Vec<f32>> = files.iter().map(|file| image(&pipeline, file)).collect();
+        all.extend(texts.iter().map(|words| text(&pipeline, words)));
+        all.iter_mut().for_each(|vector| l2_normalize(vector));
+        all
+    };
+    let best = |vectors: &[Vec<f32>]| -> Vec<usize> {
+        let (images, texts) = vectors.split_at(files.len());
+        let nearest = |image: &Vec<f32>| {
+            let cosines: Vec<f32> = texts.iter().map(|text| cosine(image, text)).collect();
+            (0..texts.len()).max_by(|&a, &b| cosines[a].total_cmp(&cosines[b])).unwrap()
+        };
+        images.iter().map(nearest).collect()
+    };
+    let exact = embed(Precision::F32);
+    for (precision, least) in [(Precision::Bf16, 0.9995), (Precision::Int8, 0.995)] {
+        let found = embed(precision);
+        let worst = exact.iter().zip(&found).map(|(a, b)| cosine(a, b)).fold(1.0, f32::min);
+        assert!(worst >= least, "{precision:?}: cosine {worst}");
+        assert_eq!(best(&found), best(&exact), "{precision:?}");
     }
 }

@@ -6,6 +6,7 @@ mod cli;
 mod demo;
 mod engine;
 mod image;
+mod kernels;
 mod ops;
 #[cfg(all(feature = "otlp", unix))]
 mod otlp;

@@ -3,13 +3,14 @@
 use std::collections::HashSet;
 use std::sync::Mutex;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use siglip::image::{Geometry, ImageSpec, Patches, Resample};
 use siglip::model::scores::cosine;
 use siglip::model::{
     Activation, EncoderSpec, Grid, ImagePooling, ImageTowerSpec, ModelSpec, PositionResize, Siglip,
     TextTowerSpec, Weights,
 };
+use siglip::ops::{Numerics, WeightFormat};
 use siglip::text::TokenIds;
 use siglip::{Error, Result};
 
@@ -74,7 +75,7 @@ fn image_spec() -> ImageSpec {
 }
 
 fn load(spec: &ModelSpec, weights: &MadeUp) -> Result<Siglip> {
-    Siglip::load(spec, Some(&image_spec()), weights, &Device::Cpu, DType::F32)
+    Siglip::load(spec, Some(&image_spec()), weights, &Numerics::cpu(WeightFormat::F32))
 }
 
 fn picture(rows: usize, cols: usize, seed: u8) -> Patches {
@@ -153,7 +154,7 @@ fn one_tower_says_what_it_lacks() {
     assert!(model.scores().is_none());
     assert!(model.embed_texts(&[&text(&[1])]).unwrap_err().to_string().contains("no text tower"));
     let texts = ModelSpec { image: None, ..both };
-    let model = Siglip::load(&texts, None, &MadeUp::default(), &Device::Cpu, DType::F32).unwrap();
+    let model = Siglip::load(&texts, None, &MadeUp::default(), &Numerics::cpu(WeightFormat::F32)).unwrap();
     assert!(model.embed_images(&[&picture(1, 1, 1)]).unwrap_err().to_string().contains("no image tower"));
 }
 
@@ -190,9 +191,13 @@ fn scale_is_stored_as_its_logarithm() {
             }
         }
     }
-    let model =
-        Siglip::load(&spec(ImagePooling::MapHead), Some(&image_spec()), &Known, &Device::Cpu, DType::F32)
-            .unwrap();
+    let model = Siglip::load(
+        &spec(ImagePooling::MapHead),
+        Some(&image_spec()),
+        &Known,
+        &Numerics::cpu(WeightFormat::F32),
+    )
+    .unwrap();
     let scores = model.scores().unwrap();
     assert!((scores.scale - 110.0).abs() < 1e-3 && scores.bias == -12.0);
     assert!((scores.logit(0.1) + 1.0).abs() < 1e-4);

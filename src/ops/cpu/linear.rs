@@ -1,125 +1,184 @@
-//! Matrix product with bias, activation or residual applied while the result is in the cache.
+//! Matrix products over packed weights, with bias, activation or residual applied while the result is in registers'
+//! reach.
 
-use candle_core::{Result, Tensor};
-use gemm::Parallelism;
+use candle_core::Result;
+use half::bf16;
 use rayon::prelude::*;
 
+use super::buffer::with_scratch;
+use super::kernel::{Kernel, Session};
 use super::math;
+use super::panels::{Element, Matrix, Panels, Quantum, a_panel, b_panel, steps};
 use crate::model::Activation;
 
-/// Rows of one task: enough to pay for packing the weights again.
-const ROWS: usize = 96;
-
-/// The transpose of an f32 matrix on the CPU, contiguous.
-///
-/// # Errors
-/// If it is not such a matrix.
-pub fn transposed(matrix: &Tensor) -> Result<Tensor> {
-    /// Rows and columns of a block: both its sides fit the cache.
-    const BLOCK: usize = 32;
-    let (rows, columns) = matrix.dims2()?;
-    let (storage, layout) = matrix.storage_and_layout();
-    let values = super::tensor_slice(&storage, layout)?;
-    let mut turned = vec![0.0f32; values.len()];
-    if values.is_empty() {
-        return Tensor::from_vec(turned, (columns, rows), matrix.device());
-    }
-    turned.par_chunks_mut(BLOCK * rows).enumerate().for_each(|(block, turned)| {
-        let first = block * BLOCK;
-        for top in (0..rows).step_by(BLOCK) {
-            for (j, row) in turned.chunks_exact_mut(rows).enumerate() {
-                for (i, value) in row[top..rows.min(top + BLOCK)].iter_mut().enumerate() {
-                    *value = values[(top + i) * columns + first + j];
-                }
-            }
-        }
-    });
-    Tensor::from_vec(turned, (columns, rows), matrix.device())
+/// What a linear layer does to its sums, and where they go.
+#[derive(Clone, Copy)]
+pub struct Finish<'a> {
+    /// `[out]`.
+    pub bias: Option<&'a [f32]>,
+    /// After the bias.
+    pub activation: Option<Activation>,
+    /// `[rows, out]`, added last.
+    pub residual: Option<&'a [f32]>,
 }
 
-/// `x` `[rows, in]` times `weight` `[in, out]` → `[rows, out]`.
+/// A result that tasks write to, each to its own columns of its own rows.
+#[derive(Debug, Clone, Copy)]
+pub enum Output {
+    /// f32.
+    F32(*mut f32),
+    /// Rounded to bf16.
+    Bf16(*mut bf16),
+}
+
+// SAFETY: the users of this type write disjoint parts.
+unsafe impl Send for Output {}
+// SAFETY: the users of this type write disjoint parts.
+unsafe impl Sync for Output {}
+
+/// `x` `[rows, inner]` times a packed weight `[out, inner]` → `[rows, out]`.
 ///
 /// # Errors
 /// If the slices do not have these shapes.
-pub fn linear(
-    x: &[f32],
+///
+/// # Safety
+/// The processor must have the kernel's instructions, and `y` must point to `rows · out` values that nothing else uses
+/// meanwhile.
+pub unsafe fn linear<M: Kernel, T: Element>(
+    x: &[T],
     rows: usize,
-    weight: &[f32],
-    out: usize,
-    bias: Option<&[f32]>,
-    activation: Option<Activation>,
-    residual: Option<&[f32]>,
-) -> Result<Vec<f32>> {
-    let inner = weight.len().checked_div(out).unwrap_or(0);
+    weight: &Panels<M>,
+    finish: Finish<'_>,
+    y: Output,
+) -> Result<()> {
+    let (out, inner) = (weight.out, weight.inner);
     if x.len() != rows * inner
-        || weight.len() != out * inner
-        || bias.is_some_and(|b| b.len() != out)
-        || residual.is_some_and(|r| r.len() != rows * out)
+        || finish.bias.is_some_and(|b| b.len() != out)
+        || finish.residual.is_some_and(|r| r.len() != rows * out)
     {
-        candle_core::bail!(
-            "linear: {} inputs and {} weights do not fit {rows} rows and {out} columns",
-            x.len(),
-            weight.len()
-        );
+        candle_core::bail!("linear: {} inputs do not fit {rows} rows, a weight [{out}, {inner}]", x.len());
     }
-    let mut y = vec![0.0f32; rows * out];
-    if y.is_empty() || inner == 0 {
-        return Ok(y);
+    if rows == 0 || out == 0 {
+        return Ok(());
     }
+    let job = Job { x: Matrix { data: x, stride: inner, columns: inner }, rows, weight, finish, y };
+    let panel = a_panel::<M>(inner);
+    let row_panels = rows.div_ceil(M::ROWS);
     let threads = rayon::current_num_threads();
-    let block = rows.div_ceil(threads).clamp(ROWS.min(rows), 512);
-    // With fewer row blocks than threads, each block's product is itself spread over the threads.
-    let parallelism =
-        if rows.div_ceil(block) < threads { Parallelism::Rayon(threads) } else { Parallelism::None };
-    y.par_chunks_mut(block * out).enumerate().for_each(|(i, y)| {
-        let first = i * block;
-        let count = y.len() / out;
-        let x = &x[first * inner..(first + count) * inner];
-        product(y, x, weight, count, out, inner, parallelism);
-        for (j, row) in y.chunks_exact_mut(out).enumerate() {
-            math::bias_activation(row, bias, activation);
-            if let Some(residual) = residual {
-                math::add(row, &residual[(first + j) * out..][..out]);
-            }
-        }
-    });
-    Ok(y)
+    let fit = (M::BLOCK_BYTES / (panel * size_of::<M::A>()).max(1)).max(1);
+    if row_panels.div_ceil(fit) >= 2 * threads {
+        // Tall: each task packs a block of rows that stays in its cache, and takes every column.
+        let tasks = row_panels.div_ceil(fit).next_multiple_of(threads);
+        let block = row_panels.div_ceil(tasks);
+        (0..row_panels.div_ceil(block)).into_par_iter().for_each(|i| {
+            let panels = i * block..row_panels.min((i + 1) * block);
+            with_scratch(panels.len() * panel, |a| {
+                with_scratch_quanta(panels.len() * M::ROWS, |quanta| {
+                    for (j, a) in a.chunks_exact_mut(panel.max(1)).enumerate() {
+                        job.pack(panels.start + j, a, &mut quanta[j * M::ROWS..]);
+                    }
+                    job.products(a, quanta, panels, 0..weight.count());
+                });
+            });
+        });
+    } else {
+        // Flat: all rows are packed once, and each task takes some of the columns.
+        with_scratch(row_panels * panel, |a: &mut [M::A]| {
+            with_scratch_quanta(row_panels * M::ROWS, |quanta| {
+                let packing = a.par_chunks_exact_mut(panel.max(1)).zip(quanta.par_chunks_exact_mut(M::ROWS));
+                packing.enumerate().for_each(|(i, (a, quanta))| job.pack(i, a, quanta));
+                let (a, quanta) = (&*a, &*quanta);
+                let chunk = weight.count().div_ceil(4 * threads);
+                (0..weight.count().div_ceil(chunk)).into_par_iter().for_each(|i| {
+                    let columns = i * chunk..weight.count().min((i + 1) * chunk);
+                    job.products(a, quanta, 0..row_panels, columns);
+                });
+            });
+        });
+    }
+    Ok(())
 }
 
-/// `y` `[rows, out]` = `x` `[rows, inner]` · `weight` `[inner, out]`, all row-major and contiguous.
-fn product(
-    y: &mut [f32],
-    x: &[f32],
-    weight: &[f32],
+/// Scales of rows; see [`with_scratch`].
+fn with_scratch_quanta<R>(len: usize, run: impl FnOnce(&mut [Quantum]) -> R) -> R {
+    run(&mut vec![Quantum::default(); len])
+}
+
+struct Job<'a, M: Kernel, T> {
+    x: Matrix<'a, T>,
     rows: usize,
-    out: usize,
-    inner: usize,
-    parallelism: Parallelism,
-) {
-    assert!(y.len() == rows * out && x.len() == rows * inner && weight.len() == out * inner);
-    // SAFETY: the three slices hold exactly the elements that the sizes and strides reach (asserted
-    // above), and `y` is borrowed mutably, so that it overlaps neither input.
-    unsafe {
-        gemm::gemm(
-            rows,
-            out,
-            inner,
-            y.as_mut_ptr(),
-            1,
-            out as isize,
-            false,
-            x.as_ptr(),
-            1,
-            inner as isize,
-            weight.as_ptr(),
-            1,
-            out as isize,
-            0.0,
-            1.0,
-            false,
-            false,
-            false,
-            parallelism,
+    weight: &'a Panels<M>,
+    finish: Finish<'a>,
+    y: Output,
+}
+
+impl<M: Kernel, T: Element> Job<'_, M, T> {
+    /// Packs one panel of rows.
+    fn pack(&self, panel: usize, a: &mut [M::A], quanta: &mut [Quantum]) {
+        let first = panel * M::ROWS;
+        M::pack(self.x, first, M::ROWS.min(self.rows - first), a, quanta);
+    }
+
+    /// Computes and finishes the given rows and columns; `a` and `quanta` begin at the first of these rows.
+    fn products(
+        &self,
+        a: &[M::A],
+        quanta: &[Quantum],
+        row_panels: std::ops::Range<usize>,
+        column_panels: std::ops::Range<usize>,
+    ) {
+        let Self { weight, finish, .. } = self;
+        let (out, inner) = (weight.out, weight.inner);
+        let (a_size, b_size) = (a_panel::<M>(inner), b_panel::<M>(inner));
+        assert!(a.len() >= row_panels.len() * a_size && quanta.len() >= row_panels.len() * M::ROWS);
+        assert!(
+            weight.data.len() >= column_panels.end * b_size && row_panels.end <= self.rows.div_ceil(M::ROWS)
         );
+        // SAFETY: `linear`, the only maker of jobs, is promised that the processor has the instructions.
+        let _session = unsafe { Session::<M>::new() };
+        with_scratch::<M::C, _>(M::ROWS * M::COLUMNS, |sums| {
+            with_scratch::<f32, _>(M::ROWS * M::COLUMNS, |tile| {
+                for column_panel in column_panels {
+                    let first_column = column_panel * M::COLUMNS;
+                    let columns = M::COLUMNS.min(out - first_column);
+                    let b = &weight.data[column_panel * b_size..][..b_size];
+                    for (i, row_panel) in row_panels.clone().enumerate() {
+                        let first_row = row_panel * M::ROWS;
+                        let rows = M::ROWS.min(self.rows - first_row);
+                        let a = &a[i * a_size..][..a_size];
+                        // SAFETY: the processor has the instructions (`linear`), the session is open, both slices are one panel, B's panels lie on 64 bytes as `Buffer` and their sizes do,
+                        // and `sums` holds a whole block.
+                        unsafe {
+                            M::product(
+                                a.as_ptr(),
+                                b.as_ptr(),
+                                steps::<M>(inner),
+                                sums.as_mut_ptr(),
+                                M::COLUMNS,
+                            );
+                        }
+                        let at = first_row * out + first_column;
+                        let block = math::Block {
+                            tile: M::widen(sums, &quanta[i * M::ROWS..], weight, first_column, tile),
+                            tile_stride: M::COLUMNS,
+                            rows,
+                            columns,
+                            bias: finish.bias.map(|bias| &bias[first_column..][..columns]),
+                            activation: finish.activation,
+                            residual: finish.residual.map(|residual| &residual[at..]),
+                            stride: out,
+                        };
+                        // SAFETY: the block lies within the `rows · out` values of the result, and no other task has
+                        // these rows and columns.
+                        unsafe {
+                            match self.y {
+                                Output::F32(y) => math::finish_f32(block, y.add(at)),
+                                Output::Bf16(y) => math::finish_bf16(block, y.add(at)),
+                            }
+                        }
+                    }
+                }
+            });
+        });
     }
 }

@@ -1,8 +1,13 @@
 //! Functions of whole slices, written so that the compiler vectorises them, once for each
 //! instruction set that the processor may have.
 
+use std::mem::MaybeUninit;
+
+use half::bf16;
 use multiversion::multiversion;
 
+use super::micro::round_bf16;
+use super::panels::{Element, Quantum};
 use crate::model::Activation;
 
 /// `eˣ` for x from −87 (about 1e-38, which stands for all below) to 88: Cephes' `expf` (Moshier), relative error about 1e-7.
@@ -21,53 +26,102 @@ fn exp(x: f32) -> f32 {
     y * f32::from_bits(((n as i32 + 127) as u32) << 23)
 }
 
-/// `tanh x`, absolute error below 2e-7.
-#[inline(always)]
-fn tanh(x: f32) -> f32 {
-    // Near 0 the quotient below would lose digits; there tanh x = x − x³/3 + 2x⁵/15 − ….
-    let x2 = x * x;
-    let small = x * (1.0 + x2 * (-1.0 / 3.0 + x2 * (2.0 / 15.0 + x2 * (-17.0 / 315.0))));
-    let e = exp(2.0 * x.clamp(-15.0, 15.0));
-    let large = (e - 1.0) / (e + 1.0);
-    if x2 < 0.04 { small } else { large }
-}
-
-/// GELU by its tanh approximation (Hendrycks & Gimpel 2016): `gelu_pytorch_tanh`.
+/// GELU by its tanh approximation (Hendrycks & Gimpel 2016), `gelu_pytorch_tanh`:
+/// `x/2 · (1 + tanh u)` is `x / (1 + e^(−2u))`, which loses no digits at either end.
 #[inline(always)]
 fn gelu_tanh(x: f32) -> f32 {
     let u = 0.797_884_6 * (x + 0.044_715 * x * x * x);
-    0.5 * x * (1.0 + tanh(u))
+    x / (1.0 + exp(-2.0 * u))
 }
 
-/// Adds `bias` to each row, then applies the activation.
-#[multiversion(targets("x86_64+avx512f+avx512vl+fma", "x86_64+avx2+fma"))]
-pub fn bias_activation(row: &mut [f32], bias: Option<&[f32]>, activation: Option<Activation>) {
-    if let Some(bias) = bias {
-        for (x, b) in row.iter_mut().zip(bias) {
-            *x += b;
-        }
-    }
-    match activation {
-        None => {}
-        Some(Activation::GeluTanh) => {
-            for x in row {
-                *x = gelu_tanh(*x);
+/// GELU, exactly.
+#[inline(always)]
+fn gelu_erf(x: f32) -> f32 {
+    let x = f64::from(x);
+    (0.5 * x * (1.0 + candle_core::cpu::erf::erf_f64(x / std::f64::consts::SQRT_2))) as f32
+}
+
+/// Sums of one block of a linear layer and what is to be done to them.
+pub struct Block<'a> {
+    /// `[rows, tile_stride]`, of which the first `columns` count.
+    pub tile: &'a mut [f32],
+    /// Values from one row of the tile to the next.
+    pub tile_stride: usize,
+    /// Rows that count.
+    pub rows: usize,
+    /// Columns that count.
+    pub columns: usize,
+    /// `[columns]`.
+    pub bias: Option<&'a [f32]>,
+    /// After the bias.
+    pub activation: Option<Activation>,
+    /// From the block's first value on; added last.
+    pub residual: Option<&'a [f32]>,
+    /// Values from one row of the residual and of the result to the next.
+    pub stride: usize,
+}
+
+/// Bias, activation and residual of one block, in its tile.
+#[inline(always)]
+fn finish(block: &mut Block<'_>) {
+    for (i, row) in block.tile.chunks_exact_mut(block.tile_stride).take(block.rows).enumerate() {
+        let row = &mut row[..block.columns];
+        if let Some(bias) = block.bias {
+            for (x, b) in row.iter_mut().zip(bias) {
+                *x += b;
             }
         }
-        Some(Activation::GeluErf) => {
-            for x in row {
-                let y = f64::from(*x);
-                *x = (0.5 * y * (1.0 + candle_core::cpu::erf::erf_f64(y / std::f64::consts::SQRT_2))) as f32;
+        match block.activation {
+            None => {}
+            Some(Activation::GeluTanh) => row.iter_mut().for_each(|x| *x = gelu_tanh(*x)),
+            Some(Activation::GeluErf) => row.iter_mut().for_each(|x| *x = gelu_erf(*x)),
+        }
+        if let Some(residual) = block.residual {
+            for (x, r) in row.iter_mut().zip(&residual[i * block.stride..]) {
+                *x += r;
             }
         }
     }
 }
 
-/// Adds one slice to another.
-#[multiversion(targets("x86_64+avx512f+avx512vl+fma", "x86_64+avx2+fma"))]
-pub fn add(row: &mut [f32], other: &[f32]) {
-    for (x, y) in row.iter_mut().zip(other) {
-        *x += y;
+/// Finishes a block into `y`, its place in the result.
+///
+/// # Safety
+/// `y` must point to `rows` rows, `stride` values apart, of `columns` values that nothing else uses meanwhile.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+fma", "x86_64+avx2+fma"))]
+pub unsafe fn finish_f32(mut block: Block<'_>, y: *mut f32) {
+    finish(&mut block);
+    for (i, row) in block.tile.chunks_exact(block.tile_stride).take(block.rows).enumerate() {
+        // SAFETY: the caller promises these values.
+        let y = unsafe { std::slice::from_raw_parts_mut(y.add(i * block.stride), block.columns) };
+        y.copy_from_slice(&row[..block.columns]);
+    }
+}
+
+/// The same, rounded to bf16.
+///
+/// # Safety
+/// As [`finish_f32`].
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+fma", "x86_64+avx2+fma"))]
+pub unsafe fn finish_bf16(mut block: Block<'_>, y: *mut bf16) {
+    finish(&mut block);
+    for (i, row) in block.tile.chunks_exact(block.tile_stride).take(block.rows).enumerate() {
+        // SAFETY: the caller promises these values.
+        let y = unsafe { std::slice::from_raw_parts_mut(y.add(i * block.stride), block.columns) };
+        for (y, &x) in y.iter_mut().zip(row) {
+            *y = round_bf16(x);
+        }
+    }
+}
+
+/// Sums of bytes `[rows, columns]` as numbers: `row.scale · column.scale · (sum − row.zero · column.sum)`.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+fma", "x86_64+avx2+fma"))]
+pub fn widen(sums: &[i32], rows: &[Quantum], scales: &[f32], columns: &[i32], tile: &mut [f32]) {
+    let width = scales.len();
+    for ((sums, row), tile) in sums.chunks_exact(width).zip(rows).zip(tile.chunks_exact_mut(width)) {
+        for (((x, &sum), &scale), &column) in tile.iter_mut().zip(sums).zip(scales).zip(columns) {
+            *x = (sum - row.zero * column) as f32 * (row.scale * scale);
+        }
     }
 }
 
@@ -100,17 +154,49 @@ pub fn softmax_weights(row: &mut [f32], scale: f32) -> f32 {
     1.0 / sum
 }
 
-/// Multiplies a slice by a number.
-#[multiversion(targets("x86_64+avx512f+avx512vl+fma", "x86_64+avx2+fma"))]
-pub fn scale(row: &mut [f32], factor: f32) {
-    for x in row {
-        *x *= factor;
+/// Writes `x` times a number.
+///
+/// # Safety
+/// `y` must point to as many values as `x` has, which nothing else uses meanwhile.
+pub unsafe fn scaled<T: Element>(x: &[f32], factor: f32, y: *mut T) {
+    for (i, x) in x.iter().enumerate() {
+        // SAFETY: the caller promises these values.
+        unsafe { y.add(i).write(T::of(x * factor)) };
+    }
+}
+
+/// The inner product of two slices.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+fma", "x86_64+avx2+fma"))]
+pub fn dot<T: Element>(x: &[f32], y: &[T]) -> f32 {
+    const LANES: usize = 16;
+    let mut sums = [0.0f32; LANES];
+    let (xs, ys) = (x.chunks_exact(LANES), y.chunks_exact(LANES));
+    let rest: f32 = xs.remainder().iter().zip(ys.remainder()).map(|(x, y)| x * y.wide()).sum();
+    for (x, y) in xs.zip(ys) {
+        for ((sum, x), y) in sums.iter_mut().zip(x).zip(y) {
+            *sum += x * y.wide();
+        }
+    }
+    sums.iter().sum::<f32>() + rest
+}
+
+/// `y += factor · x`.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+fma", "x86_64+avx2+fma"))]
+pub fn add_scaled<T: Element>(x: &[T], factor: f32, y: &mut [f32]) {
+    for (y, x) in y.iter_mut().zip(x) {
+        *y += factor * x.wide();
     }
 }
 
 /// Layer normalisation of one row into another.
 #[multiversion(targets("x86_64+avx512f+avx512vl+fma", "x86_64+avx2+fma"))]
-pub fn layer_norm_row(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, y: &mut [f32]) {
+pub fn layer_norm_row<T: Element>(
+    x: &[f32],
+    weight: &[f32],
+    bias: &[f32],
+    eps: f32,
+    y: &mut [MaybeUninit<T>],
+) {
     const LANES: usize = 16;
     let n = x.len() as f32;
     let mut sums = [0.0f32; LANES];
@@ -133,7 +219,7 @@ pub fn layer_norm_row(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, y: &mut
     let variance = (squares.iter().sum::<f32>() + rest) / n;
     let inverse = 1.0 / (variance + eps).sqrt();
     for (((y, x), w), b) in y.iter_mut().zip(x).zip(weight).zip(bias) {
-        *y = (x - mean) * inverse * w + b;
+        y.write(T::of((x - mean) * inverse * w + b));
     }
 }
 
@@ -142,7 +228,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn exp_and_tanh_agree_with_the_standard_library() {
+    fn exp_and_gelu_agree_with_the_standard_library() {
         for i in -8_700..=8_800 {
             let x = i as f32 / 100.0;
             let (ours, exact) = (f64::from(exp(x)), f64::from(x).exp());
@@ -150,8 +236,10 @@ mod tests {
         }
         for i in -20_000..=20_000 {
             let x = i as f32 / 1000.0;
-            let (ours, exact) = (f64::from(tanh(x)), f64::from(x).tanh());
-            assert!((ours - exact).abs() <= 2e-7, "tanh({x}) = {ours}, not {exact}");
+            let wide = f64::from(x);
+            let u = (2.0 / std::f64::consts::PI).sqrt() * (wide + 0.044_715 * wide.powi(3));
+            let (ours, exact) = (f64::from(gelu_tanh(x)), 0.5 * wide * (1.0 + u.tanh()));
+            assert!((ours - exact).abs() <= 4e-7 * wide.abs().max(1e-3), "gelu({x}) = {ours}, not {exact}");
         }
     }
 

@@ -1,0 +1,139 @@
+//! Memory on cache lines.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::cell::RefCell;
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+
+use half::bf16;
+
+/// Cache lines, and the rows of AMX tiles.
+const ALIGNMENT: usize = 64;
+
+/// Numbers for which any bits, and so zeros, are a value.
+///
+/// # Safety
+/// That must be true of the type.
+pub unsafe trait Plain: Copy + Send + Sync + 'static {}
+
+// SAFETY: any bits are a number of these types.
+unsafe impl Plain for f32 {}
+// SAFETY: any bits are a number of these types.
+unsafe impl Plain for bf16 {}
+// SAFETY: any bits are a number of these types.
+unsafe impl Plain for i8 {}
+// SAFETY: any bits are a number of these types.
+unsafe impl Plain for u8 {}
+// SAFETY: any bits are a number of these types.
+unsafe impl Plain for i16 {}
+// SAFETY: any bits are a number of these types.
+unsafe impl Plain for i32 {}
+
+/// Values that begin on a cache line.
+#[derive(Debug)]
+pub struct Buffer<T: Plain> {
+    start: NonNull<T>,
+    len: usize,
+}
+
+// SAFETY: it owns its values, which may themselves be sent and shared.
+unsafe impl<T: Plain> Send for Buffer<T> {}
+// SAFETY: it owns its values, which may themselves be sent and shared.
+unsafe impl<T: Plain> Sync for Buffer<T> {}
+
+impl<T: Plain> Buffer<T> {
+    /// Zeros.
+    pub fn zeros(len: usize) -> Self {
+        if len == 0 {
+            return Self::default();
+        }
+        let layout = Self::layout(len);
+        // SAFETY: the layout is not empty.
+        let start = unsafe { alloc_zeroed(layout) }.cast();
+        Self { start: NonNull::new(start).unwrap_or_else(|| handle_alloc_error(layout)), len }
+    }
+
+    fn layout(len: usize) -> Layout {
+        let bytes = len.saturating_mul(size_of::<T>());
+        Layout::from_size_align(bytes, ALIGNMENT).unwrap_or_else(|_| handle_alloc_error(Layout::new::<T>()))
+    }
+
+    /// At least so many values: what was there, or zeros.
+    pub fn at_least(&mut self, len: usize) -> &mut [T] {
+        if self.len < len {
+            *self = Self::default(); // first give back what is too small
+            *self = Self::zeros(len);
+        }
+        &mut self[..len]
+    }
+}
+
+impl<T: Plain> Default for Buffer<T> {
+    fn default() -> Self {
+        Self { start: NonNull::dangling(), len: 0 }
+    }
+}
+
+impl<T: Plain> Drop for Buffer<T> {
+    fn drop(&mut self) {
+        if self.len > 0 {
+            // SAFETY: it was allocated with this layout.
+            unsafe { dealloc(self.start.as_ptr().cast(), Self::layout(self.len)) };
+        }
+    }
+}
+
+impl<T: Plain> Deref for Buffer<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        // SAFETY: there are `len` values, and any bits are one.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
+    }
+}
+
+impl<T: Plain> DerefMut for Buffer<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        // SAFETY: there are `len` values, and any bits are one; they are borrowed mutably with the buffer.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
+    }
+}
+
+/// A thread's own bytes, kept from task to task, as values of any type: no page faults in the steady state.
+///
+/// What they hold is left from other tasks.
+pub fn with_scratch<T: Plain, R>(len: usize, run: impl FnOnce(&mut [T]) -> R) -> R {
+    thread_local! {
+        static SCRATCH: RefCell<Vec<Buffer<u8>>> = const { RefCell::new(Vec::new()) };
+    }
+    // Taken out, so that a task within a task gets another one.
+    let mut buffer = SCRATCH.with_borrow_mut(Vec::pop).unwrap_or_default();
+    let bytes = buffer.at_least(len * size_of::<T>());
+    // SAFETY: the bytes are initialised, on 64 bytes, as many as `len` values take, and any bits are such a value.
+    let values = unsafe { std::slice::from_raw_parts_mut(bytes.as_mut_ptr().cast::<T>(), len) };
+    let result = run(values);
+    SCRATCH.with_borrow_mut(|kept| kept.push(buffer));
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scratch_is_aligned_kept_and_apart() {
+        let first = with_scratch::<f32, _>(100, |outer| {
+            outer.fill(1.0);
+            let inner = with_scratch::<u8, _>(1000, |inner| {
+                inner.fill(7);
+                inner.as_ptr() as usize
+            });
+            assert!(outer.iter().all(|&x| x == 1.0));
+            assert_eq!(inner % ALIGNMENT, 0);
+            outer.as_ptr() as usize
+        });
+        assert_eq!(first % ALIGNMENT, 0);
+        assert_eq!(first, with_scratch::<f32, _>(50, |again| again.as_ptr() as usize));
+        assert!(Buffer::<f32>::zeros(0).is_empty());
+    }
+}

@@ -1,0 +1,121 @@
+//! What linear layers need of a kernel, whatever its numbers.
+
+use super::micro::{self, Micro};
+use super::panels::{Element, Matrix, Panels, Quantum, pack_a, quantize_a};
+
+/// A kernel with its way of packing activations and of reading its sums.
+pub trait Kernel: Micro {
+    /// Packs `count` rows of `x` from `first` into one panel of A.
+    fn pack<T: Element>(
+        x: Matrix<'_, T>,
+        first: usize,
+        count: usize,
+        panel: &mut [Self::A],
+        quanta: &mut [Quantum],
+    );
+
+    /// The sums of one block, with its columns from `first_column` on, as numbers: as they are, or in `tile`.
+    fn widen<'t>(
+        sums: &'t mut [Self::C],
+        quanta: &[Quantum],
+        weight: &Panels<Self>,
+        first_column: usize,
+        tile: &'t mut [f32],
+    ) -> &'t mut [f32];
+}
+
+macro_rules! float {
+    ($($kernel:ty),+) => {$(
+        impl Kernel for $kernel {
+            fn pack<T: Element>(
+                x: Matrix<'_, T>,
+                first: usize,
+                count: usize,
+                panel: &mut [Self::A],
+                _: &mut [Quantum],
+            ) {
+                pack_a::<Self, T>(x, first, count, panel);
+            }
+
+            fn widen<'t>(
+                sums: &'t mut [f32],
+                _: &[Quantum],
+                _: &Panels<Self>,
+                _: usize,
+                _: &'t mut [f32],
+            ) -> &'t mut [f32] {
+                sums
+            }
+        }
+    )+};
+}
+
+macro_rules! quantized {
+    ($($kernel:ty),+) => {$(
+        impl Kernel for $kernel {
+            fn pack<T: Element>(
+                x: Matrix<'_, T>,
+                first: usize,
+                count: usize,
+                panel: &mut [Self::A],
+                quanta: &mut [Quantum],
+            ) {
+                quantize_a::<Self, T>(x, first, count, panel, quanta);
+            }
+
+            fn widen<'t>(
+                sums: &'t mut [i32],
+                quanta: &[Quantum],
+                weight: &Panels<Self>,
+                first_column: usize,
+                tile: &'t mut [f32],
+            ) -> &'t mut [f32] {
+                let columns = first_column..first_column + Self::COLUMNS;
+                super::math::widen(
+                    sums,
+                    &quanta[..Self::ROWS],
+                    &weight.scales[columns.clone()],
+                    &weight.sums[columns],
+                    tile,
+                );
+                tile
+            }
+        }
+    )+};
+}
+
+float!(micro::portable::F32, micro::rounded::Rounded<micro::portable::F32>);
+quantized!(micro::portable::Int8);
+#[cfg(target_arch = "x86_64")]
+float!(
+    micro::avx2::F32,
+    micro::rounded::Rounded<micro::avx2::F32>,
+    micro::avx512::F32,
+    micro::rounded::Rounded<micro::avx512::F32>,
+    micro::avx512::Bf16,
+    micro::amx::Bf16
+);
+#[cfg(target_arch = "x86_64")]
+quantized!(micro::avx2::Int8, micro::avx512::Int8, micro::amx::Int8);
+
+/// Between [`Micro::enter`] and [`Micro::leave`], which it calls.
+pub struct Session<M: Micro>(std::marker::PhantomData<*const M>);
+
+impl<M: Micro> Session<M> {
+    /// Begins.
+    ///
+    /// # Safety
+    /// The processor must have the kernel's instructions.
+    pub unsafe fn new() -> Self {
+        // SAFETY: the caller promises the instructions.
+        unsafe { M::enter() };
+        Self(std::marker::PhantomData)
+    }
+}
+
+impl<M: Micro> Drop for Session<M> {
+    fn drop(&mut self) {
+        // SAFETY: `new` entered, on this thread: the marker keeps the value from being sent.
+        unsafe { M::leave() };
+    }
+}

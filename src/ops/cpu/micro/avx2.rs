@@ -1,0 +1,127 @@
+//! AVX2 and FMA.
+
+use std::arch::x86_64::*;
+
+use half::bf16;
+
+use super::{Float, Micro, Quantized};
+
+/// f32, 6 × 16 sums in twelve registers.
+#[derive(Debug, Clone, Copy)]
+pub struct F32;
+
+/// Bytes as pairs of 16-bit values, 6 × 16 sums: `vpmaddwd` cannot overflow, which `vpmaddubsw` can.
+#[derive(Debug, Clone, Copy)]
+pub struct Int8;
+
+/// How far ahead of its use B is fetched, in bytes.
+const AHEAD: usize = 1024;
+
+impl Micro for F32 {
+    type A = f32;
+    type B = f32;
+    type C = f32;
+    const ROWS: usize = 6;
+    const COLUMNS: usize = 16;
+    const A_UNIT: usize = 1;
+    const B_UNIT: usize = 1;
+    const STEP: usize = 1;
+
+    unsafe fn product(a: *const f32, b: *const f32, steps: usize, c: *mut f32, stride: usize) {
+        // SAFETY: the caller promises the instructions and the panels.
+        unsafe { f32_6x16(a, b, steps, c, stride) }
+    }
+}
+
+/// # Safety
+/// As [`Micro::product`].
+#[target_feature(enable = "avx2,fma")]
+unsafe fn f32_6x16(mut a: *const f32, mut b: *const f32, steps: usize, c: *mut f32, stride: usize) {
+    let mut sums = [[_mm256_setzero_ps(); 2]; 6];
+    // SAFETY: `a` has 6 and `b` 16 values a step, `b` on 64 bytes; `c` has 6 rows of 16. A prefetch reads nothing.
+    unsafe {
+        for _ in 0..steps {
+            _mm_prefetch::<_MM_HINT_T0>(b.cast::<i8>().wrapping_add(AHEAD));
+            let (b0, b1) = (_mm256_load_ps(b), _mm256_load_ps(b.add(8)));
+            for (i, sums) in sums.iter_mut().enumerate() {
+                let a = _mm256_broadcast_ss(&*a.add(i));
+                sums[0] = _mm256_fmadd_ps(a, b0, sums[0]);
+                sums[1] = _mm256_fmadd_ps(a, b1, sums[1]);
+            }
+            a = a.add(6);
+            b = b.add(16);
+        }
+        for (i, sums) in sums.iter().enumerate() {
+            _mm256_storeu_ps(c.add(i * stride), sums[0]);
+            _mm256_storeu_ps(c.add(i * stride + 8), sums[1]);
+        }
+    }
+}
+
+impl Float for F32 {
+    #[inline(always)]
+    fn a(x: f32) -> f32 {
+        x
+    }
+
+    #[inline(always)]
+    fn a_of_bf16(x: bf16) -> f32 {
+        f32::from_bits(u32::from(x.to_bits()) << 16)
+    }
+
+    #[inline(always)]
+    fn b(x: f32) -> f32 {
+        x
+    }
+}
+
+impl Micro for Int8 {
+    type A = i16;
+    type B = i8;
+    type C = i32;
+    const ROWS: usize = 6;
+    const COLUMNS: usize = 16;
+    const A_UNIT: usize = 2;
+    const B_UNIT: usize = 2;
+    const STEP: usize = 2;
+
+    unsafe fn product(a: *const i16, b: *const i8, steps: usize, c: *mut i32, stride: usize) {
+        // SAFETY: the caller promises the instructions and the panels.
+        unsafe { int8_6x16(a, b, steps, c, stride) }
+    }
+}
+
+/// # Safety
+/// As [`Micro::product`].
+#[target_feature(enable = "avx2")]
+unsafe fn int8_6x16(a: *const i16, mut b: *const i8, steps: usize, c: *mut i32, stride: usize) {
+    let mut a = a.cast::<i32>();
+    let mut sums = [[_mm256_setzero_si256(); 2]; 6];
+    // SAFETY: a step has 6 pairs of `a` and 16 of `b`, which lies on 32 bytes at each step; `c` has 6 rows of 16. A
+    // prefetch reads nothing.
+    unsafe {
+        for _ in 0..steps {
+            _mm_prefetch::<_MM_HINT_T0>(b.wrapping_add(AHEAD));
+            let b0 = _mm256_cvtepi8_epi16(_mm_load_si128(b.cast()));
+            let b1 = _mm256_cvtepi8_epi16(_mm_load_si128(b.add(16).cast()));
+            for (i, sums) in sums.iter_mut().enumerate() {
+                let a = _mm256_set1_epi32(a.add(i).read_unaligned());
+                sums[0] = _mm256_add_epi32(sums[0], _mm256_madd_epi16(a, b0));
+                sums[1] = _mm256_add_epi32(sums[1], _mm256_madd_epi16(a, b1));
+            }
+            a = a.add(6);
+            b = b.add(32);
+        }
+        for (i, sums) in sums.iter().enumerate() {
+            _mm256_storeu_si256(c.add(i * stride).cast(), sums[0]);
+            _mm256_storeu_si256(c.add(i * stride + 8).cast(), sums[1]);
+        }
+    }
+}
+
+impl Quantized for Int8 {
+    #[inline(always)]
+    fn a(x: u8) -> i16 {
+        i16::from(x)
+    }
+}

@@ -1,0 +1,84 @@
+//! Matrix products of one block of registers, the inner loops of linear layers and attention.
+//!
+//! Both operands are packed ([`super::panels`]): A in panels of [`Micro::ROWS`] rows, B in panels of
+//! [`Micro::COLUMNS`] columns, each in the order in which the loop reads it. One file an instruction
+//! set; everything around the loops exists once, in [`super::linear`] and [`super::attention`].
+
+#[cfg(target_arch = "x86_64")]
+pub mod amx;
+#[cfg(target_arch = "x86_64")]
+pub mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub mod avx512;
+pub mod portable;
+pub mod rounded;
+
+use half::bf16;
+
+use super::buffer::Plain;
+
+/// `C [ROWS, COLUMNS] = A [ROWS, K] · B [K, COLUMNS]` over packed panels.
+pub trait Micro: Copy + Send + Sync + 'static {
+    /// A value of A as it is packed.
+    type A: Plain + Default;
+    /// A value of B as it is packed.
+    type B: Plain + Default;
+    /// A sum.
+    type C: Plain + Default;
+    /// Rows of a panel of A.
+    const ROWS: usize;
+    /// Columns of a panel of B.
+    const COLUMNS: usize;
+    /// Neighbours along K that lie side by side in A: a panel is `[K / A_UNIT][ROWS][A_UNIT]`.
+    const A_UNIT: usize;
+    /// The same in B: `[K / B_UNIT][COLUMNS][B_UNIT]`.
+    const B_UNIT: usize;
+    /// K is padded with zeros to a multiple of this, which both units divide.
+    const STEP: usize;
+    /// Bytes of packed A that a task works on: about half of the second-level cache.
+    const BLOCK_BYTES: usize = 256 << 10;
+
+    /// Prepares the thread's registers; before the first product of a task.
+    ///
+    /// # Safety
+    /// The processor must have the instructions of this kernel.
+    unsafe fn enter() {}
+
+    /// Gives them back; after the last.
+    ///
+    /// # Safety
+    /// As [`Micro::enter`], which must have been called on this thread.
+    unsafe fn leave() {}
+
+    /// Writes the product of one panel of A and one of B, of `steps` times [`Micro::STEP`] values along K, to `c`, whose
+    /// rows are `stride` values apart.
+    ///
+    /// # Safety
+    /// The processor must have the instructions of this kernel, [`Micro::enter`] must have been called on this thread,
+    /// and the pointers must reach a whole panel each, `b` on 64 bytes, and `ROWS` rows of `COLUMNS` values.
+    unsafe fn product(a: *const Self::A, b: *const Self::B, steps: usize, c: *mut Self::C, stride: usize);
+}
+
+/// Kernels over numbers that need no scale.
+pub trait Float: Micro<C = f32> {
+    /// As A has it.
+    fn a(x: f32) -> Self::A;
+    /// As A has it.
+    fn a_of_bf16(x: bf16) -> Self::A;
+    /// As B has it.
+    fn b(x: f32) -> Self::B;
+}
+
+/// Kernels over bytes: A unsigned, B signed, sums exact.
+pub trait Quantized: Micro<B = i8, C = i32> {
+    /// As A has it.
+    fn a(x: u8) -> Self::A;
+}
+
+/// `x` to the nearest bf16, ties to even; NaN stays NaN.
+#[inline(always)]
+pub fn round_bf16(x: f32) -> bf16 {
+    let bits = x.to_bits();
+    let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1));
+    bf16::from_bits(if x.is_nan() { 0x7fc0 } else { (rounded >> 16) as u16 })
+}

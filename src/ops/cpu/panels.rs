@@ -1,0 +1,326 @@
+//! Packing: operands in the order in which the kernels of [`super::micro`] read them.
+
+use half::bf16;
+use multiversion::multiversion;
+use rayon::prelude::*;
+
+use super::buffer::Buffer;
+use super::micro::{Float, Micro, Quantized, round_bf16};
+
+/// What activations are kept in between operations.
+pub trait Element: super::buffer::Plain {
+    /// Whether it is bf16.
+    const NARROW: bool;
+    /// As it is packed in A.
+    fn a<M: Float>(self) -> M::A;
+    /// Widened.
+    fn wide(self) -> f32;
+    /// Narrowed.
+    fn of(x: f32) -> Self;
+}
+
+impl Element for f32 {
+    const NARROW: bool = false;
+
+    #[inline(always)]
+    fn a<M: Float>(self) -> M::A {
+        M::a(self)
+    }
+
+    #[inline(always)]
+    fn wide(self) -> f32 {
+        self
+    }
+
+    #[inline(always)]
+    fn of(x: f32) -> Self {
+        x
+    }
+}
+
+impl Element for bf16 {
+    const NARROW: bool = true;
+
+    #[inline(always)]
+    fn a<M: Float>(self) -> M::A {
+        M::a_of_bf16(self)
+    }
+
+    #[inline(always)]
+    fn wide(self) -> f32 {
+        f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+
+    #[inline(always)]
+    fn of(x: f32) -> Self {
+        round_bf16(x)
+    }
+}
+
+/// A matrix inside a slice, its rows `stride` values apart.
+#[derive(Debug, Clone, Copy)]
+pub struct Matrix<'a, T> {
+    /// From its first value on.
+    pub data: &'a [T],
+    /// Values from one row to the next.
+    pub stride: usize,
+    /// Values of a row that belong to it.
+    pub columns: usize,
+}
+
+impl<'a, T> Matrix<'a, T> {
+    fn row(&self, index: usize) -> &'a [T] {
+        &self.data[index * self.stride..][..self.columns]
+    }
+}
+
+/// Steps along K of an operand with `inner` values.
+pub fn steps<M: Micro>(inner: usize) -> usize {
+    inner.div_ceil(M::STEP)
+}
+
+/// Values of a panel of A.
+pub fn a_panel<M: Micro>(inner: usize) -> usize {
+    steps::<M>(inner) * M::STEP * M::ROWS
+}
+
+/// Values of a panel of B.
+pub fn b_panel<M: Micro>(inner: usize) -> usize {
+    steps::<M>(inner) * M::STEP * M::COLUMNS
+}
+
+/// Writes one lane of a panel `[K / unit][lanes][unit]`, a row of A or a column of B, and zeros behind it.
+#[inline(always)]
+fn write_lane<T: Copy, P: Copy + Default>(
+    panel: &mut [P],
+    (lanes, unit): (usize, usize),
+    lane: usize,
+    values: &[T],
+    convert: impl Fn(T) -> P,
+) {
+    if unit == 1 {
+        for (to, &value) in panel[lane..].iter_mut().step_by(lanes).zip(values) {
+            *to = convert(value);
+        }
+        for to in panel[lane..].iter_mut().step_by(lanes).skip(values.len()) {
+            *to = P::default();
+        }
+        return;
+    }
+    for (i, group) in panel.chunks_exact_mut(lanes * unit).enumerate() {
+        let to = &mut group[lane * unit..][..unit];
+        let from = values.get(i * unit..).unwrap_or(&[]);
+        if from.len() >= unit {
+            for (to, &value) in to.iter_mut().zip(&from[..unit]) {
+                *to = convert(value);
+            }
+        } else {
+            for (j, to) in to.iter_mut().enumerate() {
+                *to = from.get(j).map_or(P::default(), |&value| convert(value));
+            }
+        }
+    }
+}
+
+/// Packs up to [`Micro::ROWS`] rows of `x`, from `first`, into a panel of A; the rest of the panel becomes zeros.
+pub fn pack_a<M: Float, T: Element>(x: Matrix<'_, T>, first: usize, count: usize, panel: &mut [M::A]) {
+    for row in 0..M::ROWS {
+        let values = if row < count { x.row(first + row) } else { &[] };
+        write_lane(panel, (M::ROWS, M::A_UNIT), row, values, T::a::<M>);
+    }
+}
+
+/// A row of bytes stands for `scale · (byte − zero)`.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Quantum {
+    /// The step between two bytes.
+    pub scale: f32,
+    /// The byte of 0.
+    pub zero: i32,
+}
+
+/// Quantises up to [`Micro::ROWS`] rows of `x`, each by its own range, into a panel of A.
+pub fn quantize_a<M: Quantized, T: Element>(
+    x: Matrix<'_, T>,
+    first: usize,
+    count: usize,
+    panel: &mut [M::A],
+    quanta: &mut [Quantum],
+) {
+    super::buffer::with_scratch::<f32, _>(x.columns, |wide| {
+        super::buffer::with_scratch::<u8, _>(x.columns, |bytes| {
+            for (row, quantum) in quanta[..M::ROWS].iter_mut().enumerate() {
+                if row < count {
+                    for (wide, value) in wide.iter_mut().zip(x.row(first + row)) {
+                        *wide = value.wide();
+                    }
+                    *quantum = quantize(wide, bytes);
+                    write_lane(panel, (M::ROWS, M::A_UNIT), row, &*bytes, M::a);
+                } else {
+                    *quantum = Quantum::default();
+                    write_lane(panel, (M::ROWS, M::A_UNIT), row, &[], M::a);
+                }
+            }
+        });
+    });
+}
+
+/// The nearest bytes to `x` over its own range, 0 included. A value that is not finite makes the scale not a number, and
+/// so the result.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+fma", "x86_64+avx2+fma"))]
+pub fn quantize(x: &[f32], bytes: &mut [u8]) -> Quantum {
+    const LANES: usize = 16;
+    let (mut low, mut high, mut finite) = ([0.0f32; LANES], [0.0f32; LANES], [0.0f32; LANES]);
+    let mut see = |lane: usize, x: f32| {
+        low[lane] = if x < low[lane] { x } else { low[lane] };
+        high[lane] = if x > high[lane] { x } else { high[lane] };
+        finite[lane] += x * 0.0;
+    };
+    let chunks = x.chunks_exact(LANES);
+    for (lane, &x) in chunks.remainder().iter().enumerate() {
+        see(lane, x);
+    }
+    for chunk in chunks {
+        for (lane, &x) in chunk.iter().enumerate() {
+            see(lane, x);
+        }
+    }
+    let low = low.into_iter().fold(0.0, f32::min);
+    let high = high.into_iter().fold(0.0, f32::max);
+    let scale = (high - low) / 255.0;
+    let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
+    let zero = (-low * inverse).round();
+    for (byte, &x) in bytes.iter_mut().zip(x) {
+        // Adding a half and cutting rounds, for what is not negative; the conversion saturates.
+        *byte = (x * inverse + (zero + 0.5)).clamp(0.0, 255.0) as i32 as u8;
+    }
+    Quantum { scale: scale + finite.into_iter().sum::<f32>(), zero: zero as i32 }
+}
+
+/// Packs columns of B from the rows of `x`: `x` is B transposed, K along its rows. Panels follow each other in `panels`.
+pub fn pack_b_transposed<M: Float, T: Element>(x: Matrix<'_, T>, columns: usize, panels: &mut [M::B]) {
+    for (i, panel) in panels.chunks_exact_mut(b_panel::<M>(x.columns)).enumerate() {
+        for lane in 0..M::COLUMNS {
+            let column = i * M::COLUMNS + lane;
+            let values = if column < columns { x.row(column) } else { &[] };
+            write_lane(panel, (M::COLUMNS, M::B_UNIT), lane, values, |value: T| M::b(value.wide()));
+        }
+    }
+}
+
+/// Packs B from `x`, whose rows are B's, `inner` of them.
+pub fn pack_b<M: Float, T: Element>(x: Matrix<'_, T>, inner: usize, panels: &mut [M::B]) {
+    for (i, panel) in panels.chunks_exact_mut(b_panel::<M>(inner)).enumerate() {
+        let first = i * M::COLUMNS;
+        let count = M::COLUMNS.min(x.columns - first);
+        for (k, group) in panel.chunks_exact_mut(M::COLUMNS * M::B_UNIT).enumerate() {
+            for u in 0..M::B_UNIT {
+                let k = k * M::B_UNIT + u;
+                let row = if k < inner { &x.row(k)[first..first + count] } else { &[] };
+                for (j, unit) in group.chunks_exact_mut(M::B_UNIT).enumerate() {
+                    unit[u] = row.get(j).map_or(M::B::default(), |value| M::b(value.wide()));
+                }
+            }
+        }
+    }
+}
+
+/// A weight `[out, inner]`, packed once as panels of B.
+#[derive(Debug)]
+pub struct Panels<M: Micro> {
+    /// `[out / COLUMNS][inner / B_UNIT][COLUMNS][B_UNIT]`, both padded with zeros.
+    pub data: Buffer<M::B>,
+    /// Rows of the weight: columns of the result.
+    pub out: usize,
+    /// Columns of the weight.
+    pub inner: usize,
+    /// Of bytes: what one step of each column stands for, padded with zeros to whole panels.
+    pub scales: Vec<f32>,
+    /// Of bytes: the sum of each column, padded likewise.
+    pub sums: Vec<i32>,
+}
+
+impl<M: Micro> Panels<M> {
+    /// Number of panels.
+    pub fn count(&self) -> usize {
+        self.out.div_ceil(M::COLUMNS)
+    }
+
+    /// Bytes of the packed weight.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&*self.data) + size_of_val(&*self.scales) + size_of_val(&*self.sums)
+    }
+}
+
+impl<M: Float> Panels<M> {
+    /// From a row-major weight.
+    pub fn float(weight: &[f32], out: usize, inner: usize) -> Self {
+        let panel = b_panel::<M>(inner);
+        let mut data = Buffer::zeros(out.div_ceil(M::COLUMNS) * panel);
+        if panel > 0 {
+            data.par_chunks_exact_mut(panel).enumerate().for_each(|(i, to)| {
+                let first = i * M::COLUMNS;
+                let from = Matrix { data: &weight[first * inner..], stride: inner, columns: inner };
+                pack_b_transposed::<M, f32>(from, M::COLUMNS.min(out - first), to);
+            });
+        }
+        Self { data, out, inner, scales: Vec::new(), sums: Vec::new() }
+    }
+}
+
+impl<M: Quantized> Panels<M> {
+    /// From a row-major weight, each row to the nearest of 255 bytes from −127 to 127 over its own largest value.
+    pub fn quantized(weight: &[f32], out: usize, inner: usize) -> Self {
+        let (panel, columns) = (b_panel::<M>(inner), M::COLUMNS);
+        let count = out.div_ceil(columns);
+        let mut data = Buffer::<i8>::zeros(count * panel);
+        let (mut scales, mut sums) = (vec![0.0; count * columns], vec![0; count * columns]);
+        if panel > 0 {
+            let parts = data.par_chunks_exact_mut(panel).zip(scales.par_chunks_exact_mut(columns));
+            parts.zip(sums.par_chunks_exact_mut(columns)).enumerate().for_each(
+                |(i, ((to, scales), sums))| {
+                    for j in 0..columns.min(out - i * columns) {
+                        let row = &weight[(i * columns + j) * inner..][..inner];
+                        let largest = row.iter().fold(0.0f32, |m, x| m.max(x.abs()));
+                        let check: f32 = row.iter().map(|x| x * 0.0).sum();
+                        scales[j] = largest / 127.0 + check;
+                        let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
+                        for (k, x) in row.iter().enumerate() {
+                            let byte = (x * inverse).round().clamp(-127.0, 127.0) as i8;
+                            to[(k / M::B_UNIT * columns + j) * M::B_UNIT + k % M::B_UNIT] = byte;
+                            sums[j] += i32::from(byte);
+                        }
+                    }
+                },
+            );
+        }
+        Self { data, out, inner, scales, sums }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_stand_for_their_values() {
+        let x: Vec<f32> = (0..37).map(|i| (i as f32 - 9.0) * 0.3).collect();
+        let mut bytes = vec![0; 37];
+        let quantum = quantize(&x, &mut bytes);
+        for (&byte, x) in bytes.iter().zip(&x) {
+            let back = quantum.scale * (i32::from(byte) - quantum.zero) as f32;
+            assert!((back - x).abs() <= quantum.scale * 0.5001, "{x} became {back}");
+        }
+        assert_eq!(quantize(&[0.0; 5], &mut [0; 5]), Quantum::default());
+    }
+
+    #[test]
+    fn what_is_not_finite_is_not_hidden() {
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut x = vec![1.0; 40];
+            x[33] = bad;
+            assert!(!quantize(&x, &mut [0; 40]).scale.is_finite(), "{bad}");
+        }
+        assert!(round_bf16(f32::NAN).is_nan() && round_bf16(f32::INFINITY).is_infinite());
+    }
+}

@@ -1,0 +1,243 @@
+//! Weights in the form of the kernel that will multiply them, and the choice of that kernel.
+
+use std::fmt;
+
+use candle_core::{CpuStorage, DType, Result};
+use half::bf16;
+
+use super::attention::attention;
+use super::isa::Isa;
+use super::linear::{Finish, linear};
+use super::micro::rounded::Rounded;
+use super::micro::{self, portable};
+use super::panels::{Element, Panels};
+use super::{collected_as, norm};
+use crate::ops::Segments;
+
+/// What a weight's values become when it is packed, and with them the arithmetic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WeightFormat {
+    /// As they are.
+    F32,
+    /// Rounded to bf16; sums are f32.
+    Bf16,
+    /// Signed bytes, one scale a row of the weight; activations become unsigned bytes, one scale a token.
+    Int8,
+}
+
+impl WeightFormat {
+    /// The type of activations within a block; between blocks they are f32.
+    pub fn activations(self) -> DType {
+        match self {
+            Self::F32 => DType::F32,
+            Self::Bf16 | Self::Int8 => DType::BF16,
+        }
+    }
+}
+
+/// Names every kernel once: the enum, and the calls on whichever a weight was packed for.
+macro_rules! kernels {
+    ($($(#[$cfg:meta])? $name:ident: $kernel:ty;)+) => {
+        enum Packed {
+            $($(#[$cfg])? $name(Panels<$kernel>),)+
+        }
+
+        impl Packed {
+            fn shape(&self) -> (usize, usize) {
+                match self {
+                    $($(#[$cfg])? Self::$name(panels) => (panels.out, panels.inner),)+
+                }
+            }
+
+            fn bytes(&self) -> usize {
+                match self {
+                    $($(#[$cfg])? Self::$name(panels) => panels.bytes(),)+
+                }
+            }
+
+            fn name(&self) -> &'static str {
+                match self {
+                    $($(#[$cfg])? Self::$name(_) => stringify!($name),)+
+                }
+            }
+
+            /// # Safety
+            /// As [`linear`].
+            unsafe fn linear<T: Element>(
+                &self,
+                x: &[T],
+                rows: usize,
+                finish: Finish<'_>,
+                y: super::linear::Output,
+            ) -> Result<()> {
+                // SAFETY: the caller promises what the function needs.
+                unsafe {
+                    match self {
+                        $($(#[$cfg])? Self::$name(panels) => linear(x, rows, panels, finish, y),)+
+                    }
+                }
+            }
+        }
+    };
+}
+
+kernels! {
+    PortableF32: portable::F32;
+    PortableRounded: Rounded<portable::F32>;
+    PortableInt8: portable::Int8;
+    #[cfg(target_arch = "x86_64")] Avx2F32: micro::avx2::F32;
+    #[cfg(target_arch = "x86_64")] Avx2Rounded: Rounded<micro::avx2::F32>;
+    #[cfg(target_arch = "x86_64")] Avx2Int8: micro::avx2::Int8;
+    #[cfg(target_arch = "x86_64")] Avx512F32: micro::avx512::F32;
+    #[cfg(target_arch = "x86_64")] Avx512Rounded: Rounded<micro::avx512::F32>;
+    #[cfg(target_arch = "x86_64")] Avx512Bf16: micro::avx512::Bf16;
+    #[cfg(target_arch = "x86_64")] Avx512Int8: micro::avx512::Int8;
+    #[cfg(target_arch = "x86_64")] AmxBf16: micro::amx::Bf16;
+    #[cfg(target_arch = "x86_64")] AmxInt8: micro::amx::Int8;
+}
+
+/// A weight `[out, inner]` that is multiplied by a kernel of this processor.
+pub struct PackedWeight {
+    packed: Packed,
+}
+
+impl fmt::Debug for PackedWeight {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PackedWeight({}, {:?})", self.packed.name(), self.packed.shape())
+    }
+}
+
+impl PackedWeight {
+    /// Packs a row-major weight for the best kernel of `isa`.
+    ///
+    /// # Errors
+    /// If the slice has not this shape, or if this processor does not have `isa`.
+    pub fn new(weight: &[f32], out: usize, inner: usize, format: WeightFormat, isa: Isa) -> Result<Self> {
+        if weight.len() != out * inner {
+            candle_core::bail!("a weight [{out}, {inner}] of {} values", weight.len());
+        }
+        // The kernels' instructions are promised to them here: nothing else makes a packed weight.
+        check(isa)?;
+        let packed = match (format, isa) {
+            (WeightFormat::F32, Isa::Portable) => Packed::PortableF32(Panels::float(weight, out, inner)),
+            (WeightFormat::Bf16, Isa::Portable) => Packed::PortableRounded(Panels::float(weight, out, inner)),
+            (WeightFormat::Int8, Isa::Portable) => {
+                Packed::PortableInt8(Panels::quantized(weight, out, inner))
+            }
+            #[cfg(target_arch = "x86_64")]
+            (WeightFormat::F32, Isa::Avx2) => Packed::Avx2F32(Panels::float(weight, out, inner)),
+            #[cfg(target_arch = "x86_64")]
+            (WeightFormat::Bf16, Isa::Avx2) => Packed::Avx2Rounded(Panels::float(weight, out, inner)),
+            #[cfg(target_arch = "x86_64")]
+            (WeightFormat::Int8, Isa::Avx2 | Isa::Avx512) => {
+                Packed::Avx2Int8(Panels::quantized(weight, out, inner))
+            }
+            #[cfg(target_arch = "x86_64")]
+            (WeightFormat::F32, _) => Packed::Avx512F32(Panels::float(weight, out, inner)),
+            #[cfg(target_arch = "x86_64")]
+            (WeightFormat::Bf16, Isa::Avx512 | Isa::Avx512Vnni) => {
+                Packed::Avx512Rounded(Panels::float(weight, out, inner))
+            }
+            #[cfg(target_arch = "x86_64")]
+            (WeightFormat::Bf16, Isa::Avx512Bf16) => Packed::Avx512Bf16(Panels::float(weight, out, inner)),
+            #[cfg(target_arch = "x86_64")]
+            (WeightFormat::Int8, Isa::Avx512Vnni | Isa::Avx512Bf16) => {
+                Packed::Avx512Int8(Panels::quantized(weight, out, inner))
+            }
+            #[cfg(target_arch = "x86_64")]
+            (WeightFormat::Bf16, Isa::Amx) => Packed::AmxBf16(Panels::float(weight, out, inner)),
+            #[cfg(target_arch = "x86_64")]
+            (WeightFormat::Int8, Isa::Amx) => Packed::AmxInt8(Panels::quantized(weight, out, inner)),
+            #[cfg(not(target_arch = "x86_64"))]
+            (_, isa) => candle_core::bail!("no kernels for {isa} on this processor"),
+        };
+        Ok(Self { packed })
+    }
+
+    /// `(out, inner)`.
+    pub fn shape(&self) -> (usize, usize) {
+        self.packed.shape()
+    }
+
+    /// Bytes that it takes.
+    pub fn bytes(&self) -> usize {
+        self.packed.bytes()
+    }
+
+    /// The name of its kernel.
+    pub fn kernel(&self) -> &'static str {
+        self.packed.name()
+    }
+
+    /// `x` `[rows, inner]` → `[rows, out]`, as bf16 if `narrow`, else f32.
+    ///
+    /// # Errors
+    /// If the slices do not have these shapes.
+    pub fn forward<T: Element>(
+        &self,
+        x: &[T],
+        rows: usize,
+        finish: Finish<'_>,
+        narrow: bool,
+    ) -> Result<CpuStorage> {
+        // SAFETY: `new` found the kernel's instructions; the result has `rows · out` values, of which `linear` writes
+        // every one.
+        unsafe { collected_as(narrow, rows * self.shape().0, |y| self.packed.linear(x, rows, finish, y)) }
+    }
+}
+
+/// Whether this processor has `isa`.
+fn check(isa: Isa) -> Result<()> {
+    if isa > Isa::best() {
+        candle_core::bail!("this processor has {}, not {isa}", Isa::best());
+    }
+    Ok(())
+}
+
+/// Attention by the best kernel of `isa` for this type: `qkv` `[rows, 3 · width]` → `[rows, width]`, of the same type.
+///
+/// # Errors
+/// If `qkv` does not hold the rows of `segments`, or if this processor does not have `isa`.
+pub fn attend<T: Element>(
+    qkv: &[T],
+    width: usize,
+    segments: &Segments,
+    heads: usize,
+    isa: Isa,
+) -> Result<CpuStorage> {
+    check(isa)?;
+    let narrow = T::NARROW;
+    // SAFETY: the processor has the kernel's instructions (checked); the result has `rows · width` values, of which
+    // `attention` writes every one.
+    unsafe {
+        collected_as(narrow, segments.rows() * width, |y| match (isa, narrow) {
+            (Isa::Portable, false) => attention::<portable::F32, T>(qkv, width, segments, heads, y),
+            (Isa::Portable, true) => attention::<Rounded<portable::F32>, T>(qkv, width, segments, heads, y),
+            #[cfg(target_arch = "x86_64")]
+            (Isa::Avx2, false) => attention::<micro::avx2::F32, T>(qkv, width, segments, heads, y),
+            #[cfg(target_arch = "x86_64")]
+            (Isa::Avx2, true) => attention::<Rounded<micro::avx2::F32>, T>(qkv, width, segments, heads, y),
+            #[cfg(target_arch = "x86_64")]
+            (_, false) => attention::<micro::avx512::F32, T>(qkv, width, segments, heads, y),
+            #[cfg(target_arch = "x86_64")]
+            (Isa::Avx512 | Isa::Avx512Vnni, true) => {
+                attention::<Rounded<micro::avx512::F32>, T>(qkv, width, segments, heads, y)
+            }
+            #[cfg(target_arch = "x86_64")]
+            (Isa::Avx512Bf16, true) => attention::<micro::avx512::Bf16, T>(qkv, width, segments, heads, y),
+            #[cfg(target_arch = "x86_64")]
+            (Isa::Amx, true) => attention::<micro::amx::Bf16, T>(qkv, width, segments, heads, y),
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => candle_core::bail!("no kernels for {isa} on this processor"),
+        })
+    }
+}
+
+/// Layer normalisation of `x` `[rows, width]`, as bf16 if `narrow`, else f32.
+pub fn normalize(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, narrow: bool) -> CpuStorage {
+    if narrow {
+        CpuStorage::BF16(norm::layer_norm::<bf16>(x, weight, bias, eps))
+    } else {
+        CpuStorage::F32(norm::layer_norm::<f32>(x, weight, bias, eps))
+    }
+}

@@ -1,0 +1,244 @@
+//! The processor's kernels, on every instruction set that this machine has, over odd shapes.
+//!
+//! The oracle is plain candle in f32, given what the kernels multiply: values rounded to bf16, or to bytes as the
+//! quantisation's documentation says.
+
+use candle_core::{CpuStorage, DType, Device, Tensor};
+use half::bf16;
+use siglip::model::Activation;
+use siglip::ops::attention::{attention_reference, probe_attention_reference};
+use siglip::ops::cpu::linear::Finish;
+use siglip::ops::cpu::weight::attend;
+use siglip::ops::cpu::{Isa, PackedWeight, WeightFormat};
+use siglip::ops::{Epilogue, Linear, Segments, probe_attention};
+
+use crate::ops::{largest_difference, tensor};
+
+const FORMATS: [WeightFormat; 3] = [WeightFormat::F32, WeightFormat::Bf16, WeightFormat::Int8];
+
+/// The instruction sets that this machine can run.
+fn sets() -> impl Iterator<Item = Isa> {
+    println!("the best that this machine has: {}", Isa::best());
+    Isa::ALL.into_iter().filter(|isa| *isa <= Isa::best())
+}
+
+fn rounded(x: &Tensor) -> Tensor {
+    x.to_dtype(DType::BF16).unwrap().to_dtype(DType::F32).unwrap()
+}
+
+fn slice(x: &Tensor) -> Vec<f32> {
+    x.flatten_all().unwrap().to_vec1().unwrap()
+}
+
+fn narrow(x: &Tensor) -> Vec<bf16> {
+    x.to_dtype(DType::BF16).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+}
+
+fn result(storage: CpuStorage, shape: (usize, usize)) -> Tensor {
+    match storage {
+        CpuStorage::F32(values) => Tensor::from_vec(values, shape, &Device::Cpu).unwrap(),
+        CpuStorage::BF16(values) => {
+            Tensor::from_vec(values, shape, &Device::Cpu).unwrap().to_dtype(DType::F32).unwrap()
+        }
+        _ => panic!("neither f32 nor bf16"),
+    }
+}
+
+/// Each row to the nearest of so many steps over its own range: what bytes can say of it.
+fn in_steps(x: &Tensor, signed: bool) -> Tensor {
+    let rows: Vec<Vec<f32>> = x.to_vec2().unwrap();
+    let rows = rows.into_iter().map(|row| {
+        let low = row.iter().fold(0.0f32, |m, &x| m.min(x));
+        let high = row.iter().fold(0.0f32, |m, &x| m.max(x));
+        let (step, zero) = if signed {
+            (high.max(-low) / 127.0, 0.0)
+        } else {
+            ((high - low) / 255.0, (-low / ((high - low) / 255.0)).round())
+        };
+        row.into_iter()
+            .map(|x| if step > 0.0 { ((x / step + zero).round() - zero) * step } else { 0.0 })
+            .collect::<Vec<f32>>()
+    });
+    Tensor::new(rows.collect::<Vec<_>>(), &Device::Cpu).unwrap()
+}
+
+/// What a kernel of this format multiplies, and by how much its result may differ from the oracle's.
+fn as_multiplied(x: &Tensor, weight: &Tensor, format: WeightFormat) -> (Tensor, Tensor, f32) {
+    match format {
+        WeightFormat::F32 => (x.clone(), weight.clone(), 2e-5),
+        WeightFormat::Bf16 => (rounded(x), rounded(weight), 2e-5),
+        // A value between two steps may be rounded to either: 1/255 of a row's range times a weight, seldom.
+        WeightFormat::Int8 => (in_steps(x, false), in_steps(weight, true), 2e-2),
+    }
+}
+
+fn check_linear(rows: usize, inner: usize, out: usize, isa: Isa, format: WeightFormat) {
+    let (x, weight) = (tensor(&[rows, inner], 1), tensor(&[out, inner], 3));
+    let (residual, bias) = (tensor(&[rows, out], 2), tensor(&[out], 4));
+    let packed = PackedWeight::new(&slice(&weight), out, inner, format, isa).unwrap();
+    let (multiplied, by, bound) = as_multiplied(&x, &weight, format);
+    for (activation, add, with_bias, narrowed) in [
+        (None, false, true, false),
+        (None, true, false, false),
+        (None, true, true, false),
+        (Some(Activation::GeluTanh), false, true, false),
+        (Some(Activation::GeluErf), false, false, false),
+        (Some(Activation::GeluTanh), false, true, true),
+    ] {
+        let oracle = Linear::new(by.clone(), with_bias.then(|| bias.clone()));
+        let epilogue = match (activation, add) {
+            (Some(activation), _) => Epilogue::Activation(activation),
+            (None, true) => Epilogue::Residual(&residual),
+            (None, false) => Epilogue::None,
+        };
+        let expected = oracle.reference(&multiplied, epilogue).unwrap();
+        let (bias, residual) = (slice(&bias), slice(&residual));
+        let finish =
+            Finish { bias: with_bias.then_some(&*bias), activation, residual: add.then_some(&*residual) };
+        let found = packed.forward::<f32>(&slice(&x), rows, finish, narrowed).unwrap();
+        let found = result(found, (rows, out));
+        // A result in bf16 has eight bits.
+        let bound = if narrowed {
+            bound + 0.004 * slice(&expected).iter().fold(0.0f32, |m, x| m.max(x.abs()))
+        } else {
+            bound
+        };
+        let worst = largest_difference(&found, &expected);
+        assert!(worst < bound, "{isa} {format:?}: {rows} × {inner} → {out}, {activation:?} {add}: {worst}");
+        if format == WeightFormat::Int8 {
+            // Nearly all values lie between no two steps.
+            let mean =
+                ((found - expected).unwrap().abs().unwrap().mean_all().unwrap()).to_scalar::<f32>().unwrap();
+            let bound = if narrowed { bound } else { 2e-4 };
+            assert!(mean < bound, "{isa}: {rows} × {inner} → {out}: mean {mean}");
+        }
+    }
+    // Activations that come in bf16 are what f32 of the same values is.
+    let x = rounded(&x);
+    let finish = Finish { bias: None, activation: None, residual: None };
+    let wide = packed.forward::<f32>(&slice(&x), rows, finish, false).unwrap();
+    let same = packed.forward::<bf16>(&narrow(&x), rows, finish, false).unwrap();
+    assert_eq!(slice(&result(wide, (rows, out))), slice(&result(same, (rows, out))), "{isa} {format:?}");
+}
+
+#[test]
+fn linear_on_every_instruction_set() {
+    for isa in sets() {
+        for format in FORMATS {
+            for rows in 1..=70 {
+                check_linear(rows, 17 + rows % 50, 1 + 7 * rows % 101, isa, format);
+            }
+            for (rows, inner, out) in
+                [(200, 96, 160), (1, 1, 1), (3, 588, 7), (33, 64, 48), (1, 4304, 3), (65, 65, 97)]
+            {
+                check_linear(rows, inner, out, isa, format);
+            }
+        }
+    }
+}
+
+/// So many rows that each task packs its own.
+#[test]
+fn tall_products_are_cut_into_blocks_of_rows() {
+    for isa in sets() {
+        for format in FORMATS {
+            let (inner, out) = (1100, 5);
+            let weight = slice(&tensor(&[out, inner], 3));
+            let packed = PackedWeight::new(&weight, out, inner, format, isa).unwrap();
+            let rows = 2100;
+            let x = tensor(&[rows, inner], 1);
+            let finish = Finish { bias: None, activation: None, residual: None };
+            let all =
+                slice(&result(packed.forward::<f32>(&slice(&x), rows, finish, false).unwrap(), (rows, out)));
+            for first in [0, 1, 700, 2099] {
+                let row = slice(&x.narrow(0, first, 1).unwrap());
+                let alone = slice(&result(packed.forward::<f32>(&row, 1, finish, false).unwrap(), (1, out)));
+                assert_eq!(all[first * out..][..out], alone, "{isa} {format:?}: row {first}");
+            }
+        }
+    }
+}
+
+#[test]
+fn attention_on_every_instruction_set() {
+    for isa in sets() {
+        for (lengths, heads, head_dim) in [
+            (vec![1], 1, 8),
+            (vec![1, 1, 1], 2, 9),
+            (vec![64, 65, 63, 1, 33, 7], 3, 72),
+            (vec![196], 2, 64),
+            (vec![5, 300], 2, 96),
+        ] {
+            let segments = Segments::new(lengths.iter().copied());
+            let (rows, width) = (segments.rows(), heads * head_dim);
+            let qkv = (tensor(&[rows, 3 * width], 8) * 3.0).unwrap();
+            let found =
+                result(attend::<f32>(&slice(&qkv), width, &segments, heads, isa).unwrap(), (rows, width));
+            let expected = attention_reference(&qkv, &segments, heads).unwrap();
+            let worst = largest_difference(&found, &expected);
+            assert!(worst < 2e-5, "{isa} f32 {lengths:?}: {worst}");
+
+            let found =
+                result(attend::<bf16>(&narrow(&qkv), width, &segments, heads, isa).unwrap(), (rows, width));
+            let expected = attention_reference(&rounded(&qkv), &segments, heads).unwrap();
+            let worst = largest_difference(&found, &expected);
+            // Weights and results are rounded to eight bits; values are at most 3.
+            assert!(worst < 0.03, "{isa} bf16 {lengths:?}: {worst}");
+            let mean =
+                ((found - expected).unwrap().abs().unwrap().mean_all().unwrap()).to_scalar::<f32>().unwrap();
+            assert!(mean < 4e-3, "{isa} bf16 {lengths:?}: mean {mean}");
+        }
+    }
+}
+
+#[test]
+fn the_probe_agrees_with_its_reference() {
+    for (lengths, heads, head_dim) in [(vec![1], 1, 3), (vec![196, 196, 7], 3, 24), (vec![64; 5], 2, 72)] {
+        let segments = Segments::new(lengths.iter().copied());
+        let width = heads * head_dim;
+        let (query, kv) = ((tensor(&[width], 12) * 4.0).unwrap(), tensor(&[segments.rows(), 2 * width], 11));
+        let (expected, expected_maps) = probe_attention_reference(&query, &kv, &segments, heads).unwrap();
+        let (found, maps) = probe_attention(&query, &kv, &segments, heads).unwrap();
+        assert!(largest_difference(&found, &expected) < 1e-5);
+        for (map, expected) in maps.iter().zip(&expected_maps) {
+            assert!(largest_difference(map, expected) < 1e-5);
+        }
+        let (found, _) =
+            probe_attention(&query, &kv.to_dtype(DType::BF16).unwrap(), &segments, heads).unwrap();
+        let (expected, _) = probe_attention_reference(&query, &rounded(&kv), &segments, heads).unwrap();
+        assert!(largest_difference(&found, &expected) < 1e-5);
+    }
+}
+
+/// A number that is not finite must not become one that is.
+#[test]
+fn what_is_not_finite_stays_so() {
+    for isa in sets() {
+        for format in FORMATS {
+            let weight = slice(&tensor(&[40, 50], 3));
+            let packed = PackedWeight::new(&weight, 40, 50, format, isa).unwrap();
+            let mut x = slice(&tensor(&[3, 50], 1));
+            x[50 + 7] = f32::NAN;
+            let finish = Finish { bias: None, activation: None, residual: None };
+            let y = slice(&result(packed.forward::<f32>(&x, 3, finish, false).unwrap(), (3, 40)));
+            assert!(y[40..80].iter().all(|y| !y.is_finite()), "{isa} {format:?}");
+            assert!(y[..40].iter().chain(&y[80..]).all(|y| y.is_finite()), "{isa} {format:?}");
+        }
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_an_error() {
+    let finish = Finish { bias: None, activation: None, residual: None };
+    for format in FORMATS {
+        assert!(PackedWeight::new(&[0.0; 5], 2, 3, format, Isa::best()).is_err());
+        let packed = PackedWeight::new(&[0.0; 6], 2, 3, format, Isa::best()).unwrap();
+        assert!(packed.forward::<f32>(&[0.0; 7], 2, finish, false).is_err());
+        let bias = Finish { bias: Some(&[0.0; 3]), ..finish };
+        assert!(packed.forward::<f32>(&[0.0; 6], 2, bias, false).is_err());
+    }
+    if Isa::best() < Isa::Amx {
+        assert!(PackedWeight::new(&[0.0; 6], 2, 3, WeightFormat::Bf16, Isa::Amx).is_err());
+        assert!(attend::<f32>(&[0.0; 6], 2, &Segments::new([1]), 1, Isa::Amx).is_err());
+    }
+}
