@@ -91,7 +91,7 @@ impl Siglip {
         if pictures.is_empty() {
             return Ok(Vec::new());
         }
-        Ok(self.image()?.forward(pictures)?.embeddings.to_vec2()?)
+        self.image()?.embed(pictures)
     }
 
     /// One vector a text, not normalised.
@@ -103,6 +103,6 @@ impl Siglip {
             return Ok(Vec::new());
         }
         let ids: Vec<&[u32]> = texts.iter().map(|text| text.ids.as_slice()).collect();
-        Ok(self.text()?.forward(&ids)?.to_vec2()?)
+        self.text()?.embed(&ids)
     }
 }

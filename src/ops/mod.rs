@@ -12,12 +12,15 @@ pub mod cuda;
 pub mod linear;
 pub mod norm;
 pub mod pixels;
+pub mod rows;
+pub mod run;
 pub mod segments;
 
 pub use attention::{attention, probe_attention};
 pub use linear::{Epilogue, Linear};
 pub use norm::LayerNorm;
 pub use pixels::{PixelValues, normalize_pixels};
+pub use run::{Batch, Input, Runner};
 pub use segments::Segments;
 
 use candle_core::{DType, Device, Tensor};

@@ -1,6 +1,8 @@
 //! Every GPU operation against the CPU's reference, and whole towers of random weights. Needs a GPU: `tests/gpu/run`
 //! starts it.
 
+mod graphs;
+
 use std::sync::OnceLock;
 
 use candle_core::{DType, Device, Tensor};
@@ -11,8 +13,9 @@ use siglip::model::{
 };
 use siglip::ops::attention::{attention_reference, probe_attention_reference};
 use siglip::ops::pixels::pixel_table;
+use siglip::ops::rows::{convert, embed_tokens, id_bytes, last_rows, mean_rows, stack_rows};
 use siglip::ops::{
-    Epilogue, LayerNorm, Linear, PixelValues, Segments, attention, normalize_pixels, probe_attention,
+    Epilogue, Input, LayerNorm, Linear, PixelValues, Segments, attention, normalize_pixels, probe_attention,
 };
 
 /// Types, and the largest difference that an operation may make, relative to its largest result: a few roundings.
@@ -20,7 +23,12 @@ const TYPES: [(DType, f32); 3] = [(DType::F32, 2e-5), (DType::F16, 2e-3), (DType
 
 fn gpu() -> &'static Device {
     static GPU: OnceLock<Device> = OnceLock::new();
-    GPU.get_or_init(|| siglip::ops::cuda::open(0).expect("these tests need a GPU"))
+    GPU.get_or_init(|| open(true))
+}
+
+fn open(graphs: bool) -> Device {
+    let options = siglip::ops::cuda::Options { graphs, ..Default::default() };
+    siglip::ops::cuda::open(0, options).expect("these tests need a GPU")
 }
 
 /// Values between −1 and 1 that are the same at every run.
@@ -175,10 +183,45 @@ fn pixels_become_the_same_values() {
         for (rows, columns) in [(1, 3), (5, 588), (64, 768), (3, 27), (1500, 768)] {
             let bytes: Vec<u8> = (0..rows * columns).map(|i| (i * 37 % 256) as u8).collect();
             let (one, two) = bytes.split_at(columns * (rows / 2));
-            let found = of.of(&[one, two], rows, columns).unwrap();
+            let pieces = [one, two];
+            let found = of.of(&Input::new(&pieces, gpu()).unwrap(), rows, columns).unwrap();
             let expected = normalize_pixels([&bytes[..]].into_iter(), rows, columns, &table).unwrap();
             let expected = expected.to_dtype(dtype).unwrap();
             assert_eq!(numbers(&found), numbers(&expected), "{dtype:?}, {rows} x {columns}");
+        }
+    }
+}
+
+#[test]
+fn rows_put_where_they_belong() {
+    for (dtype, tolerance) in TYPES {
+        for width in [1, 7, 64, 100, 1152] {
+            let what = format!("{dtype:?}, {width} wide");
+            let (tokens, tokens32) = both(&[30, width], 1, 1.0, dtype);
+            let (positions, positions32) = both(&[5, width], 2, 1.0, dtype);
+            let ids = id_bytes((0..15).map(|i| (i * 7 + 3) % 30));
+            let pieces = [&ids[..20], &ids[20..]];
+            let found = embed_tokens(&Input::new(&pieces, gpu()).unwrap(), &tokens, &positions).unwrap();
+            let expected = embed_tokens(&Input::Host(&pieces), &tokens32, &positions32).unwrap();
+            close(&found, &expected, tolerance, &format!("{what}, embedding"));
+            let segments = Segments::new([1, 5, 9]);
+            let host = found.to_device(&Device::Cpu).unwrap().to_dtype(DType::F32).unwrap();
+            let (last, last32) =
+                (last_rows(&found, &segments).unwrap(), last_rows(&host, &segments).unwrap());
+            assert_eq!(numbers(&last), numbers(&last32), "{what}");
+            close(
+                &mean_rows(&found, &segments).unwrap(),
+                &mean_rows(&host, &segments).unwrap(),
+                tolerance,
+                &what,
+            );
+            let wide = convert(&found, DType::F32).unwrap();
+            assert_eq!((wide.dtype(), numbers(&wide)), (DType::F32, numbers(&host)), "{what}");
+            let back = convert(&wide, dtype).unwrap();
+            assert_eq!((back.dtype(), numbers(&back)), (dtype, numbers(&host)), "{what}");
+            let stacked = stack_rows(&[(tokens.clone(), 3), (positions.clone(), 1)]).unwrap();
+            let expected = stack_rows(&[(tokens32, 3), (positions32, 1)]).unwrap();
+            assert_eq!(numbers(&stacked), numbers(&expected), "{what}");
         }
     }
 }
