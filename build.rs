@@ -1,14 +1,15 @@
 //! Compiles the CUDA kernels for the feature `cuda`; nothing otherwise.
 //!
-//! `SIGLIP_CUDA_ARCHS` names the compute capabilities, such as `80,90` (then `CUDA_COMPUTE_CAP`, then `80,90`). The
-//! newest is also kept as PTX, which the driver translates for GPUs newer than that.
+//! `SIGLIP_CUDA_ARCHS` names the compute capabilities, such as `80,90` (then `CUDA_COMPUTE_CAP`, then `80,90`). Each gets its
+//! own machine code, all in one file from which the driver takes what the GPU needs. The newest of each generation is also
+//! kept as PTX, which the driver translates for GPUs that none of the machine code is for.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, thread};
 
 const KERNELS: &str = "src/ops/cuda/kernels";
-const FILES: [&str; 5] = ["attention", "attention_plain", "elementwise", "norm", "probe"];
+const FILES: [&str; 6] = ["attention", "attention_plain", "elementwise", "norm", "probe", "rows"];
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
@@ -29,6 +30,9 @@ fn main() {
     let nvcc = nvcc();
     // The libraries that the program looks for when it runs are of the toolkit that it was built with.
     println!("cargo::rustc-env=SIGLIP_CUDA_MAJOR={}", major(&nvcc));
+    // What the program says to a GPU that it has no kernels for.
+    let list: Vec<String> = archs.iter().map(u32::to_string).collect();
+    println!("cargo::rustc-env=SIGLIP_CUDA_ARCHS={}", list.join(","));
     thread::scope(|scope| {
         for name in FILES {
             let (archs, out, nvcc) = (&archs, &out, &nvcc);
@@ -86,7 +90,7 @@ fn compile(nvcc: &Path, name: &str, archs: &[u32], out: &Path) {
     for arch in archs {
         command.arg("-gencode").arg(format!("arch=compute_{arch},code=sm_{arch}"));
     }
-    if let Some(newest) = archs.last() {
+    for newest in archs.chunk_by(|a, b| a / 10 == b / 10).filter_map(<[u32]>::last) {
         command.arg("-gencode").arg(format!("arch=compute_{newest},code=compute_{newest}"));
     }
     command.arg("-o").arg(out.join(format!("{name}.fatbin"))).arg(format!("{KERNELS}/{name}.cu"));

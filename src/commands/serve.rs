@@ -9,7 +9,7 @@ use crate::api::{self, AppState};
 use crate::checkpoint::{self, HubOptions};
 use crate::config::{ComputeArgs, ModelChoice, ServeArgs, ServeConfig};
 use crate::engine::{Engine, EngineError, Model};
-use crate::pipeline::Pipeline;
+use crate::pipeline::{DeviceKind, Pipeline};
 use crate::{Error, Result, telemetry};
 
 /// Runs the service until SIGTERM or SIGINT.
@@ -31,6 +31,13 @@ pub(super) fn run(args: ServeArgs, log: Option<&str>) -> Result<ExitCode> {
         .iter()
         .map(|choice| Ok((choice.name.clone(), load(choice, &config.compute)?)))
         .collect::<Result<Vec<_>>>()?;
+    let device = models.first().map_or(DeviceKind::Cpu, |(_, model)| model.info().device);
+    let engine = config.engine_on(device);
+    tracing::info!(
+        "batches of up to {} tokens (--max-batch-tokens), {} at once on each device",
+        engine.max_batch_tokens,
+        engine.workers_per_model
+    );
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("http")
@@ -42,7 +49,7 @@ pub(super) fn run(args: ServeArgs, log: Option<&str>) -> Result<ExitCode> {
         tracing::warn!("no --api-key: whoever reaches {address} may use the service");
     }
     let stopped = runtime.block_on(async move {
-        let engine = Engine::start(models, config.engine);
+        let engine = Engine::start(models, engine);
         let state = AppState::new(engine.clone(), config.api, Some(Arc::new(move || metrics.render())));
         let shutdown = signal()?;
         tracing::info!(

@@ -6,7 +6,7 @@ use crate::Error;
 use crate::Result;
 use crate::checkpoint::{self, Checkpoint, HubOptions, ModelRef};
 use crate::image::{ImageDecode, ImageLimits};
-use crate::pipeline::{DeviceChoice, LoadOptions, Pipeline, Precision};
+use crate::pipeline::{DeviceChoice, GpuOptions, LoadOptions, Pipeline, Precision, Switch};
 use crate::text::Canonicalization;
 
 /// Which model, where and how.
@@ -30,6 +30,14 @@ pub struct ComputeArgs {
     /// avx512-bf16 or amx forces a CPU's kernels
     #[arg(long, env = "SIGLIP_DTYPE", value_enum, default_value_t = Precision::Auto)]
     pub dtype: Precision,
+    /// CUDA graphs: auto (small batches that come again are one launch, once that was checked against an ordinary run)
+    /// or off
+    #[arg(long, env = "SIGLIP_CUDA_GRAPHS", value_enum, default_value_t = Switch::Auto, hide_possible_values = true)]
+    pub cuda_graphs: Switch,
+    /// Matrix products on a GPU: auto (the algorithms that cuBLASLt proposes are timed when a shape is met first) or off
+    /// (its first proposal)
+    #[arg(long, env = "SIGLIP_CUDA_TUNING", value_enum, default_value_t = Switch::Auto, hide_possible_values = true)]
+    pub cuda_tuning: Switch,
     /// Threads of the towers [default: all cores]
     #[arg(long, env = "SIGLIP_THREADS", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
@@ -68,6 +76,7 @@ impl ComputeArgs {
             name,
             device: self.device.clone(),
             precision: self.dtype,
+            gpu: GpuOptions { graphs: self.cuda_graphs, tuning: self.cuda_tuning },
             image_limits: ImageLimits {
                 max_pixels: u64::from(self.max_megapixels) * 1_000_000,
                 ..ImageLimits::default()

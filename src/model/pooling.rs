@@ -6,6 +6,7 @@ use super::encoder::Mlp;
 use super::loader::Loader;
 use super::{EncoderSpec, ImagePooling};
 use crate::Result;
+use crate::ops::rows::mean_rows;
 use crate::ops::{Epilogue, LayerNorm, Linear, Segments, probe_attention};
 
 /// How tokens `[rows, width]` become `[items, width]`.
@@ -40,11 +41,7 @@ impl Pooling {
     pub(super) fn forward(&self, tokens: &Tensor, segments: &Segments) -> Result<(Tensor, Vec<Tensor>)> {
         match self {
             Self::MapHead(head) => head.forward(tokens, segments),
-            Self::Mean => {
-                let means =
-                    segments.iter().map(|rows| tokens.narrow(0, rows.start, rows.len())?.mean_keepdim(0));
-                Ok((Tensor::cat(&means.collect::<candle_core::Result<Vec<_>>>()?, 0)?, Vec::new()))
-            }
+            Self::Mean => Ok((mean_rows(tokens, segments)?, Vec::new())),
         }
     }
 }

@@ -122,7 +122,7 @@ impl Siglip {
         let tower = self.image()?;
         let mut vectors = Vec::with_capacity(pictures.len());
         for pass in passes(pictures.iter().map(|picture| picture.grid.len()), self.pass) {
-            vectors.extend(tower.forward(&pictures[pass])?.embeddings.to_vec2()?);
+            vectors.extend(tower.embed(&pictures[pass])?);
         }
         Ok(vectors)
     }
@@ -139,7 +139,7 @@ impl Siglip {
         let tower = self.text()?;
         let mut vectors = Vec::with_capacity(texts.len());
         for pass in passes(ids.iter().map(|ids| ids.len()), self.pass) {
-            vectors.extend(tower.forward(&ids[pass])?.to_vec2()?);
+            vectors.extend(tower.embed(&ids[pass])?);
         }
         Ok(vectors)
     }

@@ -5,7 +5,8 @@ use candle_core::{DType, Device, Tensor};
 use super::encoder::Encoder;
 use super::loader::Loader;
 use super::{Table, TextTowerSpec, Weights};
-use crate::ops::{Epilogue, LayerNorm, Linear, Numerics, Segments};
+use crate::ops::rows::{convert, embed_tokens, id_bytes, last_rows};
+use crate::ops::{Batch, Epilogue, Input, LayerNorm, Linear, Numerics, Runner, Segments};
 use crate::{Error, Result};
 
 /// A transformer without a causal mask over texts that are always padded to the context: the padding
@@ -19,6 +20,8 @@ pub struct TextTower {
     encoder: Encoder,
     norm: LayerNorm,
     head: Option<Linear>,
+    /// Batches of as many texts are computed alike.
+    runner: Runner<usize>,
     device: Device,
 }
 
@@ -56,8 +59,33 @@ impl TextTower {
                 .map(|out| Ok::<_, Error>(at.linear("head", width, out)?.wide()))
                 .transpose()?,
             spec: spec.clone(),
+            runner: Runner::new(numerics.device())?,
             device: numerics.device().clone(),
         })
+    }
+
+    /// As [`Self::forward`], on the host, and on a GPU in less time.
+    ///
+    /// # Errors
+    /// As [`Self::forward`].
+    pub fn embed(&self, texts: &[&[u32]]) -> Result<Vec<Vec<f32>>> {
+        self.check(texts)?;
+        let ids = || texts.iter().copied().flatten().copied();
+        let bytes = id_bytes(ids());
+        let batch = Batch {
+            key: texts.len(),
+            rows: texts.len() * self.spec.context,
+            pieces: &[&bytes],
+            other: &|| id_bytes(ids().map(|id| (id + 1) % self.spec.vocab as u32)),
+        };
+        let values = self.runner.run(&batch, &|input| self.outputs(input, texts.len()))?;
+        let width = self.spec.projection.unwrap_or(self.spec.encoder.width);
+        Ok(values.chunks(width).map(<[f32]>::to_vec).collect())
+    }
+
+    /// How many sizes of batches run as CUDA graphs.
+    pub fn graphs(&self) -> usize {
+        self.runner.graphs()
     }
 
     /// Texts of exactly the context's length each → `[texts, width of the head]`, f32, not normalised.
@@ -65,6 +93,12 @@ impl TextTower {
     /// # Errors
     /// If a text has another length or an id outside the vocabulary, or if the device fails.
     pub fn forward(&self, texts: &[&[u32]]) -> Result<Tensor> {
+        self.check(texts)?;
+        let bytes = id_bytes(texts.iter().copied().flatten().copied());
+        self.outputs(&Input::new(&[&bytes], &self.device)?, texts.len())
+    }
+
+    fn check(&self, texts: &[&[u32]]) -> Result<()> {
         let context = self.spec.context;
         for ids in texts {
             if ids.len() != context {
@@ -80,31 +114,34 @@ impl TextTower {
                 )));
             }
         }
-        let count = texts.len();
-        let width = self.spec.encoder.width;
-        let ids = texts.concat();
+        Ok(())
+    }
+
+    /// Token embeddings from a table on the processor, with their positions.
+    fn embed_rows(&self, ids: &[u32], table: &dyn Table) -> Result<Tensor> {
+        let (context, width) = (self.spec.context, self.spec.encoder.width);
+        let mut x = vec![0.0f32; ids.len() * width];
+        for (row, &id) in x.chunks_exact_mut(width).zip(ids) {
+            table.read(id as usize, row);
+        }
+        let x = Tensor::from_vec(x, (ids.len() / context, context, width), &self.device)?;
+        Ok(x.broadcast_add(&self.positions)?.reshape((ids.len(), width))?)
+    }
+
+    /// `input` holds the ids of `count` texts that were checked.
+    fn outputs(&self, input: &Input<'_>, count: usize) -> Result<Tensor> {
+        let segments = Segments::uniform(count, self.spec.context);
         let x = match &self.tokens {
-            Tokens::Rows(table) => {
-                let mut x = vec![0.0f32; ids.len() * width];
-                for (row, &id) in x.chunks_exact_mut(width.max(1)).zip(&ids) {
-                    table.read(id as usize, row);
-                }
-                Tensor::from_vec(x, (count, context, width), &self.device)?
-            }
-            Tokens::Whole(table) => {
-                let ids = Tensor::from_vec(ids, count * context, &self.device)?;
-                table.index_select(&ids, 0)?.reshape((count, context, width))?
-            }
+            Tokens::Rows(table) => self.embed_rows(&input.ids()?, table.as_ref())?,
+            Tokens::Whole(table) => embed_tokens(input, table, &self.positions)?,
         };
-        let x = x.broadcast_add(&self.positions)?.reshape((count * context, width))?;
-        let x = self.encoder.forward(x, &Segments::uniform(count, context))?;
-        let last = x.reshape((count, context, width))?.narrow(1, context - 1, 1)?.squeeze(1)?.contiguous()?;
+        let x = self.encoder.forward(x, &segments)?;
         // The final norm is of each token alone: only the pooled one needs it.
-        let pooled = self.norm.forward(&last)?;
+        let pooled = self.norm.forward(&last_rows(&x, &segments)?)?;
         let pooled = match &self.head {
             Some(head) => head.forward(&pooled, Epilogue::None)?,
             None => pooled,
         };
-        Ok(pooled.to_dtype(DType::F32)?)
+        Ok(convert(&pooled, DType::F32)?)
     }
 }

@@ -58,7 +58,7 @@ pub fn attention_reference(qkv: &Tensor, segments: &Segments, heads: usize) -> R
 
 /// Attention of one constant query to the tokens of each item: the heart of MAP pooling.
 ///
-/// `query` `[width]` is the projected probe, `kv` `[rows, 2 · width]` keys and values side by side.
+/// `query` `[width]` is the projected probe, the same for every batch, `kv` `[rows, 2 · width]` keys and values side by side.
 /// Gives the pooled values `[items, width]`, and, one tensor `[heads, tokens]` (f32) an item, how
 /// much each head looked at each token.
 pub fn probe_attention(
@@ -69,7 +69,7 @@ pub fn probe_attention(
 ) -> Result<(Tensor, Vec<Tensor>)> {
     check(kv, segments, 2 * heads)?;
     #[cfg(feature = "cuda")]
-    if super::on_gpu(kv) && has_head_dim(kv.dim(1)? / (2 * heads)) {
+    if on_gpu(kv) && has_head_dim(kv.dim(1)? / (2 * heads)) {
         return probe_attention_on_gpu(query, kv, segments, heads);
     }
     if kv.device().is_cpu() && query.dtype() == DType::F32 && matches!(kv.dtype(), DType::F32 | DType::BF16) {
@@ -143,8 +143,11 @@ fn probe_attention_on_gpu(
     heads: usize,
 ) -> Result<(Tensor, Vec<Tensor>)> {
     let (items, width) = (segments.len(), kv.dim(1)? / 2);
-    let both = query.contiguous()?.apply_op2_no_bwd(&kv.contiguous()?, &Probe { segments, heads })?;
-    let pooled = both.narrow(0, 0, items * width)?.reshape((items, width))?.to_dtype(kv.dtype())?;
+    let query = query.contiguous()?;
+    super::cuda::constant(&query)?;
+    let both = query.apply_op2_no_bwd(&kv.contiguous()?, &Probe { segments, heads })?;
+    let pooled = both.narrow(0, 0, items * width)?.reshape((items, width))?;
+    let pooled = super::rows::convert(&pooled, kv.dtype())?;
     let map = |rows: std::ops::Range<usize>| {
         let first = items * width + heads * rows.start;
         both.narrow(0, first, heads * rows.len())?.reshape((heads, rows.len()))

@@ -13,6 +13,8 @@ pub mod linear;
 pub mod norm;
 pub mod numerics;
 pub mod pixels;
+pub mod rows;
+pub mod run;
 pub mod segments;
 
 pub use attention::{attention, probe_attention};
@@ -21,6 +23,7 @@ pub use linear::{Epilogue, Linear};
 pub use norm::LayerNorm;
 pub use numerics::Numerics;
 pub use pixels::{PixelValues, normalize_pixels};
+pub use run::{Batch, Input, Runner};
 pub use segments::Segments;
 
 use candle_core::{DType, Device, Tensor};

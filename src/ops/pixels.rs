@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 
-use super::Numerics;
+use super::{Input, Numerics};
 
 /// The value of each byte in each channel: `(byte · rescale − mean) / std`, in f32 and in this order
 /// as transformers does it (`rescale`, then `normalize`).
@@ -57,16 +57,17 @@ impl PixelValues {
         })
     }
 
-    /// Bytes `[rows, columns]` in pieces, one after another, channels innermost → values of that shape.
+    /// Bytes `[rows, columns]`, channels innermost → values of that shape.
     ///
     /// # Errors
     /// If there are not `rows · columns` bytes, or the device fails.
-    pub fn of(&self, pieces: &[&[u8]], rows: usize, columns: usize) -> Result<Tensor> {
+    pub fn of(&self, input: &Input<'_>, rows: usize, columns: usize) -> Result<Tensor> {
         #[cfg(feature = "cuda")]
-        if let (Some(table), Device::Cuda(device)) = (&self.on_gpu, &self.device) {
-            return super::cuda::pixels::normalize(pieces, rows, columns, table, device, self.dtype);
+        if let (Input::Device(bytes), Some(table), Device::Cuda(device)) = (input, &self.on_gpu, &self.device)
+        {
+            return super::cuda::pixels::normalize(bytes, rows, columns, table, device, self.dtype);
         }
-        let x = normalize_pixels(pieces.iter().copied(), rows, columns, &self.table)?;
+        let x = normalize_pixels(input.pieces()?.iter().copied(), rows, columns, &self.table)?;
         x.to_device(&self.device)?.to_dtype(self.dtype)
     }
 }

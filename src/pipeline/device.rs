@@ -60,6 +60,25 @@ impl fmt::Display for DeviceChoice {
     }
 }
 
+/// Whether something is used where it helps.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Switch {
+    /// Where it helps.
+    #[default]
+    Auto,
+    /// Never.
+    Off,
+}
+
+/// What the operator chooses about GPUs; nothing to the processor.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct GpuOptions {
+    /// Small batches that come again are launched as CUDA graphs.
+    pub graphs: Switch,
+    /// The algorithms of matrix products are timed at their first use.
+    pub tuning: Switch,
+}
+
 /// A device that answered, and the arithmetic on it.
 #[derive(Debug, Clone)]
 pub struct Placement {
@@ -76,11 +95,13 @@ impl DeviceChoice {
     ///
     /// # Errors
     /// [`Error::Config`] if one cannot be had, or not with this precision.
-    pub fn place(&self, precision: Precision) -> Result<Vec<Placement>> {
+    pub fn place(&self, precision: Precision, gpu: GpuOptions) -> Result<Vec<Placement>> {
         match self {
             Self::Cpu => Ok(vec![on_cpu(precision)?]),
-            Self::Cuda(ordinals) => ordinals.iter().map(|&ordinal| on_cuda(ordinal, precision)).collect(),
-            Self::Auto if cfg!(feature = "cuda") => match on_cuda(0, precision) {
+            Self::Cuda(ordinals) => {
+                ordinals.iter().map(|&ordinal| on_cuda(ordinal, precision, gpu)).collect()
+            }
+            Self::Auto if cfg!(feature = "cuda") => match on_cuda(0, precision, gpu) {
                 Ok(placement) => {
                     tracing::info!(
                         "running on GPU 0, since NVIDIA's driver answers (--device cpu for the processor)"
@@ -125,7 +146,7 @@ fn on_cpu(precision: Precision) -> Result<Placement> {
     Ok(Placement { numerics: Numerics::cpu(weights), kind: DeviceKind::Cpu, precision })
 }
 
-fn on_cuda(ordinal: usize, precision: Precision) -> Result<Placement> {
+fn on_cuda(ordinal: usize, precision: Precision, gpu: GpuOptions) -> Result<Placement> {
     if !cfg!(feature = "cuda") {
         return Err(Error::Config(
             "--device cuda: this program was built without GPU support (cargo build --features cuda)".into(),
@@ -141,7 +162,7 @@ fn on_cuda(ordinal: usize, precision: Precision) -> Result<Placement> {
         let error = error.to_string();
         Error::Config(format!("GPU {ordinal} cannot be used: {}", error.lines().next().unwrap_or_default()))
     };
-    let device = open(ordinal).map_err(failed)?;
+    let device = open(ordinal, gpu).map_err(failed)?;
     let bf16 = has_bf16(&device).map_err(failed)?;
     let (precision, dtype) = match precision {
         Precision::F16 => (Precision::F16, DType::F16),
@@ -157,10 +178,17 @@ fn on_cuda(ordinal: usize, precision: Precision) -> Result<Placement> {
 }
 
 #[cfg(feature = "cuda")]
-use crate::ops::cuda::{has_bf16, open};
+use crate::ops::cuda::has_bf16;
+
+#[cfg(feature = "cuda")]
+fn open(ordinal: usize, gpu: GpuOptions) -> candle_core::Result<Device> {
+    let options =
+        crate::ops::cuda::Options { graphs: gpu.graphs == Switch::Auto, tuning: gpu.tuning == Switch::Auto };
+    crate::ops::cuda::open(ordinal, options)
+}
 
 #[cfg(not(feature = "cuda"))]
-fn open(_: usize) -> candle_core::Result<Device> {
+fn open(_: usize, _: GpuOptions) -> candle_core::Result<Device> {
     Err(candle_core::Error::NotCompiledWithCudaSupport)
 }
 
@@ -186,17 +214,19 @@ mod tests {
 
     #[test]
     fn what_cannot_be_computed_is_refused() {
-        assert_ne!(DeviceChoice::Cpu.place(Precision::Auto).unwrap()[0].precision, Precision::Auto);
-        assert!(DeviceChoice::Cpu.place(Precision::F16).unwrap_err().to_string().contains("int8"));
+        let place = |precision| DeviceChoice::Cpu.place(precision, GpuOptions::default());
+        assert_ne!(place(Precision::Auto).unwrap()[0].precision, Precision::Auto);
+        assert!(place(Precision::F16).unwrap_err().to_string().contains("int8"));
         if !cfg!(feature = "cuda") {
-            let error = DeviceChoice::Cuda(vec![0]).place(Precision::Auto).unwrap_err();
+            let error =
+                DeviceChoice::Cuda(vec![0]).place(Precision::Auto, GpuOptions::default()).unwrap_err();
             assert!(error.to_string().contains("built without GPU support"));
         }
     }
 
     #[test]
     fn auto_is_always_something() {
-        let placements = DeviceChoice::Auto.place(Precision::F32).unwrap();
+        let placements = DeviceChoice::Auto.place(Precision::F32, GpuOptions::default()).unwrap();
         assert_eq!(placements.len(), 1);
         if !cfg!(feature = "cuda") {
             assert_eq!(placements[0].kind, DeviceKind::Cpu);

@@ -13,7 +13,7 @@ use crate::model::zero_shot::DEFAULT_TEMPLATE;
 use crate::text::{Canonicalization, TextProcessor, TokenIds};
 use crate::{Error, Result};
 
-pub use device::{DeviceChoice, Placement};
+pub use device::{DeviceChoice, GpuOptions, Placement, Switch};
 pub use info::{DeviceKind, ModelInfo, Precision};
 
 /// What the operator chooses about a model.
@@ -25,6 +25,8 @@ pub struct LoadOptions {
     pub device: DeviceChoice,
     /// Their arithmetic.
     pub precision: Precision,
+    /// What is chosen about GPUs.
+    pub gpu: GpuOptions,
     /// Limits on pictures.
     pub image_limits: ImageLimits,
     /// How pictures are decoded.
@@ -48,7 +50,7 @@ impl Pipeline {
     /// # Errors
     /// If the device or the precision cannot be had, or if a part of the checkpoint cannot be used.
     pub fn load(checkpoint: Checkpoint, options: &LoadOptions) -> Result<Self> {
-        let placements = options.device.place(options.precision)?;
+        let placements = options.device.place(options.precision, options.gpu)?;
         let parts = Parts::new(&checkpoint, options)?;
         let Checkpoint { spec, image, weights, .. } = &checkpoint;
         let load = |at: &Placement| Siglip::load(spec, image.as_ref(), weights, &at.numerics);

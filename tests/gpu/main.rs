@@ -1,6 +1,8 @@
 //! Every GPU operation against the CPU's reference, and whole towers of random weights. Needs a GPU: `tests/gpu/run`
 //! starts it.
 
+mod graphs;
+
 use std::sync::OnceLock;
 
 use candle_core::{DType, Device, Tensor};
@@ -11,8 +13,10 @@ use siglip::model::{
 };
 use siglip::ops::attention::{attention_reference, probe_attention_reference};
 use siglip::ops::pixels::pixel_table;
+use siglip::ops::rows::{convert, embed_tokens, id_bytes, last_rows, mean_rows, stack_rows};
 use siglip::ops::{
-    Epilogue, LayerNorm, Linear, PixelValues, Segments, attention, normalize_pixels, probe_attention,
+    Epilogue, Input, LayerNorm, Linear, Numerics, PixelValues, Segments, WeightFormat, attention,
+    normalize_pixels, probe_attention,
 };
 
 /// Types, and the largest difference that an operation may make, relative to its largest result: a few roundings.
@@ -20,7 +24,17 @@ const TYPES: [(DType, f32); 3] = [(DType::F32, 2e-5), (DType::F16, 2e-3), (DType
 
 fn gpu() -> &'static Device {
     static GPU: OnceLock<Device> = OnceLock::new();
-    GPU.get_or_init(|| siglip::ops::cuda::open(0).expect("these tests need a GPU"))
+    GPU.get_or_init(|| open(true))
+}
+
+fn open(graphs: bool) -> Device {
+    let options = siglip::ops::cuda::Options { graphs, ..Default::default() };
+    siglip::ops::cuda::open(0, options).expect("these tests need a GPU")
+}
+
+/// Everything on a GPU in one type; the processor in f32.
+fn numerics(device: &Device, dtype: DType) -> Numerics {
+    if device.is_cpu() { Numerics::cpu(WeightFormat::F32) } else { Numerics::gpu(device.clone(), dtype) }
 }
 
 /// Values between −1 and 1 that are the same at every run.
@@ -77,8 +91,8 @@ fn linear_with_every_epilogue() {
             let (b, b32) = both(&[out], 3, 0.5, dtype);
             let (r, r32) = both(&[rows, out], 4, 1.0, dtype);
             for bias in [true, false] {
-                let layer = Linear::new(w.clone(), bias.then(|| b.clone())).unwrap();
-                let oracle = Linear::new(w32.clone(), bias.then(|| b32.clone())).unwrap();
+                let layer = Linear::new(w.clone(), bias.then(|| b.clone()));
+                let oracle = Linear::new(w32.clone(), bias.then(|| b32.clone()));
                 for (end, end32) in [
                     (Epilogue::None, Epilogue::None),
                     (Epilogue::Activation(Activation::GeluTanh), Epilogue::Activation(Activation::GeluTanh)),
@@ -99,9 +113,8 @@ fn linear_of_a_part_that_is_not_aligned() {
     let (x, x32) = both(&[6, 40], 1, 1.0, DType::BF16);
     let (w, w32) = both(&[24, 40], 2, 0.3, DType::BF16);
     // Five rows of 40 in: 400 bytes.
-    let found = Linear::new(w, None).unwrap().forward(&x.narrow(0, 5, 1).unwrap(), Epilogue::None).unwrap();
-    let expected =
-        Linear::new(w32, None).unwrap().reference(&x32.narrow(0, 5, 1).unwrap(), Epilogue::None).unwrap();
+    let found = Linear::new(w, None).forward(&x.narrow(0, 5, 1).unwrap(), Epilogue::None).unwrap();
+    let expected = Linear::new(w32, None).reference(&x32.narrow(0, 5, 1).unwrap(), Epilogue::None).unwrap();
     close(&found, &expected, 1.2e-2, "the last row");
 }
 
@@ -170,15 +183,50 @@ fn heads_that_no_kernel_takes() {
 fn pixels_become_the_same_values() {
     let table = pixel_table([0.5, 0.4, 0.3], [0.5, 0.3, 0.2], 1.0 / 255.0);
     for (dtype, _) in TYPES {
-        let of = PixelValues::new(table, gpu(), dtype).unwrap();
+        let of = PixelValues::new(table, &numerics(gpu(), dtype)).unwrap();
         // More than once: the pinned memory is used again, and grows.
         for (rows, columns) in [(1, 3), (5, 588), (64, 768), (3, 27), (1500, 768)] {
             let bytes: Vec<u8> = (0..rows * columns).map(|i| (i * 37 % 256) as u8).collect();
             let (one, two) = bytes.split_at(columns * (rows / 2));
-            let found = of.of(&[one, two], rows, columns).unwrap();
+            let pieces = [one, two];
+            let found = of.of(&Input::new(&pieces, gpu()).unwrap(), rows, columns).unwrap();
             let expected = normalize_pixels([&bytes[..]].into_iter(), rows, columns, &table).unwrap();
             let expected = expected.to_dtype(dtype).unwrap();
             assert_eq!(numbers(&found), numbers(&expected), "{dtype:?}, {rows} x {columns}");
+        }
+    }
+}
+
+#[test]
+fn rows_put_where_they_belong() {
+    for (dtype, tolerance) in TYPES {
+        for width in [1, 7, 64, 100, 1152] {
+            let what = format!("{dtype:?}, {width} wide");
+            let (tokens, tokens32) = both(&[30, width], 1, 1.0, dtype);
+            let (positions, positions32) = both(&[5, width], 2, 1.0, dtype);
+            let ids = id_bytes((0..15).map(|i| (i * 7 + 3) % 30));
+            let pieces = [&ids[..20], &ids[20..]];
+            let found = embed_tokens(&Input::new(&pieces, gpu()).unwrap(), &tokens, &positions).unwrap();
+            let expected = embed_tokens(&Input::Host(&pieces), &tokens32, &positions32).unwrap();
+            close(&found, &expected, tolerance, &format!("{what}, embedding"));
+            let segments = Segments::new([1, 5, 9]);
+            let host = found.to_device(&Device::Cpu).unwrap().to_dtype(DType::F32).unwrap();
+            let (last, last32) =
+                (last_rows(&found, &segments).unwrap(), last_rows(&host, &segments).unwrap());
+            assert_eq!(numbers(&last), numbers(&last32), "{what}");
+            close(
+                &mean_rows(&found, &segments).unwrap(),
+                &mean_rows(&host, &segments).unwrap(),
+                tolerance,
+                &what,
+            );
+            let wide = convert(&found, DType::F32).unwrap();
+            assert_eq!((wide.dtype(), numbers(&wide)), (DType::F32, numbers(&host)), "{what}");
+            let back = convert(&wide, dtype).unwrap();
+            assert_eq!((back.dtype(), numbers(&back)), (dtype, numbers(&host)), "{what}");
+            let stacked = stack_rows(&[(tokens.clone(), 3), (positions.clone(), 1)]).unwrap();
+            let expected = stack_rows(&[(tokens32, 3), (positions32, 1)]).unwrap();
+            assert_eq!(numbers(&stacked), numbers(&expected), "{what}");
         }
     }
 }
@@ -261,7 +309,9 @@ fn image_towers_of_mixed_grids() {
             position_resize: PositionResize::BilinearAntialias,
             pooling,
         };
-        let load = |device: &Device, dtype| ImageTower::load(&spec, &image, &Random, device, dtype).unwrap();
+        let load = |device: &Device, dtype| {
+            ImageTower::load(&spec, &image, &Random, &numerics(device, dtype)).unwrap()
+        };
         let expected = load(&Device::Cpu, DType::F32).forward(&pictures).unwrap();
         for (dtype, bound) in COSINES {
             let tower = load(gpu(), dtype);
@@ -288,7 +338,8 @@ fn text_towers() {
         let texts: Vec<Vec<u32>> =
             (0..9u32).map(|i| (0..64u32).map(|j| (i * 131 + j * 17) % 1000).collect()).collect();
         let texts: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
-        let load = |device: &Device, dtype| TextTower::load(&spec, &Random, device, dtype).unwrap();
+        let load =
+            |device: &Device, dtype| TextTower::load(&spec, &Random, &numerics(device, dtype)).unwrap();
         let expected = load(&Device::Cpu, DType::F32).forward(&texts).unwrap();
         for (dtype, bound) in COSINES {
             let found = load(gpu(), dtype).forward(&texts).unwrap();

@@ -1,9 +1,10 @@
 //! Attention over segments.
 
 use candle_core::backend::BackendStorage;
-use candle_core::cuda_backend::cudarc::driver::{LaunchConfig, PushKernelArg};
+use candle_core::cuda_backend::cudarc::driver::LaunchConfig;
 use candle_core::{CudaStorage, DType, Layout, Result, Shape};
 
+use super::launch::Argument::{Address, Float, Int};
 use super::{Context, int, kernel};
 use crate::ops::Segments;
 
@@ -85,7 +86,7 @@ pub(in crate::ops) fn attention(
     let plan = plan(dtype, head_dim, context.major, (from | to).is_multiple_of(16))?;
     let table = segments.on_device(&candle_core::Device::Cuda(device.clone()))?;
     // The tiles follow the offsets.
-    let tiles = context.tensor_address(&table, device, DType::U32)? + 4 * (segments.len() as u64 + 1);
+    let tiles = context.constant_address(&table, device, DType::U32)? + 4 * (segments.len() as u64 + 1);
     let count = (table.elem_count() - segments.len() - 1) / 3;
     let function = context.function(plan.kernel)?;
     let config = LaunchConfig {
@@ -94,19 +95,16 @@ pub(in crate::ops) fn attention(
         shared_mem_bytes: plan.shared_bytes as u32,
     };
     let (heads, dim, scale) = (int(heads)?, int(head_dim)?, scale(head_dim));
+    let mut arguments = vec![Address(from), Address(to), Address(tiles), Int(heads)];
+    // The tensor-core kernels know their head dim.
+    if plan.parts > 1 {
+        arguments.push(Int(dim));
+    }
+    arguments.push(Float(scale));
     // SAFETY: the tiles lie within the rows of `qkv` and `y` (`Segments` made them, and the caller compared its rows with
     // the tensor's), whose widths are those of `heads` times `head_dim`; the table lives as long as `segments`, and what
     // frees it is on the same stream.
-    unsafe {
-        context.launch(&function, config, |call| {
-            call.arg(&from).arg(&to).arg(&tiles).arg(&heads);
-            // The tensor-core kernels know their head dim.
-            if plan.parts > 1 {
-                call.arg(&dim);
-            }
-            call.arg(&scale);
-        })?;
-    }
+    unsafe { context.launch(&function, config, &arguments)? };
     Ok((y, shape))
 }
 
@@ -134,7 +132,7 @@ pub(in crate::ops) fn probe(
     let maps = pooled + 4 * (items * width) as u64;
     let (query, from) = (context.address(query.0, query.1)?, context.address(kv.0, kv.1)?);
     let table = segments.on_device(&candle_core::Device::Cuda(device.clone()))?;
-    let offsets = context.tensor_address(&table, device, DType::U32)?;
+    let offsets = context.constant_address(&table, device, DType::U32)?;
     let function = context.function(kernel!("probe", dtype))?;
     let config = LaunchConfig {
         grid_dim: (int(items)? as u32, int(heads)? as u32, 1),
@@ -142,13 +140,18 @@ pub(in crate::ops) fn probe(
         shared_mem_bytes: PROBE_THREADS / 32 * (int(head_dim)? as u32 + 1) * 4,
     };
     let (heads, dim, scale) = (int(heads)?, int(head_dim)?, scale(head_dim));
+    let arguments = [
+        Address(query),
+        Address(from),
+        Address(offsets),
+        Address(pooled),
+        Address(maps),
+        Int(heads),
+        Int(dim),
+        Float(scale),
+    ];
     // SAFETY: as in `attention`; the result has `items · width` values and `heads` for each row.
-    unsafe {
-        context.launch(&function, config, |call| {
-            call.arg(&query).arg(&from).arg(&offsets).arg(&pooled).arg(&maps);
-            call.arg(&heads).arg(&dim).arg(&scale);
-        })?;
-    }
+    unsafe { context.launch(&function, config, &arguments)? };
     Ok((y, shape))
 }
 
@@ -176,7 +179,12 @@ mod tests {
         has(
             include_str!("kernels/elementwise.cu"),
             "ELEMENTWISE_THREADS",
-            crate::ops::cuda::linear::ELEMENTWISE_THREADS as usize,
+            crate::ops::cuda::launch::ELEMENTWISE_THREADS as usize,
+        );
+        has(
+            include_str!("kernels/rows.cu"),
+            "ROWS_THREADS",
+            crate::ops::cuda::launch::ELEMENTWISE_THREADS as usize,
         );
         has(include_str!("kernels/norm.cu"), "NORM_ROWS", crate::ops::cuda::norm::ROWS);
     }

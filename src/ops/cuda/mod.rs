@@ -1,13 +1,25 @@
 //! Kernels for NVIDIA GPUs: f32, f16 and bf16, over candle's tensors.
 //!
-//! All work of a device is on the one stream that [`open`] gives it, so that what is written here is read there without
-//! events. The kernels are in `kernels/`; `tests/gpu/emulate` checks them without a GPU, `tests/gpu/run` with one.
+//! All computing of a device is on the one stream that [`open`] gives it, so that what is written here is read there
+//! without events; inputs come over a second one ([`transfer`]). Small batches are launched as CUDA graphs ([`runner`]).
+//! The kernels are in `kernels/`; `tests/gpu/emulate` checks them without a GPU, `tests/gpu/run` with one.
 
+mod algorithms;
+mod arena;
 pub mod attention;
+mod cache;
+mod capability;
 mod driver;
+mod graph;
+mod launch;
 pub mod linear;
+mod lt;
 pub mod norm;
 pub mod pixels;
+pub mod rows;
+pub mod runner;
+mod tape;
+pub mod transfer;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,26 +27,43 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use candle_core::backend::BackendDevice;
 use candle_core::cuda_backend::cudarc::driver::result::{device, mem_pool};
 use candle_core::cuda_backend::cudarc::driver::{
-    CudaContext, CudaFunction, CudaModule, CudaStream, DevicePtr, LaunchArgs, LaunchConfig, sys,
+    CudaContext, CudaFunction, CudaModule, CudaStream, DevicePtr, LaunchConfig, sys,
 };
 use candle_core::cuda_backend::cudarc::nvrtc::Ptx;
 use candle_core::cuda_backend::{CudaStorageSlice, DeviceId};
+use candle_core::op::BackpropOp;
 use candle_core::{CudaDevice, CudaStorage, DType, Device, Error, Layout, Result, Shape, Storage, Tensor};
 
 /// What nvcc made of each file in `kernels/`.
-const MODULES: [&[u8]; 5] = [
+const MODULES: [&[u8]; 6] = [
     include_bytes!(concat!(env!("OUT_DIR"), "/attention.fatbin")),
     include_bytes!(concat!(env!("OUT_DIR"), "/attention_plain.fatbin")),
     include_bytes!(concat!(env!("OUT_DIR"), "/elementwise.fatbin")),
     include_bytes!(concat!(env!("OUT_DIR"), "/norm.fatbin")),
     include_bytes!(concat!(env!("OUT_DIR"), "/probe.fatbin")),
+    include_bytes!(concat!(env!("OUT_DIR"), "/rows.fatbin")),
 ];
+
+/// What the operator chooses about GPUs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    /// Whether small batches may be launched as CUDA graphs.
+    pub graphs: bool,
+    /// Whether the algorithms of matrix products are timed.
+    pub tuning: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { graphs: true, tuning: true }
+    }
+}
 
 /// Opens a GPU by its number, with a stream of its own for all work on it.
 ///
 /// # Errors
 /// If NVIDIA's libraries are not there, or the GPU cannot be used: the message says which and why.
-pub fn open(ordinal: usize) -> Result<Device> {
+pub fn open(ordinal: usize, options: Options) -> Result<Device> {
     driver::load().map_err(Error::Msg)?;
     let device = Device::new_cuda_with_stream(ordinal)?;
     let cuda = device.as_cuda_device()?;
@@ -43,7 +72,8 @@ pub fn open(ordinal: usize) -> Result<Device> {
     unsafe { cuda.disable_event_tracking() };
     keep_memory(cuda.cuda_stream().context())?;
     // Loads the kernels: a GPU that they were not compiled for is refused now, not in the first batch.
-    Context::of(cuda)?;
+    let context = Arc::new(Context::new(cuda, options)?);
+    lock(&CONTEXTS).push((cuda.id(), context));
     Ok(device)
 }
 
@@ -81,39 +111,44 @@ struct Context {
     functions: Mutex<HashMap<&'static str, CudaFunction>>,
     /// Major number of the compute capability.
     major: i32,
-    lt: linear::Lt,
-    staging: Mutex<pixels::Staging>,
+    lt: lt::Lt,
+    transfers: transfer::Transfers,
+    options: Options,
+    /// Held while a batch is put on the stream: two threads' batches come one after the other, not kernel by kernel.
+    turn: Mutex<()>,
 }
 
 static CONTEXTS: Mutex<Vec<(DeviceId, Arc<Context>)>> = Mutex::new(Vec::new());
 
 impl Context {
-    /// The context of a device, made when it is first asked for. It stays until the process ends.
-    fn of(device: &CudaDevice) -> Result<Arc<Self>> {
-        // Made under the lock: only once for each device.
-        let mut contexts = lock(&CONTEXTS);
-        if let Some((_, context)) = contexts.iter().find(|(id, _)| *id == device.id()) {
-            return Ok(Arc::clone(context));
-        }
+    fn new(device: &CudaDevice, options: Options) -> Result<Self> {
         let stream = device.cuda_stream();
-        // The per-thread default stream is another one on each thread.
-        if stream.cu_stream() as usize == 2 {
-            candle_core::bail!(
-                "open the GPU with siglip::ops::cuda::open, which gives it a stream of its own"
-            );
-        }
         let context = stream.context();
+        let capability = context.compute_capability().map_err(Error::wrap)?;
+        capability::check(&capability::compiled(), capability).map_err(Error::Msg)?;
         let load = |image: &&[u8]| context.load_module(Ptx::from_binary(image.to_vec())).map_err(Error::wrap);
-        let new = Arc::new(Self {
+        Ok(Self {
             modules: MODULES.iter().map(load).collect::<Result<_>>()?,
             functions: Mutex::default(),
-            major: context.compute_capability().map_err(Error::wrap)?.0,
-            lt: linear::Lt::new(&stream)?,
-            staging: Mutex::default(),
+            major: capability.0,
+            lt: lt::Lt::new(&stream, options.tuning)?,
+            transfers: transfer::Transfers::new(context)?,
+            options,
+            turn: Mutex::default(),
             stream,
-        });
-        contexts.push((device.id(), Arc::clone(&new)));
-        Ok(new)
+        })
+    }
+
+    /// The context of a device that [`open`] opened. It stays until the process ends.
+    fn of(device: &CudaDevice) -> Result<Arc<Self>> {
+        let contexts = lock(&CONTEXTS);
+        match contexts.iter().find(|(id, _)| *id == device.id()) {
+            Some((_, context)) => Ok(Arc::clone(context)),
+            // Its stream would be that of each thread.
+            None => candle_core::bail!(
+                "open the GPU with siglip::ops::cuda::open, which gives it a stream of its own"
+            ),
+        }
     }
 
     fn function(&self, name: &'static str) -> Result<CudaFunction> {
@@ -125,27 +160,6 @@ impl Context {
         let Some(function) = found else { candle_core::bail!("no kernel is called {name}") };
         functions.insert(name, function.clone());
         Ok(function)
-    }
-
-    /// Runs a kernel on the stream; `arguments` adds its arguments in order.
-    ///
-    /// # Safety
-    /// The arguments must be those that the kernel takes, their addresses valid for what it reads and writes until the
-    /// stream has come that far, and the grid, block and shared memory those that it expects.
-    unsafe fn launch<'a>(
-        &'a self,
-        function: &'a CudaFunction,
-        config: LaunchConfig,
-        arguments: impl FnOnce(&mut LaunchArgs<'a>),
-    ) -> Result<()> {
-        if config.grid_dim.1 > 65535 || config.grid_dim.2 > 65535 {
-            candle_core::bail!("a kernel for {:?} blocks", config.grid_dim);
-        }
-        let mut builder = self.stream.launch_builder(function);
-        arguments(&mut builder);
-        // SAFETY: the caller's.
-        unsafe { builder.launch(config) }.map_err(Error::wrap)?;
-        Ok(())
     }
 
     /// Address of the first value behind a contiguous layout.
@@ -176,12 +190,27 @@ impl Context {
         }
     }
 
+    /// The same for a tensor that is no result of the batch: it is the same for every batch of this shape.
+    fn constant_address(&self, tensor: &Tensor, device: &CudaDevice, dtype: DType) -> Result<u64> {
+        let address = self.tensor_address(tensor, device, dtype)?;
+        tape::hold(tensor, address);
+        Ok(address)
+    }
+
     /// Room for a result; its values are whatever was there.
     fn output(&self, device: &CudaDevice, shape: &Shape, dtype: DType) -> Result<(CudaStorage, u64)> {
         // SAFETY: the caller's kernel writes every value before anything else on the stream reads one.
         let storage = unsafe { device.alloc_uninit(shape, dtype) }?;
         let address = self.address(&storage, &Layout::contiguous(shape))?;
+        tape::made(address, shape.elem_count() * dtype.size_in_bytes());
         Ok((storage, address))
+    }
+
+    /// The same as a tensor of `rows` × `width`.
+    fn matrix(&self, device: &CudaDevice, shape: (usize, usize), dtype: DType) -> Result<(Tensor, u64)> {
+        let shape = Shape::from(shape);
+        let (storage, address) = self.output(device, &shape, dtype)?;
+        Ok((Tensor::from_storage(Storage::Cuda(storage), shape, BackpropOp::none(), false), address))
     }
 }
 
@@ -197,6 +226,15 @@ macro_rules! kernel {
     };
 }
 use kernel;
+
+/// Says in a recording that a tensor which a later operation takes is the same for every batch of this shape.
+///
+/// # Errors
+/// If it is not on a GPU that [`open`] opened.
+pub(in crate::ops) fn constant(tensor: &Tensor) -> Result<()> {
+    let device = tensor.device().as_cuda_device()?;
+    Context::of(device)?.constant_address(tensor, device, tensor.dtype()).map(drop)
+}
 
 /// A grid of one dimension and its blocks.
 fn grid(blocks: u32, threads: u32, shared_bytes: u32) -> LaunchConfig {

@@ -1,9 +1,9 @@
 //! Layer normalisation.
 
 use candle_core::backend::BackendStorage;
-use candle_core::cuda_backend::cudarc::driver::PushKernelArg;
 use candle_core::{CudaStorage, Layout, Result, Shape, Tensor};
 
+use super::launch::Argument::{Address, Float, Int};
 use super::{Context, grid, int, kernel};
 
 /// Rows of a block: `NORM_ROWS` of `kernels/norm.cu`.
@@ -29,16 +29,14 @@ pub(in crate::ops) fn layer_norm(
         return Ok((y, shape.clone()));
     }
     let from = context.address(x, layout)?;
-    let weight = context.tensor_address(weight, device, dtype)?;
-    let bias = context.tensor_address(bias, device, dtype)?;
+    let weight = context.constant_address(weight, device, dtype)?;
+    let bias = context.constant_address(bias, device, dtype)?;
     let function = context.function(kernel!("layer_norm", dtype))?;
     let (rows, width) = (int(rows)?, int(width)?);
     let config = grid((rows as u32).div_ceil(ROWS as u32), 32 * ROWS as u32, 0);
+    let arguments =
+        [Address(from), Address(weight), Address(bias), Address(to), Int(rows), Int(width), Float(eps)];
     // SAFETY: `x` and `y` have `rows · width` values, the others `width`, all of the kernel's type (checked above).
-    unsafe {
-        context.launch(&function, config, |call| {
-            call.arg(&from).arg(&weight).arg(&bias).arg(&to).arg(&rows).arg(&width).arg(&eps);
-        })?;
-    }
+    unsafe { context.launch(&function, config, &arguments)? };
     Ok((y, shape.clone()))
 }

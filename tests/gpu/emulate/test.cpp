@@ -8,6 +8,7 @@
 #include "../../../src/ops/cuda/kernels/elementwise.cu"
 #include "../../../src/ops/cuda/kernels/norm.cu"
 #include "../../../src/ops/cuda/kernels/probe.cu"
+#include "../../../src/ops/cuda/kernels/rows.cu"
 
 #include <map>
 #include <string>
@@ -71,6 +72,12 @@ struct Kernels;
         static constexpr auto pixels = normalize_##suffix;                                                  \
         static constexpr auto plain = attention_plain_##suffix;                                             \
         static constexpr auto pool = probe_##suffix;                                                        \
+        static constexpr auto embed = embed_##suffix;                                                       \
+        static constexpr auto repeat = repeat_##suffix;                                                     \
+        static constexpr auto last = last_rows_##suffix;                                                    \
+        static constexpr auto mean = mean_rows_##suffix;                                                    \
+        static constexpr auto widen = widen_##suffix;                                                       \
+        static constexpr auto round = round_##suffix;                                                       \
         static std::string name(const char* kernel) { return std::string(kernel) + " " #suffix; }           \
         /* Half the distance between neighbours of 1. */                                                    \
         static constexpr double ROUNDING = rounding;                                                        \
@@ -278,6 +285,51 @@ static void probes(const std::vector<int>& lengths, int heads, int dim, bool bac
     check(Kernels<T>::name("probe, maps,"), shape, maps.data, weights, 4e-6);
 }
 
+template <class T>
+static void rows() {
+    for (int width : {1, 7, 8, 64, 100, 1152}) {
+        const size_t vocab = 11, context = 5, count = 3 * context;
+        auto tokens = Array<T>::random(vocab * width, 2.0f), positions = Array<T>::random(context * width, 1.0f);
+        Array<uint32_t> ids(count), offsets(4);
+        const uint32_t ends[] = {0, 1, 6, 15};
+        for (int i = 0; i < 4; ++i) offsets.data[i] = ends[i];
+        for (size_t i = 0; i < count; ++i) ids.data[i] = (7 * i + 3) % vocab;
+        Array<T> y(count * width), last(3 * width), mean(3 * width), rounded(count * width);
+        Array<float> wide(count * width);
+        std::vector<double> want(count * width), want_last(3 * width), want_mean(3 * width), values(count * width);
+        for (size_t i = 0; i < want.size(); ++i) {
+            const size_t row = i / width, column = i % width;
+            want[i] = tokens[ids.data[row] * width + column] + positions[row % context * width + column];
+        }
+        const std::string shape = std::to_string(width) + " wide";
+        auto run = [&](const std::function<void()>& body) { launch({3, 1, 1}, ROWS_THREADS, 0, width % 2 == 0, body); };
+        run([&] { Kernels<T>::embed(ids.data, tokens.data, positions.data, y.data, count, context, width); });
+        check(Kernels<T>::name("embed"), shape, y.data, want, Kernels<T>::ROUNDING);
+        for (size_t i = 0; i < values.size(); ++i) values[i] = y[i];
+        for (int item = 0; item < 3; ++item) {
+            for (int c = 0; c < width; ++c) {
+                want_last[item * width + c] = values[(ends[item + 1] - 1) * width + c];
+                for (size_t r = ends[item]; r < ends[item + 1]; ++r) {
+                    want_mean[item * width + c] += values[r * width + c] / (ends[item + 1] - ends[item]);
+                }
+            }
+        }
+        run([&] { Kernels<T>::last(y.data, offsets.data, last.data, 3, width); });
+        check(Kernels<T>::name("last_rows"), shape, last.data, want_last, 0.0);
+        run([&] { Kernels<T>::mean(y.data, offsets.data, mean.data, 3, width); });
+        check(Kernels<T>::name("mean_rows"), shape, mean.data, want_mean, Kernels<T>::ROUNDING + 1e-6);
+        run([&] { Kernels<T>::widen(y.data, wide.data, count * width); });
+        check(Kernels<T>::name("widen"), shape, wide.data, values, 0.0);
+        run([&] { Kernels<T>::round(wide.data, rounded.data, count * width); });
+        check(Kernels<T>::name("round"), shape, rounded.data, values, 0.0);
+        Array<T> many(4 * vocab * width);
+        std::vector<double> repeated(many.size);
+        for (size_t i = 0; i < many.size; ++i) repeated[i] = tokens[i % (vocab * width)];
+        run([&] { Kernels<T>::repeat(tokens.data, many.data, vocab * width, 4); });
+        check(Kernels<T>::name("repeat"), shape, many.data, repeated, 0.0);
+    }
+}
+
 // The emulation's own roundings and fragments on numbers worked out by hand.
 static void shim() {
     auto equal = [](const char* what, double got, double want) {
@@ -319,6 +371,7 @@ int main() {
     norms<float>(), norms<__half>(), norms<__nv_bfloat16>();
     epilogues<float>(), epilogues<__half>(), epilogues<__nv_bfloat16>();
     pixels<float>(), pixels<__half>(), pixels<__nv_bfloat16>();
+    rows<float>(), rows<__half>(), rows<__nv_bfloat16>();
     for (int dim : {8, 64, 72, 96, 100, 128}) {
         const std::vector<int> lengths = {1, 15, 16, 17, 33, 70};
         attentions_plain<float>(lengths, 2, dim, 1.0f, false);
