@@ -54,14 +54,16 @@ impl ImageTower {
     ) -> Result<Self> {
         let at = Loader::new(weights, numerics).at("vision_model");
         let width = spec.encoder.width;
-        let embeddings = at.at("embeddings");
+        let fine = numerics.fine();
+        let fine = Loader::new(weights, &fine).at("vision_model");
+        let embeddings = fine.at("embeddings");
         let table = embeddings.at("position_embedding").host("weight", &[spec.positions.len(), width])?;
         Ok(Self {
             patch: embeddings.linear("patch_embedding", spec.patch * spec.patch * 3, width)?,
             positions: Positions::new(table, spec.positions, spec.position_resize, numerics),
             encoder: Encoder::load(&at.at("encoder"), &spec.encoder)?,
             norm: at.layer_norm("post_layernorm", width, spec.encoder.norm_eps)?,
-            pooling: Pooling::load(&at, &spec.encoder, spec.pooling)?,
+            pooling: Pooling::load(&fine, &spec.encoder, spec.pooling)?,
             pixels: PixelValues::new(pixel_table(image.mean, image.std, image.rescale), numerics)?,
             runner: Runner::new(numerics.device())?,
             device: numerics.device().clone(),

@@ -42,6 +42,8 @@ impl TextTower {
         let at = Loader::new(weights, numerics).at("text_model");
         let width = spec.encoder.width;
         let embeddings = at.at("embeddings");
+        let fine = numerics.fine();
+        let fine = Loader::new(weights, &fine).at("text_model");
         Ok(Self {
             tokens: {
                 let at = embeddings.at("token_embedding");
@@ -56,7 +58,7 @@ impl TextTower {
             norm: at.layer_norm("final_layer_norm", width, spec.encoder.norm_eps)?,
             head: spec
                 .projection
-                .map(|out| Ok::<_, Error>(at.linear("head", width, out)?.wide()))
+                .map(|out| Ok::<_, Error>(fine.linear("head", width, out)?.wide()))
                 .transpose()?,
             spec: spec.clone(),
             runner: Runner::new(numerics.device())?,

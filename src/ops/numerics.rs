@@ -26,6 +26,17 @@ impl Numerics {
         Self { device, dtype, weights: WeightFormat::F32 }
     }
 
+    /// The same for layers that bytes are too coarse for and that cost little: the first, of which every other takes its
+    /// input, and those of the heads, which see one row an item. bf16 in the place of bytes.
+    #[must_use]
+    pub fn fine(&self) -> Self {
+        let weights = match self.weights {
+            WeightFormat::Int8 => WeightFormat::Bf16,
+            other => other,
+        };
+        Self { weights, ..self.clone() }
+    }
+
     /// Where.
     pub fn device(&self) -> &Device {
         &self.device
