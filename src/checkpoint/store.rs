@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
 use super::CheckpointError;
@@ -242,21 +241,29 @@ impl Table for StoredRows {
         let size = self.width * self.dtype.bytes();
         let bytes = self.blob.get(self.range.clone()).unwrap_or_default();
         if let Some(bytes) = index.checked_mul(size).and_then(|at| bytes.get(at..at + size)) {
-            row.copy_from_slice(&to_f32(bytes, self.dtype));
+            widen_into(bytes, self.dtype, row);
         }
     }
 }
 
 fn to_f32(bytes: &[u8], dtype: Dtype) -> Vec<f32> {
-    match dtype {
-        Dtype::F32 => bytes.as_chunks().0.iter().map(|chunk| f32::from_le_bytes(*chunk)).collect(),
-        Dtype::F64 => bytes.as_chunks().0.iter().map(|chunk| f64::from_le_bytes(*chunk) as f32).collect(),
-        Dtype::F16 => {
-            let halves: Vec<f16> =
-                bytes.as_chunks().0.iter().map(|chunk| f16::from_le_bytes(*chunk)).collect();
-            halves.to_f32_vec()
+    let mut values = vec![0.0; bytes.len() / dtype.bytes()];
+    widen_into(bytes, dtype, &mut values);
+    values
+}
+
+/// Little-endian values as f32, as many as `values` has.
+fn widen_into(bytes: &[u8], dtype: Dtype, values: &mut [f32]) {
+    fn each<const N: usize>(bytes: &[u8], values: &mut [f32], widen: impl Fn([u8; N]) -> f32) {
+        for (value, bytes) in values.iter_mut().zip(bytes.as_chunks().0) {
+            *value = widen(*bytes);
         }
-        Dtype::Bf16 => bytes.as_chunks().0.iter().map(|chunk| bf16::from_le_bytes(*chunk).to_f32()).collect(),
+    }
+    match dtype {
+        Dtype::F64 => each(bytes, values, |bytes| f64::from_le_bytes(bytes) as f32),
+        Dtype::F32 => each(bytes, values, f32::from_le_bytes),
+        Dtype::F16 => each(bytes, values, |bytes| f16::from_le_bytes(bytes).to_f32()),
+        Dtype::Bf16 => each(bytes, values, |bytes| bf16::from_le_bytes(bytes).to_f32()),
     }
 }
 

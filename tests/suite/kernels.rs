@@ -128,9 +128,15 @@ fn linear_on_every_instruction_set() {
             for rows in 1..=70 {
                 check_linear(rows, 17 + rows % 50, 1 + 7 * rows % 101, isa, format);
             }
-            for (rows, inner, out) in
-                [(200, 96, 160), (1, 1, 1), (3, 588, 7), (33, 64, 48), (1, 4304, 3), (65, 65, 97)]
-            {
+            for (rows, inner, out) in [
+                (200, 96, 160),
+                (1, 1, 1),
+                (3, 588, 7),
+                (33, 64, 48),
+                (1, 4304, 3),
+                (65, 65, 97),
+                (210, 1100, 33),
+            ] {
                 check_linear(rows, inner, out, isa, format);
             }
         }
@@ -219,10 +225,14 @@ fn what_is_not_finite_stays_so() {
             let packed = PackedWeight::new(&weight, 40, 50, format, isa).unwrap();
             let mut x = slice(&tensor(&[3, 50], 1));
             x[50 + 7] = f32::NAN;
-            let finish = Finish { bias: None, activation: None, residual: None };
-            let y = slice(&result(packed.forward::<f32>(&x, 3, finish, false).unwrap(), (3, 40)));
-            assert!(y[40..80].iter().all(|y| !y.is_finite()), "{isa} {format:?}");
-            assert!(y[..40].iter().chain(&y[80..]).all(|y| y.is_finite()), "{isa} {format:?}");
+            for (activation, narrow) in
+                [(None, false), (Some(Activation::GeluTanh), false), (Some(Activation::GeluTanh), true)]
+            {
+                let finish = Finish { bias: None, activation, residual: None };
+                let y = slice(&result(packed.forward::<f32>(&x, 3, finish, narrow).unwrap(), (3, 40)));
+                assert!(y[40..80].iter().all(|y| !y.is_finite()), "{isa} {format:?} {activation:?}");
+                assert!(y[..40].iter().chain(&y[80..]).all(|y| y.is_finite()), "{isa} {format:?}");
+            }
         }
     }
 }

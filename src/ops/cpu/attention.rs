@@ -1,5 +1,9 @@
 //! Attention over segments: the scores of one panel of queries and one head fit the cache and are never written to
 //! memory as a whole.
+//!
+//! Both products are computed transposed, with the queries as columns: `S' [keys, queries] = K · Q'`, then
+//! `O' [head_dim, queries] = V' · softmax(S')`. So a softmax runs down the columns, many at once without sums across a
+//! register, and what it leaves lies as the second product wants it.
 
 use candle_core::Result;
 use rayon::prelude::*;
@@ -9,7 +13,9 @@ use super::kernel::Session;
 use super::linear::Output;
 use super::math;
 use super::micro::{Float, Micro};
-use super::panels::{Element, Matrix, a_panel, b_panel, pack_a, pack_b, pack_b_transposed, steps};
+use super::panels::{
+    Element, Matrix, a_panel, b_panel, pack_a, pack_a_transposed, pack_b, pack_b_transposed, steps,
+};
 use crate::ops::Segments;
 
 /// `qkv` `[rows, 3 · width]` → `[rows, width]`; see [`crate::ops::attention()`].
@@ -41,7 +47,7 @@ pub unsafe fn attention<M: Float, T: Element>(
     let parts = enough.div_ceil((segments.len() * heads).max(1));
     let mut tasks = Vec::new();
     for segment in segments.iter() {
-        let panels = segment.len().div_ceil(M::ROWS);
+        let panels = segment.len().div_ceil(M::COLUMNS);
         let share = panels.div_ceil(parts).max(1);
         for head in 0..heads {
             for first in (0..panels).step_by(share) {
@@ -81,78 +87,74 @@ impl<T: Element> Head<'_, T> {
     /// As [`attention`], for the rows of these panels of queries.
     unsafe fn attend<M: Float>(&self, panels: std::ops::Range<usize>) {
         let Self { keys, head_dim, .. } = *self;
-        let (key_panels, value_panels) = (keys.div_ceil(M::COLUMNS), head_dim.div_ceil(M::COLUMNS));
-        let (key_size, value_size) = (b_panel::<M>(head_dim), b_panel::<M>(keys));
-        let (score_row, result_row) = (key_panels * M::COLUMNS, value_panels * M::COLUMNS);
+        let (key_panels, value_panels) = (keys.div_ceil(M::ROWS), head_dim.div_ceil(M::ROWS));
+        let (key_size, value_size) = (a_panel::<M>(head_dim), a_panel::<M>(keys));
+        let (query_size, weight_size) = (b_panel::<M>(head_dim), b_panel::<M>(keys));
+        let tile = M::ROWS * M::COLUMNS;
         let scale = 1.0 / (head_dim as f32).sqrt();
-        with_scratch::<M::B, _>(key_panels * key_size + value_panels * value_size, |packed| {
+        with_scratch::<M::A, _>(key_panels * key_size + value_panels * value_size, |packed| {
             let (k, v) = packed.split_at_mut(key_panels * key_size);
-            pack_b_transposed::<M, T>(self.part(1), keys, k);
-            pack_b::<M, T>(self.part(2), keys, v);
-            let (query_size, weight_size) = (a_panel::<M>(head_dim), a_panel::<M>(keys));
-            with_scratch::<M::A, _>(query_size + weight_size, |packed| {
+            for (i, k) in k.chunks_exact_mut(key_size).enumerate() {
+                let first = i * M::ROWS;
+                pack_a::<M, T>(self.part(1), first, M::ROWS.min(keys - first), k);
+            }
+            pack_a_transposed::<M, T>(self.part(2), keys, v);
+            with_scratch::<M::B, _>(query_size + weight_size, |packed| {
                 let (query, weights) = packed.split_at_mut(query_size);
-                with_scratch::<f32, _>(M::ROWS * (score_row + result_row), |sums| {
-                    let (scores, result) = sums.split_at_mut(M::ROWS * score_row);
+                with_scratch::<f32, _>((key_panels + value_panels) * tile, |sums| {
+                    let (scores, result) = sums.split_at_mut(key_panels * tile);
                     // SAFETY: the caller promises the instructions.
                     let _session = unsafe { Session::<M>::new() };
                     for panel in panels {
-                        let first = panel * M::ROWS;
-                        let count = M::ROWS.min(keys - first);
-                        pack_a::<M, T>(self.part(0), first, count, query);
-                        for (i, k) in k.chunks_exact(key_size).enumerate() {
-                            // SAFETY: the instructions are promised and the session is open; the operands are one
-                            // panel each, those of B on 64 bytes as scratch and their sizes are, and `scores` holds
-                            // `ROWS` rows of all panels' columns.
-                            unsafe {
-                                let to = scores.as_mut_ptr().add(i * M::COLUMNS);
-                                M::product(query.as_ptr(), k.as_ptr(), steps::<M>(head_dim), to, score_row);
-                            }
-                        }
+                        let first = panel * M::COLUMNS;
+                        let count = M::COLUMNS.min(keys - first);
+                        pack_b_transposed::<M, T>(self.part(0).from_row(first), count, query);
+                        // SAFETY: the instructions are promised and the session is open; each operand of A is one panel
+                        // of its size, as those of B are, on 64 bytes as scratch and their sizes are; each result is a
+                        // tile.
+                        unsafe { products::<M>(k, query, steps::<M>(head_dim), scores) };
                         let mut inverses = [0.0f32; 64];
-                        let inverses = &mut inverses[..count];
-                        for (row, inverse) in scores.chunks_exact_mut(score_row).zip(&mut *inverses) {
-                            *inverse = math::softmax_weights(&mut row[..keys], scale);
-                        }
-                        let attended = Matrix { data: &*scores, stride: score_row, columns: keys };
-                        pack_a::<M, f32>(attended, 0, count, weights);
-                        for (i, v) in v.chunks_exact(value_size).enumerate() {
-                            // SAFETY: as above, with `result`.
-                            unsafe {
-                                let to = result.as_mut_ptr().add(i * M::COLUMNS);
-                                M::product(weights.as_ptr(), v.as_ptr(), steps::<M>(keys), to, result_row);
+                        let inverses = &mut inverses[..M::COLUMNS];
+                        math::softmax_columns::<T>(&mut scores[..keys * M::COLUMNS], scale, inverses);
+                        let attending = Matrix { data: &*scores, stride: M::COLUMNS, columns: M::COLUMNS };
+                        pack_b::<M, f32>(attending, keys, weights);
+                        // SAFETY: as above.
+                        unsafe { products::<M>(v, weights, steps::<M>(keys), result) };
+                        let at = (self.first + first) * self.width + self.head * head_dim;
+                        let result = &result[..head_dim * M::COLUMNS];
+                        // SAFETY: these rows and columns lie within the result, and are this task's own.
+                        unsafe {
+                            match self.y {
+                                Output::F32(y) => {
+                                    math::transpose(result, inverses, count, y.add(at), self.width)
+                                }
+                                Output::Bf16(y) => {
+                                    math::transpose(result, inverses, count, y.add(at), self.width)
+                                }
                             }
                         }
-                        let at = (self.first + first) * self.width + self.head * head_dim;
-                        // SAFETY: these rows and columns lie within the result, and are this task's own.
-                        unsafe { self.write(result, result_row, inverses, at) };
                     }
                 });
             });
         });
     }
+}
 
-    /// Writes rows of the result, each times a number of its own, from `at` on.
-    ///
-    /// # Safety
-    /// The rows must lie within the result, and nothing else may use them meanwhile.
-    unsafe fn write(&self, result: &[f32], stride: usize, factors: &[f32], at: usize) {
-        for (i, (row, factor)) in result.chunks_exact(stride).zip(factors).enumerate() {
-            let at = at + i * self.width;
-            // SAFETY: the caller promises these values.
-            unsafe {
-                match self.y {
-                    Output::F32(y) => math::scaled(&row[..self.head_dim], *factor, y.add(at)),
-                    Output::Bf16(y) => math::scaled(&row[..self.head_dim], *factor, y.add(at)),
-                }
-            }
-        }
+/// The product of each panel of `a` with one of B, one below another.
+///
+/// # Safety
+/// As [`Micro::product`]: `a` must hold as many panels of so many steps as `c` has tiles.
+unsafe fn products<M: Micro<C = f32>>(a: &[M::A], b: &[M::B], steps: usize, c: &mut [f32]) {
+    let size = steps * M::STEP * M::ROWS;
+    for (a, c) in a.chunks_exact(size).zip(c.chunks_exact_mut(M::ROWS * M::COLUMNS)) {
+        // SAFETY: the caller promises it.
+        unsafe { M::product(a.as_ptr(), b.as_ptr(), steps, c.as_mut_ptr(), M::COLUMNS, false) };
     }
 }
 
-/// Rows of a panel never are more than there is room for their sums.
+/// A panel never has more columns than there is room for their sums.
 const _: () = {
-    assert!(<super::micro::portable::F32 as Micro>::ROWS <= 64);
+    assert!(<super::micro::portable::F32 as Micro>::COLUMNS <= 64);
     #[cfg(target_arch = "x86_64")]
-    assert!(<super::micro::amx::Bf16 as Micro>::ROWS <= 64);
+    assert!(<super::micro::avx512::F32 as Micro>::COLUMNS <= 64);
 };

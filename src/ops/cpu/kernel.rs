@@ -1,5 +1,6 @@
 //! What linear layers need of a kernel, whatever its numbers.
 
+use super::math::{Direct, Scaled, Sums};
 use super::micro::{self, Micro};
 use super::panels::{Element, Matrix, Panels, Quantum, pack_a, quantize_a};
 
@@ -14,14 +15,16 @@ pub trait Kernel: Micro {
         quanta: &mut [Quantum],
     );
 
-    /// The sums of one block, with its columns from `first_column` on, as numbers: as they are, or in `tile`.
-    fn widen<'t>(
-        sums: &'t mut [Self::C],
-        quanta: &[Quantum],
-        weight: &Panels<Self>,
+    /// Sums that can be read as numbers.
+    type Sums<'a>: Sums;
+
+    /// The sums of one block, whose columns begin at `first_column` of the weight, as numbers.
+    fn sums<'a>(
+        sums: &'a [Self::C],
+        quanta: &'a [Quantum],
+        weight: &'a Panels<Self>,
         first_column: usize,
-        tile: &'t mut [f32],
-    ) -> &'t mut [f32];
+    ) -> Self::Sums<'a>;
 }
 
 macro_rules! float {
@@ -37,14 +40,10 @@ macro_rules! float {
                 pack_a::<Self, T>(x, first, count, panel);
             }
 
-            fn widen<'t>(
-                sums: &'t mut [f32],
-                _: &[Quantum],
-                _: &Panels<Self>,
-                _: usize,
-                _: &'t mut [f32],
-            ) -> &'t mut [f32] {
-                sums
+            type Sums<'a> = Direct<'a>;
+
+            fn sums<'a>(sums: &'a [f32], _: &'a [Quantum], _: &'a Panels<Self>, _: usize) -> Direct<'a> {
+                Direct { sums, columns: Self::COLUMNS }
             }
         }
     )+};
@@ -63,22 +62,21 @@ macro_rules! quantized {
                 quantize_a::<Self, T>(x, first, count, panel, quanta);
             }
 
-            fn widen<'t>(
-                sums: &'t mut [i32],
-                quanta: &[Quantum],
-                weight: &Panels<Self>,
+            type Sums<'a> = Scaled<'a>;
+
+            fn sums<'a>(
+                sums: &'a [i32],
+                quanta: &'a [Quantum],
+                weight: &'a Panels<Self>,
                 first_column: usize,
-                tile: &'t mut [f32],
-            ) -> &'t mut [f32] {
+            ) -> Scaled<'a> {
                 let columns = first_column..first_column + Self::COLUMNS;
-                super::math::widen(
+                Scaled {
                     sums,
-                    &quanta[..Self::ROWS],
-                    &weight.scales[columns.clone()],
-                    &weight.sums[columns],
-                    tile,
-                );
-                tile
+                    rows: &quanta[..Self::ROWS],
+                    scales: &weight.scales[columns.clone()],
+                    columns: &weight.sums[columns],
+                }
             }
         }
     )+};

@@ -11,6 +11,9 @@ use super::math;
 use super::panels::{Element, Matrix, Panels, Quantum, a_panel, b_panel, steps};
 use crate::model::Activation;
 
+/// Sums of a group of blocks that wait for the rest of K: with a piece of B, about what the first-level cache holds.
+const GROUP_BYTES: usize = 12 << 10;
+
 /// What a linear layer does to its sums, and where they go.
 #[derive(Clone, Copy)]
 pub struct Finish<'a> {
@@ -52,7 +55,8 @@ pub unsafe fn linear<M: Kernel, T: Element>(
     y: Output,
 ) -> Result<()> {
     let (out, inner) = (weight.out, weight.inner);
-    if x.len() != rows * inner
+    if inner == 0
+        || x.len() != rows * inner
         || finish.bias.is_some_and(|b| b.len() != out)
         || finish.residual.is_some_and(|r| r.len() != rows * out)
     {
@@ -73,7 +77,7 @@ pub unsafe fn linear<M: Kernel, T: Element>(
         (0..row_panels.div_ceil(block)).into_par_iter().for_each(|i| {
             let panels = i * block..row_panels.min((i + 1) * block);
             with_scratch(panels.len() * panel, |a| {
-                with_scratch_quanta(panels.len() * M::ROWS, |quanta| {
+                with_scratch::<Quantum, _>(panels.len() * M::ROWS, |quanta| {
                     for (j, a) in a.chunks_exact_mut(panel.max(1)).enumerate() {
                         job.pack(panels.start + j, a, &mut quanta[j * M::ROWS..]);
                     }
@@ -84,7 +88,7 @@ pub unsafe fn linear<M: Kernel, T: Element>(
     } else {
         // Flat: all rows are packed once, and each task takes some of the columns.
         with_scratch(row_panels * panel, |a: &mut [M::A]| {
-            with_scratch_quanta(row_panels * M::ROWS, |quanta| {
+            with_scratch::<Quantum, _>(row_panels * M::ROWS, |quanta| {
                 let packing = a.par_chunks_exact_mut(panel.max(1)).zip(quanta.par_chunks_exact_mut(M::ROWS));
                 packing.enumerate().for_each(|(i, (a, quanta))| job.pack(i, a, quanta));
                 let (a, quanta) = (&*a, &*quanta);
@@ -97,11 +101,6 @@ pub unsafe fn linear<M: Kernel, T: Element>(
         });
     }
     Ok(())
-}
-
-/// Scales of rows; see [`with_scratch`].
-fn with_scratch_quanta<R>(len: usize, run: impl FnOnce(&mut [Quantum]) -> R) -> R {
-    run(&mut vec![Quantum::default(); len])
 }
 
 struct Job<'a, M: Kernel, T> {
@@ -127,8 +126,8 @@ impl<M: Kernel, T: Element> Job<'_, M, T> {
         row_panels: std::ops::Range<usize>,
         column_panels: std::ops::Range<usize>,
     ) {
-        let Self { weight, finish, .. } = self;
-        let (out, inner) = (weight.out, weight.inner);
+        let Self { weight, .. } = self;
+        let inner = weight.inner;
         let (a_size, b_size) = (a_panel::<M>(inner), b_panel::<M>(inner));
         assert!(a.len() >= row_panels.len() * a_size && quanta.len() >= row_panels.len() * M::ROWS);
         assert!(
@@ -136,49 +135,70 @@ impl<M: Kernel, T: Element> Job<'_, M, T> {
         );
         // SAFETY: `linear`, the only maker of jobs, is promised that the processor has the instructions.
         let _session = unsafe { Session::<M>::new() };
-        with_scratch::<M::C, _>(M::ROWS * M::COLUMNS, |sums| {
-            with_scratch::<f32, _>(M::ROWS * M::COLUMNS, |tile| {
-                for column_panel in column_panels {
-                    let first_column = column_panel * M::COLUMNS;
-                    let columns = M::COLUMNS.min(out - first_column);
-                    let b = &weight.data[column_panel * b_size..][..b_size];
-                    for (i, row_panel) in row_panels.clone().enumerate() {
-                        let first_row = row_panel * M::ROWS;
-                        let rows = M::ROWS.min(self.rows - first_row);
-                        let a = &a[i * a_size..][..a_size];
-                        // SAFETY: the processor has the instructions (`linear`), the session is open, both slices are one panel, B's panels lie on 64 bytes as `Buffer` and their sizes do,
-                        // and `sums` holds a whole block.
-                        unsafe {
-                            M::product(
-                                a.as_ptr(),
-                                b.as_ptr(),
-                                steps::<M>(inner),
-                                sums.as_mut_ptr(),
-                                M::COLUMNS,
-                            );
-                        }
-                        let at = first_row * out + first_column;
-                        let block = math::Block {
-                            tile: M::widen(sums, &quanta[i * M::ROWS..], weight, first_column, tile),
-                            tile_stride: M::COLUMNS,
-                            rows,
-                            columns,
-                            bias: finish.bias.map(|bias| &bias[first_column..][..columns]),
-                            activation: finish.activation,
-                            residual: finish.residual.map(|residual| &residual[at..]),
-                            stride: out,
-                        };
-                        // SAFETY: the block lies within the `rows · out` values of the result, and no other task has
-                        // these rows and columns.
-                        unsafe {
-                            match self.y {
-                                Output::F32(y) => math::finish_f32(block, y.add(at)),
-                                Output::Bf16(y) => math::finish_bf16(block, y.add(at)),
+        let tile = M::ROWS * M::COLUMNS;
+        let steps = steps::<M>(inner);
+        // Sums leave the registers only where B comes in several pieces.
+        let group = if steps <= M::RUN { 1 } else { (GROUP_BYTES / (tile * size_of::<M::C>())).max(1) };
+        let group = group.min(row_panels.len());
+        with_scratch::<M::C, _>(group * tile, |sums| {
+            for column_panel in column_panels {
+                let b = &weight.data[column_panel * b_size..][..b_size];
+                for first in row_panels.clone().step_by(group) {
+                    let rows = first..row_panels.end.min(first + group);
+                    let at = first - row_panels.start;
+                    for step in (0..steps).step_by(M::RUN) {
+                        for (a, sums) in a[at * a_size..]
+                            .chunks_exact(a_size)
+                            .zip(sums.chunks_exact_mut(tile))
+                            .take(rows.len())
+                        {
+                            let (from, run) = (step * M::STEP, M::RUN.min(steps - step));
+                            // SAFETY: the processor has the instructions (`linear`), the session is open, `a` and `b`
+                            // are one panel each, of which `run` steps from `step` on lie within; B's panels lie on 64
+                            // bytes as `Buffer`, their sizes and these pieces do, and `sums` holds a whole block.
+                            unsafe {
+                                M::product(
+                                    a.as_ptr().add(from * M::ROWS),
+                                    b.as_ptr().add(from * M::COLUMNS),
+                                    run,
+                                    sums.as_mut_ptr(),
+                                    M::COLUMNS,
+                                    step > 0,
+                                );
                             }
                         }
                     }
+                    for (row_panel, sums) in rows.zip(sums.chunks_exact(tile)) {
+                        let quanta = &quanta[(row_panel - row_panels.start) * M::ROWS..];
+                        self.finish(sums, quanta, row_panel, column_panel);
+                    }
                 }
-            });
+            }
         });
+    }
+
+    /// Writes one block of the result.
+    fn finish(&self, sums: &[M::C], quanta: &[Quantum], row_panel: usize, column_panel: usize) {
+        let Self { weight, finish, .. } = self;
+        let (first_row, first_column) = (row_panel * M::ROWS, column_panel * M::COLUMNS);
+        let columns = M::COLUMNS.min(weight.out - first_column);
+        let at = first_row * weight.out + first_column;
+        let block = math::Block {
+            rows: M::ROWS.min(self.rows - first_row),
+            columns,
+            bias: finish.bias.map(|bias| &bias[first_column..][..columns]),
+            activation: finish.activation,
+            residual: finish.residual.map(|residual| &residual[at..]),
+            stride: weight.out,
+        };
+        let sums = M::sums(sums, quanta, weight, first_column);
+        // SAFETY: the block lies within the `rows · out` values of the result, and no other task has these rows and
+        // columns.
+        unsafe {
+            match self.y {
+                Output::F32(y) => math::finish(sums, block, y.add(at)),
+                Output::Bf16(y) => math::finish(sums, block, y.add(at)),
+            }
+        }
     }
 }

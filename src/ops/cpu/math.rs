@@ -3,18 +3,18 @@
 
 use std::mem::MaybeUninit;
 
-use half::bf16;
 use multiversion::multiversion;
 
-use super::micro::round_bf16;
 use super::panels::{Element, Quantum};
 use crate::model::Activation;
 
 /// `eˣ` for x from −87 (about 1e-38, which stands for all below) to 88: Cephes' `expf` (Moshier), relative error about 1e-7.
 #[inline(always)]
 fn exp(x: f32) -> f32 {
+    const ROUND: f32 = 12_582_912.0; // 1.5 · 2²³: what is added to it is rounded to an integer, in its lowest bits
     let x = x.clamp(-87.0, 88.0);
-    let n = (x * std::f32::consts::LOG2_E + 12_582_912.0) - 12_582_912.0; // rounds to the nearest integer
+    let rounded = x * std::f32::consts::LOG2_E + ROUND;
+    let n = rounded - ROUND;
     let r = x - n * 0.693_359_4 + n * 2.121_944_4e-4;
     let mut p = 1.987_569_1e-4;
     p = p * r + 1.398_199_9e-3;
@@ -23,7 +23,20 @@ fn exp(x: f32) -> f32 {
     p = p * r + 1.666_666_5e-1;
     p = p * r + 5.0e-1;
     let y = p * r * r + r + 1.0;
-    y * f32::from_bits(((n as i32 + 127) as u32) << 23)
+    // Not `n as i32`, which saturates, so that it would be computed one by one.
+    y * f32::from_bits((rounded.to_bits() << 23).wrapping_add(127 << 23))
+}
+
+/// The same for x up to 0 of which bf16 is made: 2⁻¹³ exact, by a cubic of our own fit to 2ʳ between −1/2 and 1/2.
+#[inline(always)]
+fn exp_narrow(x: f32) -> f32 {
+    const ROUND: f32 = 12_582_912.0; // as in `exp`
+    let x = x * std::f32::consts::LOG2_E;
+    let x = if x < -126.0 { -126.0 } else { x }; // not `max`, which would turn NaN into a number
+    let rounded = x + ROUND;
+    let r = x - (rounded - ROUND);
+    let y = ((0.055_171_67 * r + 0.242_611_14) * r + 0.693_261) * r + 0.999_928_1;
+    y * f32::from_bits((rounded.to_bits() << 23).wrapping_add(127 << 23))
 }
 
 /// GELU by its tanh approximation (Hendrycks & Gimpel 2016), `gelu_pytorch_tanh`:
@@ -41,12 +54,93 @@ fn gelu_erf(x: f32) -> f32 {
     (0.5 * x * (1.0 + candle_core::cpu::erf::erf_f64(x / std::f64::consts::SQRT_2))) as f32
 }
 
-/// Sums of one block of a linear layer and what is to be done to them.
+/// The same for results that are rounded to bf16, at a third of the instructions and without a division:
+/// `x · (1/2 + x · p(x²))` up to 4, beyond which it is `x` or nearly 0. `p` is a least-squares fit of our own on Chebyshev
+/// nodes, reweighted towards the least maximum. Errors are at most 2⁻¹² of what is
+/// positive (bf16 rounds at 2⁻⁹), and 2.5e-4 of what is negative, which is at least -0.17.
+#[inline(always)]
+fn gelu_tanh_narrow(x: f32) -> f32 {
+    const P: [f32; 8] = [
+        0.398_616_85,
+        -0.066_098_146,
+        9.654_169e-3,
+        -1.043_278_8e-3,
+        7.941_925e-5,
+        -3.965_550_6e-6,
+        1.150_715_6e-7,
+        -1.458_338_6e-9,
+    ];
+    let above = if x < -4.0 { -4.0 } else { x }; // not `max`, which would turn NaN into a number
+    let within = if above > 4.0 { 4.0 } else { above };
+    let square = within * within;
+    let mut p = P[7];
+    for coefficient in P[..7].iter().rev() {
+        p = p * square + coefficient;
+    }
+    above * (0.5 + within * p)
+}
+
+/// Values that are handled at once: one register of AVX-512, two of AVX2.
+const LANES: usize = 16;
+
+/// The sums of one block of a linear layer, as numbers.
+pub trait Sums: Copy {
+    /// `N` neighbours of a row from a column on.
+    fn chunk<const N: usize>(&self, row: usize, column: usize) -> [f32; N];
+}
+
+/// `N` values from `at` on.
+#[inline(always)]
+fn chunk<T: Copy, const N: usize>(values: &[T], at: usize) -> &[T; N] {
+    values[at..].first_chunk().expect("a chunk lies within its block")
+}
+
+/// Sums that are numbers already.
+#[derive(Clone, Copy)]
+pub struct Direct<'a> {
+    /// `[rows, columns]`.
+    pub sums: &'a [f32],
+    /// Of a row.
+    pub columns: usize,
+}
+
+impl Sums for Direct<'_> {
+    #[inline(always)]
+    fn chunk<const N: usize>(&self, row: usize, column: usize) -> [f32; N] {
+        *chunk(self.sums, row * self.columns + column)
+    }
+}
+
+/// Sums of bytes: `row.scale · column.scale · (sum − row.zero · column.sum)`.
+#[derive(Clone, Copy)]
+pub struct Scaled<'a> {
+    /// `[rows, columns]`.
+    pub sums: &'a [i32],
+    /// `[rows]`: of the activations.
+    pub rows: &'a [Quantum],
+    /// `[columns]`: of the weight.
+    pub scales: &'a [f32],
+    /// `[columns]`: sums of the weight's bytes.
+    pub columns: &'a [i32],
+}
+
+impl Sums for Scaled<'_> {
+    #[inline(always)]
+    fn chunk<const N: usize>(&self, row: usize, column: usize) -> [f32; N] {
+        let sums = chunk::<_, N>(self.sums, row * self.scales.len() + column);
+        let (scales, columns) = (chunk::<_, N>(self.scales, column), chunk::<_, N>(self.columns, column));
+        let row = self.rows[row];
+        let mut values = [0.0; N];
+        for (i, value) in values.iter_mut().enumerate() {
+            *value = (sums[i] - row.zero * columns[i]) as f32 * (row.scale * scales[i]);
+        }
+        values
+    }
+}
+
+/// What is done to the sums of one block, and how it lies in the result.
+#[derive(Clone, Copy)]
 pub struct Block<'a> {
-    /// `[rows, tile_stride]`, of which the first `columns` count.
-    pub tile: &'a mut [f32],
-    /// Values from one row of the tile to the next.
-    pub tile_stride: usize,
     /// Rows that count.
     pub rows: usize,
     /// Columns that count.
@@ -61,66 +155,74 @@ pub struct Block<'a> {
     pub stride: usize,
 }
 
-/// Bias, activation and residual of one block, in its tile.
-#[inline(always)]
-fn finish(block: &mut Block<'_>) {
-    for (i, row) in block.tile.chunks_exact_mut(block.tile_stride).take(block.rows).enumerate() {
-        let row = &mut row[..block.columns];
-        if let Some(bias) = block.bias {
-            for (x, b) in row.iter_mut().zip(bias) {
+impl Block<'_> {
+    /// `N` values of the result.
+    #[inline(always)]
+    fn chunk<T: Element, const N: usize>(
+        &self,
+        sums: impl Sums,
+        activation: impl Fn(f32) -> f32,
+        row: usize,
+        column: usize,
+    ) -> [T; N] {
+        let mut values = sums.chunk::<N>(row, column);
+        if let Some(bias) = self.bias {
+            let bias = chunk::<_, N>(bias, column);
+            for (x, b) in values.iter_mut().zip(bias) {
                 *x += b;
             }
         }
-        match block.activation {
-            None => {}
-            Some(Activation::GeluTanh) => row.iter_mut().for_each(|x| *x = gelu_tanh(*x)),
-            Some(Activation::GeluErf) => row.iter_mut().for_each(|x| *x = gelu_erf(*x)),
+        for x in &mut values {
+            *x = activation(*x);
         }
-        if let Some(residual) = block.residual {
-            for (x, r) in row.iter_mut().zip(&residual[i * block.stride..]) {
+        if let Some(residual) = self.residual {
+            let residual = chunk::<_, N>(residual, row * self.stride + column);
+            for (x, r) in values.iter_mut().zip(residual) {
                 *x += r;
+            }
+        }
+        let mut results = [T::of(0.0); N];
+        for (result, value) in results.iter_mut().zip(values) {
+            *result = T::of(value);
+        }
+        results
+    }
+
+    /// # Safety
+    /// As [`finish`].
+    #[inline(always)]
+    unsafe fn write<T: Element>(&self, sums: impl Sums, activation: impl Fn(f32) -> f32, y: *mut T) {
+        for row in 0..self.rows {
+            // SAFETY: the caller promises these rows.
+            let y = unsafe { y.add(row * self.stride) };
+            let whole = self.columns / LANES * LANES;
+            for column in (0..whole).step_by(LANES) {
+                let values = self.chunk::<T, LANES>(sums, &activation, row, column);
+                // SAFETY: the caller promises these columns.
+                unsafe { y.add(column).cast::<[T; LANES]>().write(values) };
+            }
+            for column in whole..self.columns {
+                let [value] = self.chunk::<T, 1>(sums, &activation, row, column);
+                // SAFETY: as above.
+                unsafe { y.add(column).write(value) };
             }
         }
     }
 }
 
-/// Finishes a block into `y`, its place in the result.
+/// Writes the sums of a block, finished, to `y`, its place in the result.
 ///
 /// # Safety
 /// `y` must point to `rows` rows, `stride` values apart, of `columns` values that nothing else uses meanwhile.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+fma", "x86_64+avx2+fma"))]
-pub unsafe fn finish_f32(mut block: Block<'_>, y: *mut f32) {
-    finish(&mut block);
-    for (i, row) in block.tile.chunks_exact(block.tile_stride).take(block.rows).enumerate() {
-        // SAFETY: the caller promises these values.
-        let y = unsafe { std::slice::from_raw_parts_mut(y.add(i * block.stride), block.columns) };
-        y.copy_from_slice(&row[..block.columns]);
-    }
-}
-
-/// The same, rounded to bf16.
-///
-/// # Safety
-/// As [`finish_f32`].
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+fma", "x86_64+avx2+fma"))]
-pub unsafe fn finish_bf16(mut block: Block<'_>, y: *mut bf16) {
-    finish(&mut block);
-    for (i, row) in block.tile.chunks_exact(block.tile_stride).take(block.rows).enumerate() {
-        // SAFETY: the caller promises these values.
-        let y = unsafe { std::slice::from_raw_parts_mut(y.add(i * block.stride), block.columns) };
-        for (y, &x) in y.iter_mut().zip(row) {
-            *y = round_bf16(x);
-        }
-    }
-}
-
-/// Sums of bytes `[rows, columns]` as numbers: `row.scale · column.scale · (sum − row.zero · column.sum)`.
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+fma", "x86_64+avx2+fma"))]
-pub fn widen(sums: &[i32], rows: &[Quantum], scales: &[f32], columns: &[i32], tile: &mut [f32]) {
-    let width = scales.len();
-    for ((sums, row), tile) in sums.chunks_exact(width).zip(rows).zip(tile.chunks_exact_mut(width)) {
-        for (((x, &sum), &scale), &column) in tile.iter_mut().zip(sums).zip(scales).zip(columns) {
-            *x = (sum - row.zero * column) as f32 * (row.scale * scale);
+pub unsafe fn finish<T: Element, S: Sums>(sums: S, block: Block<'_>, y: *mut T) {
+    // SAFETY: the caller promises what the function needs.
+    unsafe {
+        match block.activation {
+            None => block.write(sums, |x| x, y),
+            Some(Activation::GeluTanh) if T::NARROW => block.write(sums, gelu_tanh_narrow, y),
+            Some(Activation::GeluTanh) => block.write(sums, gelu_tanh, y),
+            Some(Activation::GeluErf) => block.write(sums, gelu_erf, y),
         }
     }
 }
@@ -129,7 +231,6 @@ pub fn widen(sums: &[i32], rows: &[Quantum], scales: &[f32], columns: &[i32], ti
 /// whose division is left to whoever sums the values.
 #[multiversion(targets("x86_64+avx512f+avx512vl+fma", "x86_64+avx2+fma"))]
 pub fn softmax_weights(row: &mut [f32], scale: f32) -> f32 {
-    const LANES: usize = 16;
     let mut maxima = [f32::NEG_INFINITY; LANES];
     let mut chunks = row.chunks_exact(LANES);
     for chunk in &mut chunks {
@@ -154,21 +255,80 @@ pub fn softmax_weights(row: &mut [f32], scale: f32) -> f32 {
     1.0 / sum
 }
 
-/// Writes `x` times a number.
+/// Replaces the scores of each column, `[keys, columns]`, by `e^(scale · (score − max))`, and sets `inverses` `[columns]`
+/// to the reciprocals of their sums: softmaxes whose division is left to whoever sums the values.
+///
+/// `T` is what comes of them: for bf16 the exponentials are as exact as bf16 can tell.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+fma", "x86_64+avx2+fma"))]
+pub fn softmax_columns<T: Element>(scores: &mut [f32], scale: f32, inverses: &mut [f32]) {
+    let columns = inverses.len();
+    assert!(columns.is_multiple_of(8), "columns come in eights");
+    let (chunks, rest) = inverses.as_chunks_mut::<LANES>();
+    let whole = chunks.len() * LANES;
+    for (i, inverses) in chunks.iter_mut().enumerate() {
+        softmax_lanes::<T, LANES>(scores, columns, i * LANES, scale, inverses);
+    }
+    for (i, inverses) in rest.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+        softmax_lanes::<T, 8>(scores, columns, whole + 8 * i, scale, inverses);
+    }
+}
+
+#[inline(always)]
+fn softmax_lanes<T: Element, const N: usize>(
+    scores: &mut [f32],
+    columns: usize,
+    first: usize,
+    scale: f32,
+    inverses: &mut [f32; N],
+) {
+    let mut maxima = [f32::NEG_INFINITY; N];
+    for row in scores.chunks_exact(columns) {
+        for (max, &x) in maxima.iter_mut().zip(chunk::<_, N>(row, first)) {
+            *max = if x > *max { x } else { *max };
+        }
+    }
+    let mut sums = [0.0f32; N];
+    for row in scores.chunks_exact_mut(columns) {
+        let row: &mut [f32; N] = row[first..].first_chunk_mut().expect("a chunk lies within its row");
+        for ((x, sum), max) in row.iter_mut().zip(&mut sums).zip(maxima) {
+            let below = scale * (*x - max);
+            *x = if T::NARROW { exp_narrow(below) } else { exp(below) };
+            *sum += *x;
+        }
+    }
+    for (inverse, sum) in inverses.iter_mut().zip(sums) {
+        *inverse = 1.0 / sum;
+    }
+}
+
+/// Writes the first `count` columns of `x` `[rows, factors.len()]`, each times its factor, as rows `stride` values apart.
 ///
 /// # Safety
-/// `y` must point to as many values as `x` has, which nothing else uses meanwhile.
-pub unsafe fn scaled<T: Element>(x: &[f32], factor: f32, y: *mut T) {
-    for (i, x) in x.iter().enumerate() {
-        // SAFETY: the caller promises these values.
-        unsafe { y.add(i).write(T::of(x * factor)) };
+/// `y` must point to so many rows of `rows` values, which nothing else uses meanwhile.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+fma", "x86_64+avx2+fma"))]
+pub unsafe fn transpose<T: Element>(x: &[f32], factors: &[f32], count: usize, y: *mut T, stride: usize) {
+    const N: usize = 8;
+    let columns = factors.len();
+    assert!(columns.is_multiple_of(N), "columns come in eights");
+    for (i, factors) in factors.as_chunks::<N>().0.iter().enumerate() {
+        let first = i * N;
+        let count = N.min(count.saturating_sub(first));
+        for (row, x) in x.chunks_exact(columns).enumerate() {
+            let mut values = *chunk::<_, N>(x, first);
+            for (x, factor) in values.iter_mut().zip(factors) {
+                *x *= factor;
+            }
+            for (j, value) in values.into_iter().enumerate().take(count) {
+                // SAFETY: the caller promises these values.
+                unsafe { y.add((first + j) * stride + row).write(T::of(value)) };
+            }
+        }
     }
 }
 
 /// The inner product of two slices.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+fma", "x86_64+avx2+fma"))]
 pub fn dot<T: Element>(x: &[f32], y: &[T]) -> f32 {
-    const LANES: usize = 16;
     let mut sums = [0.0f32; LANES];
     let (xs, ys) = (x.chunks_exact(LANES), y.chunks_exact(LANES));
     let rest: f32 = xs.remainder().iter().zip(ys.remainder()).map(|(x, y)| x * y.wide()).sum();
@@ -197,7 +357,6 @@ pub fn layer_norm_row<T: Element>(
     eps: f32,
     y: &mut [MaybeUninit<T>],
 ) {
-    const LANES: usize = 16;
     let n = x.len() as f32;
     let mut sums = [0.0f32; LANES];
     let chunks = x.chunks_exact(LANES);
@@ -234,12 +393,39 @@ mod tests {
             let (ours, exact) = (f64::from(exp(x)), f64::from(x).exp());
             assert!((ours - exact).abs() <= 3e-7 * exact, "exp({x}) = {ours}, not {exact}");
         }
+        for i in -8_700..=0 {
+            let x = i as f32 / 100.0;
+            let (ours, exact) = (f64::from(exp_narrow(x)), f64::from(x).exp());
+            assert!((ours - exact).abs() <= exact / 8192.0, "exp({x}) ≈ {ours}, not {exact}");
+        }
         for i in -20_000..=20_000 {
             let x = i as f32 / 1000.0;
             let wide = f64::from(x);
             let u = (2.0 / std::f64::consts::PI).sqrt() * (wide + 0.044_715 * wide.powi(3));
             let (ours, exact) = (f64::from(gelu_tanh(x)), 0.5 * wide * (1.0 + u.tanh()));
             assert!((ours - exact).abs() <= 4e-7 * wide.abs().max(1e-3), "gelu({x}) = {ours}, not {exact}");
+            let (narrow, bound) =
+                (f64::from(gelu_tanh_narrow(x)), if x > 0.0 { exact / 4096.0 } else { 2.5e-4 });
+            assert!((narrow - exact).abs() <= bound, "gelu({x}) ≈ {narrow}, not {exact}");
+        }
+    }
+
+    #[test]
+    fn softmaxes_of_columns_are_those_of_rows() {
+        let (keys, columns) = (7, 24);
+        let scores: Vec<f32> = (0..keys * columns).map(|i| (i * 37 % 101) as f32 / 10.0 - 5.0).collect();
+        let (mut wide, mut narrow) = (scores.clone(), scores.clone());
+        let (mut inverses, mut narrow_inverses) = ([0.0; 24], [0.0; 24]);
+        softmax_columns::<f32>(&mut wide, 0.3, &mut inverses);
+        softmax_columns::<half::bf16>(&mut narrow, 0.3, &mut narrow_inverses);
+        for column in 0..columns {
+            let mut row: Vec<f32> = (0..keys).map(|key| scores[key * columns + column]).collect();
+            let inverse = softmax_weights(&mut row, 0.3);
+            for (key, weight) in row.iter().enumerate() {
+                let at = key * columns + column;
+                assert!((wide[at] * inverses[column] - weight * inverse).abs() < 1e-7);
+                assert!((narrow[at] * narrow_inverses[column] - weight * inverse).abs() < 3e-4);
+            }
         }
     }
 

@@ -4,15 +4,15 @@ use half::bf16;
 use multiversion::multiversion;
 use rayon::prelude::*;
 
-use super::buffer::Buffer;
-use super::micro::{Float, Micro, Quantized, round_bf16};
+use super::buffer::{Buffer, Plain, with_scratch};
+use super::micro::{Float, Micro, Operand, Quantized, round_bf16, widen_bf16};
 
 /// What activations are kept in between operations.
-pub trait Element: super::buffer::Plain {
+pub trait Element: Plain {
     /// Whether it is bf16.
     const NARROW: bool;
-    /// As it is packed in A.
-    fn a<M: Float>(self) -> M::A;
+    /// As a kernel multiplies it.
+    fn operand<P: Operand>(self) -> P;
     /// Widened.
     fn wide(self) -> f32;
     /// Narrowed.
@@ -23,8 +23,8 @@ impl Element for f32 {
     const NARROW: bool = false;
 
     #[inline(always)]
-    fn a<M: Float>(self) -> M::A {
-        M::a(self)
+    fn operand<P: Operand>(self) -> P {
+        P::of_f32(self)
     }
 
     #[inline(always)]
@@ -42,13 +42,13 @@ impl Element for bf16 {
     const NARROW: bool = true;
 
     #[inline(always)]
-    fn a<M: Float>(self) -> M::A {
-        M::a_of_bf16(self)
+    fn operand<P: Operand>(self) -> P {
+        P::of_bf16(self)
     }
 
     #[inline(always)]
     fn wide(self) -> f32 {
-        f32::from_bits(u32::from(self.to_bits()) << 16)
+        widen_bf16(self)
     }
 
     #[inline(always)]
@@ -69,6 +69,11 @@ pub struct Matrix<'a, T> {
 }
 
 impl<'a, T> Matrix<'a, T> {
+    /// The same without the rows before one of its rows.
+    pub fn from_row(self, index: usize) -> Self {
+        Self { data: &self.data[index * self.stride..], ..self }
+    }
+
     fn row(&self, index: usize) -> &'a [T] {
         &self.data[index * self.stride..][..self.columns]
     }
@@ -126,7 +131,7 @@ fn write_lane<T: Copy, P: Copy + Default>(
 pub fn pack_a<M: Float, T: Element>(x: Matrix<'_, T>, first: usize, count: usize, panel: &mut [M::A]) {
     for row in 0..M::ROWS {
         let values = if row < count { x.row(first + row) } else { &[] };
-        write_lane(panel, (M::ROWS, M::A_UNIT), row, values, T::a::<M>);
+        write_lane(panel, (M::ROWS, M::A_UNIT), row, values, T::operand);
     }
 }
 
@@ -139,6 +144,9 @@ pub struct Quantum {
     pub zero: i32,
 }
 
+// SAFETY: any bits are two numbers.
+unsafe impl Plain for Quantum {}
+
 /// Quantises up to [`Micro::ROWS`] rows of `x`, each by its own range, into a panel of A.
 pub fn quantize_a<M: Quantized, T: Element>(
     x: Matrix<'_, T>,
@@ -147,18 +155,18 @@ pub fn quantize_a<M: Quantized, T: Element>(
     panel: &mut [M::A],
     quanta: &mut [Quantum],
 ) {
-    super::buffer::with_scratch::<f32, _>(x.columns, |wide| {
-        super::buffer::with_scratch::<u8, _>(x.columns, |bytes| {
+    with_scratch::<f32, _>(x.columns, |wide| {
+        with_scratch::<u8, _>(x.columns, |bytes| {
             for (row, quantum) in quanta[..M::ROWS].iter_mut().enumerate() {
                 if row < count {
                     for (wide, value) in wide.iter_mut().zip(x.row(first + row)) {
                         *wide = value.wide();
                     }
                     *quantum = quantize(wide, bytes);
-                    write_lane(panel, (M::ROWS, M::A_UNIT), row, &*bytes, M::a);
+                    write_lane(panel, (M::ROWS, M::A_UNIT), row, &*bytes, M::A::from);
                 } else {
                     *quantum = Quantum::default();
-                    write_lane(panel, (M::ROWS, M::A_UNIT), row, &[], M::a);
+                    write_lane(panel, (M::ROWS, M::A_UNIT), row, &[], M::A::from);
                 }
             }
         });
@@ -191,8 +199,8 @@ pub fn quantize(x: &[f32], bytes: &mut [u8]) -> Quantum {
     let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
     let zero = (-low * inverse).round();
     for (byte, &x) in bytes.iter_mut().zip(x) {
-        // Adding a half and cutting rounds, for what is not negative; the conversion saturates.
-        *byte = (x * inverse + (zero + 0.5)).clamp(0.0, 255.0) as i32 as u8;
+        // What is added to 2²³ is rounded to an integer, in its lowest bits: a conversion would be done one by one.
+        *byte = ((x * inverse + zero).clamp(0.0, 255.0) + 8_388_608.0).to_bits() as u8;
     }
     Quantum { scale: scale + finite.into_iter().sum::<f32>(), zero: zero as i32 }
 }
@@ -203,8 +211,16 @@ pub fn pack_b_transposed<M: Float, T: Element>(x: Matrix<'_, T>, columns: usize,
         for lane in 0..M::COLUMNS {
             let column = i * M::COLUMNS + lane;
             let values = if column < columns { x.row(column) } else { &[] };
-            write_lane(panel, (M::COLUMNS, M::B_UNIT), lane, values, |value: T| M::b(value.wide()));
+            write_lane(panel, (M::COLUMNS, M::B_UNIT), lane, values, T::operand);
         }
+    }
+}
+
+/// Packs `rows` rows of A from `x`, which is A transposed: its rows go along K. Panels follow each other in `panels`.
+pub fn pack_a_transposed<M: Float, T: Element>(x: Matrix<'_, T>, inner: usize, panels: &mut [M::A]) {
+    for (i, panel) in panels.chunks_exact_mut(a_panel::<M>(inner)).enumerate() {
+        let first = i * M::ROWS;
+        interleave(x, inner, first..x.columns.min(first + M::ROWS), panel, (M::ROWS, M::A_UNIT));
     }
 }
 
@@ -212,13 +228,31 @@ pub fn pack_b_transposed<M: Float, T: Element>(x: Matrix<'_, T>, columns: usize,
 pub fn pack_b<M: Float, T: Element>(x: Matrix<'_, T>, inner: usize, panels: &mut [M::B]) {
     for (i, panel) in panels.chunks_exact_mut(b_panel::<M>(inner)).enumerate() {
         let first = i * M::COLUMNS;
-        let count = M::COLUMNS.min(x.columns - first);
-        for (k, group) in panel.chunks_exact_mut(M::COLUMNS * M::B_UNIT).enumerate() {
-            for u in 0..M::B_UNIT {
-                let k = k * M::B_UNIT + u;
-                let row = if k < inner { &x.row(k)[first..first + count] } else { &[] };
-                for (j, unit) in group.chunks_exact_mut(M::B_UNIT).enumerate() {
-                    unit[u] = row.get(j).map_or(M::B::default(), |value| M::b(value.wide()));
+        interleave(x, inner, first..x.columns.min(first + M::COLUMNS), panel, (M::COLUMNS, M::B_UNIT));
+    }
+}
+
+/// Writes columns of `x`, whose `inner` rows go along K, as the lanes of one panel `[K / unit][lanes][unit]`, and zeros
+/// behind them.
+#[inline(always)]
+fn interleave<T: Element, P: Operand>(
+    x: Matrix<'_, T>,
+    inner: usize,
+    columns: std::ops::Range<usize>,
+    panel: &mut [P],
+    (lanes, unit): (usize, usize),
+) {
+    for (k, group) in panel.chunks_exact_mut(lanes * unit).enumerate() {
+        for u in 0..unit {
+            let k = k * unit + u;
+            let row = if k < inner { &x.row(k)[columns.clone()] } else { &[] };
+            if unit == 1 && row.len() == lanes {
+                for (to, value) in group.iter_mut().zip(row) {
+                    *to = value.operand();
+                }
+            } else {
+                for (j, to) in group.chunks_exact_mut(unit).enumerate() {
+                    to[u] = row.get(j).map_or(P::default(), |value| value.operand());
                 }
             }
         }
@@ -244,11 +278,6 @@ impl<M: Micro> Panels<M> {
     /// Number of panels.
     pub fn count(&self) -> usize {
         self.out.div_ceil(M::COLUMNS)
-    }
-
-    /// Bytes of the packed weight.
-    pub fn bytes(&self) -> usize {
-        size_of_val(&*self.data) + size_of_val(&*self.scales) + size_of_val(&*self.sums)
     }
 }
 

@@ -49,12 +49,6 @@ macro_rules! kernels {
                 }
             }
 
-            fn bytes(&self) -> usize {
-                match self {
-                    $($(#[$cfg])? Self::$name(panels) => panels.bytes(),)+
-                }
-            }
-
             fn name(&self) -> &'static str {
                 match self {
                     $($(#[$cfg])? Self::$name(_) => stringify!($name),)+
@@ -96,6 +90,43 @@ kernels! {
     #[cfg(target_arch = "x86_64")] AmxInt8: micro::amx::Int8;
 }
 
+impl Packed {
+    /// Packs for the best kernel of `isa`, which this processor need not have: only multiplying needs the instructions.
+    fn new(weight: &[f32], out: usize, inner: usize, format: WeightFormat, isa: Isa) -> Result<Self> {
+        Ok(match (format, isa) {
+            (WeightFormat::F32, Isa::Portable) => Self::PortableF32(Panels::float(weight, out, inner)),
+            (WeightFormat::Bf16, Isa::Portable) => Self::PortableRounded(Panels::float(weight, out, inner)),
+            (WeightFormat::Int8, Isa::Portable) => Self::PortableInt8(Panels::quantized(weight, out, inner)),
+            #[cfg(target_arch = "x86_64")]
+            (WeightFormat::F32, Isa::Avx2) => Self::Avx2F32(Panels::float(weight, out, inner)),
+            #[cfg(target_arch = "x86_64")]
+            (WeightFormat::Bf16, Isa::Avx2) => Self::Avx2Rounded(Panels::float(weight, out, inner)),
+            #[cfg(target_arch = "x86_64")]
+            (WeightFormat::Int8, Isa::Avx2 | Isa::Avx512) => {
+                Self::Avx2Int8(Panels::quantized(weight, out, inner))
+            }
+            #[cfg(target_arch = "x86_64")]
+            (WeightFormat::F32, _) => Self::Avx512F32(Panels::float(weight, out, inner)),
+            #[cfg(target_arch = "x86_64")]
+            (WeightFormat::Bf16, Isa::Avx512 | Isa::Avx512Vnni) => {
+                Self::Avx512Rounded(Panels::float(weight, out, inner))
+            }
+            #[cfg(target_arch = "x86_64")]
+            (WeightFormat::Bf16, Isa::Avx512Bf16) => Self::Avx512Bf16(Panels::float(weight, out, inner)),
+            #[cfg(target_arch = "x86_64")]
+            (WeightFormat::Int8, Isa::Avx512Vnni | Isa::Avx512Bf16) => {
+                Self::Avx512Int8(Panels::quantized(weight, out, inner))
+            }
+            #[cfg(target_arch = "x86_64")]
+            (WeightFormat::Bf16, Isa::Amx) => Self::AmxBf16(Panels::float(weight, out, inner)),
+            #[cfg(target_arch = "x86_64")]
+            (WeightFormat::Int8, Isa::Amx) => Self::AmxInt8(Panels::quantized(weight, out, inner)),
+            #[cfg(not(target_arch = "x86_64"))]
+            (_, isa) => candle_core::bail!("no kernels for {isa} on this processor"),
+        })
+    }
+}
+
 /// A weight `[out, inner]` that is multiplied by a kernel of this processor.
 pub struct PackedWeight {
     packed: Packed,
@@ -118,50 +149,12 @@ impl PackedWeight {
         }
         // The kernels' instructions are promised to them here: nothing else makes a packed weight.
         check(isa)?;
-        let packed = match (format, isa) {
-            (WeightFormat::F32, Isa::Portable) => Packed::PortableF32(Panels::float(weight, out, inner)),
-            (WeightFormat::Bf16, Isa::Portable) => Packed::PortableRounded(Panels::float(weight, out, inner)),
-            (WeightFormat::Int8, Isa::Portable) => {
-                Packed::PortableInt8(Panels::quantized(weight, out, inner))
-            }
-            #[cfg(target_arch = "x86_64")]
-            (WeightFormat::F32, Isa::Avx2) => Packed::Avx2F32(Panels::float(weight, out, inner)),
-            #[cfg(target_arch = "x86_64")]
-            (WeightFormat::Bf16, Isa::Avx2) => Packed::Avx2Rounded(Panels::float(weight, out, inner)),
-            #[cfg(target_arch = "x86_64")]
-            (WeightFormat::Int8, Isa::Avx2 | Isa::Avx512) => {
-                Packed::Avx2Int8(Panels::quantized(weight, out, inner))
-            }
-            #[cfg(target_arch = "x86_64")]
-            (WeightFormat::F32, _) => Packed::Avx512F32(Panels::float(weight, out, inner)),
-            #[cfg(target_arch = "x86_64")]
-            (WeightFormat::Bf16, Isa::Avx512 | Isa::Avx512Vnni) => {
-                Packed::Avx512Rounded(Panels::float(weight, out, inner))
-            }
-            #[cfg(target_arch = "x86_64")]
-            (WeightFormat::Bf16, Isa::Avx512Bf16) => Packed::Avx512Bf16(Panels::float(weight, out, inner)),
-            #[cfg(target_arch = "x86_64")]
-            (WeightFormat::Int8, Isa::Avx512Vnni | Isa::Avx512Bf16) => {
-                Packed::Avx512Int8(Panels::quantized(weight, out, inner))
-            }
-            #[cfg(target_arch = "x86_64")]
-            (WeightFormat::Bf16, Isa::Amx) => Packed::AmxBf16(Panels::float(weight, out, inner)),
-            #[cfg(target_arch = "x86_64")]
-            (WeightFormat::Int8, Isa::Amx) => Packed::AmxInt8(Panels::quantized(weight, out, inner)),
-            #[cfg(not(target_arch = "x86_64"))]
-            (_, isa) => candle_core::bail!("no kernels for {isa} on this processor"),
-        };
-        Ok(Self { packed })
+        Ok(Self { packed: Packed::new(weight, out, inner, format, isa)? })
     }
 
     /// `(out, inner)`.
     pub fn shape(&self) -> (usize, usize) {
         self.packed.shape()
-    }
-
-    /// Bytes that it takes.
-    pub fn bytes(&self) -> usize {
-        self.packed.bytes()
     }
 
     /// The name of its kernel.
@@ -239,5 +232,39 @@ pub fn normalize(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, narrow: bool
         CpuStorage::BF16(norm::layer_norm::<bf16>(x, weight, bias, eps))
     } else {
         CpuStorage::F32(norm::layer_norm::<f32>(x, weight, bias, eps))
+    }
+}
+
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_set_of_instructions_has_its_kernel_for_each_format() {
+        let expected = [
+            (Isa::Portable, ["PortableF32", "PortableRounded", "PortableInt8"]),
+            (Isa::Avx2, ["Avx2F32", "Avx2Rounded", "Avx2Int8"]),
+            (Isa::Avx512, ["Avx512F32", "Avx512Rounded", "Avx2Int8"]),
+            (Isa::Avx512Vnni, ["Avx512F32", "Avx512Rounded", "Avx512Int8"]),
+            (Isa::Avx512Bf16, ["Avx512F32", "Avx512Bf16", "Avx512Int8"]),
+            (Isa::Amx, ["Avx512F32", "AmxBf16", "AmxInt8"]),
+        ];
+        assert_eq!(expected.map(|(isa, _)| isa), Isa::ALL);
+        for (isa, names) in expected {
+            for (format, name) in
+                [WeightFormat::F32, WeightFormat::Bf16, WeightFormat::Int8].into_iter().zip(names)
+            {
+                let packed = Packed::new(&[1.0; 6], 2, 3, format, isa).expect("a weight");
+                assert_eq!((packed.name(), packed.shape()), (name, (2, 3)), "{isa}, {format:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn instructions_that_this_processor_lacks_are_refused() {
+        for isa in Isa::ALL {
+            let packed = PackedWeight::new(&[1.0; 6], 2, 3, WeightFormat::Bf16, isa);
+            assert_eq!(packed.is_ok(), isa <= Isa::best(), "{isa}");
+        }
     }
 }

@@ -8,7 +8,7 @@ use std::arch::asm;
 
 use half::bf16;
 
-use super::{Float, Micro, Quantized, round_bf16};
+use super::Micro;
 
 /// bf16 in pairs, sums in f32.
 #[derive(Debug, Clone, Copy)]
@@ -52,12 +52,21 @@ unsafe fn release() {
 
 /// A step reads 2 KiB of A (two tiles, one after another) and 2 KiB of B (16 rows of two tiles side by side).
 macro_rules! product {
-    ($dot:literal, $a:expr, $b:expr, $steps:expr, $c:expr, $stride:expr) => {
+    ($dot:literal, $a:expr, $b:expr, $steps:expr, $c:expr, $stride:expr, $add:expr) => {
         asm!(
+            "test {add}, {add}",
+            "jnz 4f",
             "tilezero tmm0",
             "tilezero tmm1",
             "tilezero tmm2",
             "tilezero tmm3",
+            "jmp 5f",
+            "4:",
+            "tileloadd tmm0, [{c} + {c_row}]",
+            "tileloadd tmm1, [{c} + {c_row} + 64]",
+            "tileloadd tmm2, [{low} + {c_row}]",
+            "tileloadd tmm3, [{low} + {c_row} + 64]",
+            "5:",
             "test {steps}, {steps}",
             "jz 3f",
             "2:",
@@ -86,6 +95,7 @@ macro_rules! product {
             c = in(reg) $c,
             low = in(reg) $c.add(16 * $stride),
             c_row = in(reg) $stride * 4,
+            add = in(reg) usize::from($add),
             out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
             out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
             options(nostack),
@@ -93,82 +103,46 @@ macro_rules! product {
     };
 }
 
-impl Micro for Bf16 {
-    type A = bf16;
-    type B = bf16;
-    type C = f32;
-    const ROWS: usize = 32;
-    const COLUMNS: usize = 32;
-    const A_UNIT: usize = 32;
-    const B_UNIT: usize = 2;
-    const STEP: usize = 32;
-    const BLOCK_BYTES: usize = 1 << 20;
+/// Both kernels: rows of A are tiles' rows, 64 bytes of K; B has fours of bytes of K side by side.
+macro_rules! kernel {
+    ($kernel:ty, $dot:literal, ($a:ty, $b:ty, $c:ty)) => {
+        impl Micro for $kernel {
+            type A = $a;
+            type B = $b;
+            type C = $c;
+            const ROWS: usize = 32;
+            const COLUMNS: usize = 32;
+            const A_UNIT: usize = 64 / size_of::<$a>();
+            const B_UNIT: usize = 4 / size_of::<$b>();
+            const STEP: usize = Self::A_UNIT;
+            const RUN: usize = 8;
+            const BLOCK_BYTES: usize = 1 << 20;
 
-    unsafe fn enter() {
-        // SAFETY: the caller promises the instructions.
-        unsafe { configure() }
-    }
+            unsafe fn enter() {
+                // SAFETY: the caller promises the instructions.
+                unsafe { configure() }
+            }
 
-    unsafe fn leave() {
-        // SAFETY: the caller promises the instructions.
-        unsafe { release() }
-    }
+            unsafe fn leave() {
+                // SAFETY: the caller promises the instructions.
+                unsafe { release() }
+            }
 
-    unsafe fn product(a: *const bf16, b: *const bf16, steps: usize, c: *mut f32, stride: usize) {
-        // SAFETY: the caller promises the instructions, the configuration, 2 KiB of both operands for each step, and 32
-        // rows of 32 values of the result.
-        unsafe { product!("tdpbf16ps", a, b, steps, c, stride) }
-    }
+            unsafe fn product(
+                a: *const $a,
+                b: *const $b,
+                steps: usize,
+                c: *mut $c,
+                stride: usize,
+                add: bool,
+            ) {
+                // SAFETY: the caller promises the instructions, the configuration, 2 KiB of both operands for each step,
+                // and 32 rows of 32 values of the result.
+                unsafe { product!($dot, a, b, steps, c, stride, add) }
+            }
+        }
+    };
 }
 
-impl Float for Bf16 {
-    #[inline(always)]
-    fn a(x: f32) -> bf16 {
-        round_bf16(x)
-    }
-
-    #[inline(always)]
-    fn a_of_bf16(x: bf16) -> bf16 {
-        x
-    }
-
-    #[inline(always)]
-    fn b(x: f32) -> bf16 {
-        round_bf16(x)
-    }
-}
-
-impl Micro for Int8 {
-    type A = u8;
-    type B = i8;
-    type C = i32;
-    const ROWS: usize = 32;
-    const COLUMNS: usize = 32;
-    const A_UNIT: usize = 64;
-    const B_UNIT: usize = 4;
-    const STEP: usize = 64;
-    const BLOCK_BYTES: usize = 1 << 20;
-
-    unsafe fn enter() {
-        // SAFETY: the caller promises the instructions.
-        unsafe { configure() }
-    }
-
-    unsafe fn leave() {
-        // SAFETY: the caller promises the instructions.
-        unsafe { release() }
-    }
-
-    unsafe fn product(a: *const u8, b: *const i8, steps: usize, c: *mut i32, stride: usize) {
-        // SAFETY: the caller promises the instructions, the configuration, 2 KiB of both operands for each step, and 32
-        // rows of 32 values of the result.
-        unsafe { product!("tdpbusd", a, b, steps, c, stride) }
-    }
-}
-
-impl Quantized for Int8 {
-    #[inline(always)]
-    fn a(x: u8) -> u8 {
-        x
-    }
-}
+kernel!(Bf16, "tdpbf16ps", (bf16, bf16, f32));
+kernel!(Int8, "tdpbusd", (u8, i8, i32));

@@ -2,9 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use half::bf16;
-
-use super::{Float, Micro, Quantized};
+use super::Micro;
 
 /// f32, 6 × 16 sums in twelve registers.
 #[derive(Debug, Clone, Copy)]
@@ -26,20 +24,33 @@ impl Micro for F32 {
     const A_UNIT: usize = 1;
     const B_UNIT: usize = 1;
     const STEP: usize = 1;
+    const RUN: usize = 256;
 
-    unsafe fn product(a: *const f32, b: *const f32, steps: usize, c: *mut f32, stride: usize) {
+    unsafe fn product(a: *const f32, b: *const f32, steps: usize, c: *mut f32, stride: usize, add: bool) {
         // SAFETY: the caller promises the instructions and the panels.
-        unsafe { f32_6x16(a, b, steps, c, stride) }
+        unsafe { f32_6x16(a, b, steps, c, stride, add) }
     }
 }
 
 /// # Safety
 /// As [`Micro::product`].
 #[target_feature(enable = "avx2,fma")]
-unsafe fn f32_6x16(mut a: *const f32, mut b: *const f32, steps: usize, c: *mut f32, stride: usize) {
+unsafe fn f32_6x16(
+    mut a: *const f32,
+    mut b: *const f32,
+    steps: usize,
+    c: *mut f32,
+    stride: usize,
+    add: bool,
+) {
     let mut sums = [[_mm256_setzero_ps(); 2]; 6];
     // SAFETY: `a` has 6 and `b` 16 values a step, `b` on 64 bytes; `c` has 6 rows of 16. A prefetch reads nothing.
     unsafe {
+        if add {
+            for (i, sums) in sums.iter_mut().enumerate() {
+                *sums = [_mm256_loadu_ps(c.add(i * stride)), _mm256_loadu_ps(c.add(i * stride + 8))];
+            }
+        }
         for _ in 0..steps {
             _mm_prefetch::<_MM_HINT_T0>(b.cast::<i8>().wrapping_add(AHEAD));
             let (b0, b1) = (_mm256_load_ps(b), _mm256_load_ps(b.add(8)));
@@ -58,23 +69,6 @@ unsafe fn f32_6x16(mut a: *const f32, mut b: *const f32, steps: usize, c: *mut f
     }
 }
 
-impl Float for F32 {
-    #[inline(always)]
-    fn a(x: f32) -> f32 {
-        x
-    }
-
-    #[inline(always)]
-    fn a_of_bf16(x: bf16) -> f32 {
-        f32::from_bits(u32::from(x.to_bits()) << 16)
-    }
-
-    #[inline(always)]
-    fn b(x: f32) -> f32 {
-        x
-    }
-}
-
 impl Micro for Int8 {
     type A = i16;
     type B = i8;
@@ -84,22 +78,29 @@ impl Micro for Int8 {
     const A_UNIT: usize = 2;
     const B_UNIT: usize = 2;
     const STEP: usize = 2;
+    const RUN: usize = 512;
 
-    unsafe fn product(a: *const i16, b: *const i8, steps: usize, c: *mut i32, stride: usize) {
+    unsafe fn product(a: *const i16, b: *const i8, steps: usize, c: *mut i32, stride: usize, add: bool) {
         // SAFETY: the caller promises the instructions and the panels.
-        unsafe { int8_6x16(a, b, steps, c, stride) }
+        unsafe { int8_6x16(a, b, steps, c, stride, add) }
     }
 }
 
 /// # Safety
 /// As [`Micro::product`].
 #[target_feature(enable = "avx2")]
-unsafe fn int8_6x16(a: *const i16, mut b: *const i8, steps: usize, c: *mut i32, stride: usize) {
+unsafe fn int8_6x16(a: *const i16, mut b: *const i8, steps: usize, c: *mut i32, stride: usize, add: bool) {
     let mut a = a.cast::<i32>();
     let mut sums = [[_mm256_setzero_si256(); 2]; 6];
     // SAFETY: a step has 6 pairs of `a` and 16 of `b`, which lies on 32 bytes at each step; `c` has 6 rows of 16. A
     // prefetch reads nothing.
     unsafe {
+        if add {
+            for (i, sums) in sums.iter_mut().enumerate() {
+                let c = c.add(i * stride);
+                *sums = [_mm256_loadu_si256(c.cast()), _mm256_loadu_si256(c.add(8).cast())];
+            }
+        }
         for _ in 0..steps {
             _mm_prefetch::<_MM_HINT_T0>(b.wrapping_add(AHEAD));
             let b0 = _mm256_cvtepi8_epi16(_mm_load_si128(b.cast()));
@@ -116,12 +117,5 @@ unsafe fn int8_6x16(a: *const i16, mut b: *const i8, steps: usize, c: *mut i32, 
             _mm256_storeu_si256(c.add(i * stride).cast(), sums[0]);
             _mm256_storeu_si256(c.add(i * stride + 8).cast(), sums[1]);
         }
-    }
-}
-
-impl Quantized for Int8 {
-    #[inline(always)]
-    fn a(x: u8) -> i16 {
-        i16::from(x)
     }
 }

@@ -17,7 +17,7 @@ use half::bf16;
 
 use super::buffer::Plain;
 
-/// `C [ROWS, COLUMNS] = A [ROWS, K] · B [K, COLUMNS]` over packed panels.
+/// `C [ROWS, COLUMNS] (+)= A [ROWS, K] · B [K, COLUMNS]` over packed panels.
 pub trait Micro: Copy + Send + Sync + 'static {
     /// A value of A as it is packed.
     type A: Plain + Default;
@@ -35,6 +35,9 @@ pub trait Micro: Copy + Send + Sync + 'static {
     const B_UNIT: usize;
     /// K is padded with zeros to a multiple of this, which both units divide.
     const STEP: usize;
+    /// Steps that linear layers go along K with all rows of a group before they go on, so that this piece of a panel of B
+    /// (about 16 KiB) stays in the first-level cache.
+    const RUN: usize;
     /// Bytes of packed A that a task works on: about half of the second-level cache.
     const BLOCK_BYTES: usize = 256 << 10;
 
@@ -51,34 +54,73 @@ pub trait Micro: Copy + Send + Sync + 'static {
     unsafe fn leave() {}
 
     /// Writes the product of one panel of A and one of B, of `steps` times [`Micro::STEP`] values along K, to `c`, whose
-    /// rows are `stride` values apart.
+    /// rows are `stride` values apart, or adds it to what is there.
     ///
     /// # Safety
     /// The processor must have the instructions of this kernel, [`Micro::enter`] must have been called on this thread,
     /// and the pointers must reach a whole panel each, `b` on 64 bytes, and `ROWS` rows of `COLUMNS` values.
-    unsafe fn product(a: *const Self::A, b: *const Self::B, steps: usize, c: *mut Self::C, stride: usize);
+    unsafe fn product(
+        a: *const Self::A,
+        b: *const Self::B,
+        steps: usize,
+        c: *mut Self::C,
+        stride: usize,
+        add: bool,
+    );
+}
+
+/// A number as a kernel multiplies it.
+pub trait Operand: Plain + Default {
+    /// The nearest to `x`.
+    fn of_f32(x: f32) -> Self;
+    /// The same.
+    fn of_bf16(x: bf16) -> Self;
+}
+
+impl Operand for f32 {
+    #[inline(always)]
+    fn of_f32(x: f32) -> Self {
+        x
+    }
+
+    #[inline(always)]
+    fn of_bf16(x: bf16) -> Self {
+        widen_bf16(x)
+    }
+}
+
+impl Operand for bf16 {
+    #[inline(always)]
+    fn of_f32(x: f32) -> Self {
+        round_bf16(x)
+    }
+
+    #[inline(always)]
+    fn of_bf16(x: bf16) -> Self {
+        x
+    }
 }
 
 /// Kernels over numbers that need no scale.
-pub trait Float: Micro<C = f32> {
-    /// As A has it.
-    fn a(x: f32) -> Self::A;
-    /// As A has it.
-    fn a_of_bf16(x: bf16) -> Self::A;
-    /// As B has it.
-    fn b(x: f32) -> Self::B;
-}
+pub trait Float: Micro<A: Operand, B: Operand, C = f32> {}
 
-/// Kernels over bytes: A unsigned, B signed, sums exact.
-pub trait Quantized: Micro<B = i8, C = i32> {
-    /// As A has it.
-    fn a(x: u8) -> Self::A;
-}
+impl<M: Micro<A: Operand, B: Operand, C = f32>> Float for M {}
 
-/// `x` to the nearest bf16, ties to even; NaN stays NaN.
+/// Kernels over bytes: A unsigned (perhaps held in more bits), B signed, sums exact.
+pub trait Quantized: Micro<A: From<u8>, B = i8, C = i32> {}
+
+impl<M: Micro<A: From<u8>, B = i8, C = i32>> Quantized for M {}
+
+/// `x` to the nearest bf16, ties to even; NaN stays NaN. As `half` has it, but so that it is vectorised.
 #[inline(always)]
 pub fn round_bf16(x: f32) -> bf16 {
     let bits = x.to_bits();
     let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1));
     bf16::from_bits(if x.is_nan() { 0x7fc0 } else { (rounded >> 16) as u16 })
+}
+
+/// `x` as f32. As `half` has it, but so that it is vectorised.
+#[inline(always)]
+pub fn widen_bf16(x: bf16) -> f32 {
+    f32::from_bits(u32::from(x.to_bits()) << 16)
 }

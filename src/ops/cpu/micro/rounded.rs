@@ -3,42 +3,54 @@
 
 use half::bf16;
 
-use super::{Float, Micro, round_bf16};
+use super::{Micro, Operand, round_bf16, widen_bf16};
+use crate::ops::cpu::buffer::Plain;
 
 /// An f32 kernel with its operands rounded to bf16.
 #[derive(Debug, Clone, Copy)]
 pub struct Rounded<M>(std::marker::PhantomData<M>);
 
-impl<M: Float<A = f32, B = f32>> Micro for Rounded<M> {
-    type A = f32;
-    type B = f32;
+/// An f32 that is a bf16.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(transparent)]
+pub struct RoundedF32(f32);
+
+// SAFETY: it is an f32, of which any bits are one.
+unsafe impl Plain for RoundedF32 {}
+
+impl Operand for RoundedF32 {
+    #[inline(always)]
+    fn of_f32(x: f32) -> Self {
+        Self(widen_bf16(round_bf16(x)))
+    }
+
+    #[inline(always)]
+    fn of_bf16(x: bf16) -> Self {
+        Self(widen_bf16(x))
+    }
+}
+
+impl<M: Micro<A = f32, B = f32, C = f32>> Micro for Rounded<M> {
+    type A = RoundedF32;
+    type B = RoundedF32;
     type C = f32;
     const ROWS: usize = M::ROWS;
     const COLUMNS: usize = M::COLUMNS;
     const A_UNIT: usize = M::A_UNIT;
     const B_UNIT: usize = M::B_UNIT;
     const STEP: usize = M::STEP;
+    const RUN: usize = M::RUN;
     const BLOCK_BYTES: usize = M::BLOCK_BYTES;
 
-    unsafe fn product(a: *const f32, b: *const f32, steps: usize, c: *mut f32, stride: usize) {
-        // SAFETY: what the caller promises of this kernel holds for the other.
-        unsafe { M::product(a, b, steps, c, stride) }
-    }
-}
-
-impl<M: Float<A = f32, B = f32>> Float for Rounded<M> {
-    #[inline(always)]
-    fn a(x: f32) -> f32 {
-        round_bf16(x).to_f32()
-    }
-
-    #[inline(always)]
-    fn a_of_bf16(x: bf16) -> f32 {
-        M::a_of_bf16(x)
-    }
-
-    #[inline(always)]
-    fn b(x: f32) -> f32 {
-        round_bf16(x).to_f32()
+    unsafe fn product(
+        a: *const RoundedF32,
+        b: *const RoundedF32,
+        steps: usize,
+        c: *mut f32,
+        stride: usize,
+        add: bool,
+    ) {
+        // SAFETY: what the caller promises of this kernel holds for the other; the operands lie as f32.
+        unsafe { M::product(a.cast(), b.cast(), steps, c, stride, add) }
     }
 }
