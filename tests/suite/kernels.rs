@@ -64,9 +64,12 @@ fn in_steps(x: &Tensor, signed: bool) -> Tensor {
 
 /// What a kernel of this format multiplies, and by how much its result may differ from the oracle's.
 fn as_multiplied(x: &Tensor, weight: &Tensor, format: WeightFormat) -> (Tensor, Tensor, f32) {
+    // The sums are made in another order than the oracle's: each addition rounds a sum that grows with the square root
+    // of what was added, so that the difference grows with the number of terms.
+    let order = 2e-5 + f32::EPSILON * x.dim(1).unwrap() as f32;
     match format {
-        WeightFormat::F32 => (x.clone(), weight.clone(), 2e-5),
-        WeightFormat::Bf16 => (rounded(x), rounded(weight), 2e-5),
+        WeightFormat::F32 => (x.clone(), weight.clone(), order),
+        WeightFormat::Bf16 => (rounded(x), rounded(weight), order),
         // A value between two steps may be rounded to either: 1/255 of a row's range times a weight, seldom.
         WeightFormat::Int8 => (in_steps(x, false), in_steps(weight, true), 2e-2),
     }
