@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::Result;
 use crate::config::InspectArgs;
-use crate::image::Geometry;
+use crate::image::{Geometry, ImageDecode};
 use crate::model::{EncoderSpec, ImagePooling};
 use crate::pipeline::{self, ModelInfo};
 use crate::text::TextProcessor;
@@ -96,9 +96,13 @@ fn summary(info: &ModelInfo) -> String {
                 format!("shape kept, at most {max_num_patches} patches (or what a request says)")
             }
         };
+        let decode = match info.image_decode {
+            ImageDecode::Exact => "",
+            ImageDecode::Fast => ", large JPEGs scaled while decoded",
+        };
         let _ = writeln!(
             out,
-            "images         {size}, {:?} resize, mean {:?}, std {:?}",
+            "images         {size}, {:?} resize, mean {:?}, std {:?}{decode}",
             image.resample, image.mean, image.std
         );
     }

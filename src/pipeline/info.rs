@@ -4,7 +4,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::checkpoint::Checkpoint;
-use crate::image::{Geometry, ImageSpec};
+use crate::image::{Geometry, ImageDecode, ImageSpec};
 use crate::model::ModelSpec;
 use crate::text::{TextFamily, TextSpec};
 
@@ -65,6 +65,8 @@ pub struct ModelInfo {
     pub spec: ModelSpec,
     /// Image preprocessing, where there is an image tower.
     pub image: Option<ImageSpec>,
+    /// How pictures are decoded before that.
+    pub image_decode: ImageDecode,
     /// Text preprocessing, where there is a text tower.
     pub text: Option<TextSpec>,
     /// Factor of the cosine in a logit (already exponentiated), where the checkpoint has one.
@@ -73,7 +75,8 @@ pub struct ModelInfo {
     pub logit_bias: Option<f32>,
     /// The template of zero-shot labels.
     pub template: String,
-    /// SHA-256 in hex over the weights and everything in preprocessing that changes vectors.
+    /// SHA-256 in hex over the weights and everything in preprocessing that changes vectors. The arithmetic is no part
+    /// of it: vectors in bf16 and in f32 may be compared.
     pub fingerprint: String,
     /// Arithmetic in use.
     pub dtype: Precision,

@@ -51,10 +51,14 @@ impl Pipeline {
     /// If the device or the precision cannot be had, or if a part of the checkpoint cannot be used.
     pub fn load(checkpoint: Checkpoint, options: &LoadOptions) -> Result<Self> {
         let placements = options.device.place(options.precision, options.gpu)?;
-        let parts = Parts::new(&checkpoint, options)?;
         let Checkpoint { spec, image, weights, .. } = &checkpoint;
         let load = |at: &Placement| Siglip::load(spec, image.as_ref(), weights, &at.numerics);
-        let models = placements.iter().map(load).collect::<Result<Vec<_>>>()?;
+        // A large vocabulary takes one thread as long as the weights take the others.
+        let (loaded, parts) = rayon::join(
+            || Ok::<_, Error>((placements.iter().map(load).collect::<Result<Vec<_>>>()?, weights.digest()?)),
+            || Parts::new(&checkpoint, options),
+        );
+        let (parts, (models, digest)) = (parts?, loaded?);
         let (Some(placement), Some(model)) = (placements.first(), models.first()) else {
             return Err(Error::Config("no device was named".into()));
         };
@@ -64,7 +68,7 @@ impl Pipeline {
             logit_bias: scores.map(|s| s.bias),
             dtype: placement.precision,
             device: placement.kind,
-            ..describe(&checkpoint, options, &parts)?
+            ..describe(&checkpoint, options, &parts, digest)
         };
         Ok(Self { info, image: parts.image, text: parts.text, models })
     }
@@ -161,8 +165,9 @@ impl Parts {
 /// If a part of it cannot be used.
 pub fn inspect(checkpoint: &Checkpoint, options: &LoadOptions) -> Result<(ModelInfo, Option<TextProcessor>)> {
     use crate::model::Weights;
-    let parts = Parts::new(checkpoint, options)?;
-    let mut info = describe(checkpoint, options, &parts)?;
+    let (digest, parts) = rayon::join(|| checkpoint.weights.digest(), || Parts::new(checkpoint, options));
+    let parts = parts?;
+    let mut info = describe(checkpoint, options, &parts, digest?);
     if checkpoint.spec.scores {
         let number =
             |name: &str| -> Result<f32> { Ok(checkpoint.weights.tensor(name, &[1])?.to_vec1::<f32>()?[0]) };
@@ -172,9 +177,9 @@ pub fn inspect(checkpoint: &Checkpoint, options: &LoadOptions) -> Result<(ModelI
     Ok((info, parts.text))
 }
 
-fn describe(checkpoint: &Checkpoint, options: &LoadOptions, parts: &Parts) -> Result<ModelInfo> {
+fn describe(checkpoint: &Checkpoint, options: &LoadOptions, parts: &Parts, digest: [u8; 32]) -> ModelInfo {
     let text = parts.text.as_ref().map(|text| text.spec().clone());
-    Ok(ModelInfo {
+    ModelInfo {
         name: options.name.clone().unwrap_or_else(|| checkpoint.name.clone()),
         source: match &checkpoint.revision {
             Some(revision) => format!("{}@{revision}", checkpoint.name),
@@ -183,26 +188,35 @@ fn describe(checkpoint: &Checkpoint, options: &LoadOptions, parts: &Parts) -> Re
         family: info::family(checkpoint).to_owned(),
         embedding_dim: checkpoint.spec.embedding_dim(),
         parameters: checkpoint.spec.parameters(),
-        fingerprint: fingerprint(checkpoint, parts.text.as_ref())?,
+        fingerprint: fingerprint(checkpoint, digest, options.image_decode, parts.text.as_ref()),
         spec: checkpoint.spec.clone(),
         image: checkpoint.image.clone(),
+        image_decode: options.image_decode,
         text,
         logit_scale: None,
         logit_bias: None,
         template: DEFAULT_TEMPLATE.to_owned(),
         dtype: Precision::F32,
         device: DeviceKind::Cpu,
-    })
+    }
 }
 
-/// SHA-256 in hex over the weights, the architecture and everything in preprocessing that changes
+/// SHA-256 in hex over the weights' digest, the architecture and everything in preprocessing that changes
 /// vectors: vectors with the same fingerprint may be compared with each other.
-fn fingerprint(checkpoint: &Checkpoint, text: Option<&TextProcessor>) -> Result<String> {
+fn fingerprint(
+    checkpoint: &Checkpoint,
+    digest: [u8; 32],
+    decode: ImageDecode,
+    text: Option<&TextProcessor>,
+) -> String {
     let mut hash = Sha256::new();
-    hash.update(checkpoint.weights.digest()?);
+    hash.update(digest);
     hash.update(json!({ "spec": checkpoint.spec, "image": checkpoint.image }).to_string());
+    if checkpoint.image.is_some() && decode == ImageDecode::Fast {
+        hash.update("image_decode: fast");
+    }
     if let Some(text) = text {
         hash.update(text.fingerprint());
     }
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -4,6 +4,7 @@
 //! `sentencepiece` package and of open_clip, for any string.
 
 mod canonicalize;
+mod charsmaps;
 mod config;
 mod error;
 mod open_clip;

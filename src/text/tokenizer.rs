@@ -9,6 +9,7 @@ use tokenizers::tokenizer::{
 use tokenizers::{NormalizerWrapper, Tokenizer as Pipeline};
 
 use super::canonicalize::{canonicalize, is_python_space};
+use super::charsmaps::Checked;
 use super::config::{SpecialToken, TokenizerConfig};
 use super::sentencepiece::{SPACE, SentencePiece};
 use super::{Canonicalization, TextError, TextFamily, TokenizerFiles};
@@ -317,7 +318,7 @@ fn special_tokens(
 /// the lower-casing of its normaliser, so that the canonicalisation mode alone decides.
 fn load_json(bytes: &[u8]) -> Result<Engine, TextError> {
     let bad = |reason: String| TextError::Tokenizer { kind: JSON, reason };
-    check_charsmaps(&serde_json::from_slice(bytes).map_err(|e| bad(e.to_string()))?).map_err(bad)?;
+    serde_json::from_slice::<Checked>(bytes).map_err(|e| bad(e.to_string()))?;
     let mut pipeline = catch_unwind(|| Pipeline::from_bytes(bytes))
         .map_err(|panic| bad(panic_message(panic.as_ref())))?
         .map_err(|e| bad(e.to_string()))?;
@@ -337,24 +338,6 @@ fn without_lowercase(normalizer: NormalizerWrapper) -> Option<NormalizerWrapper>
             Some(NormalizerWrapper::Sequence(tokenizers::normalizers::Sequence::new(steps)))
         }
         other => Some(other),
-    }
-}
-
-/// The library reserves as much memory as a compiled character map claims to need: look first.
-fn check_charsmaps(value: &serde_json::Value) -> Result<(), String> {
-    use base64::Engine as _;
-    match value {
-        serde_json::Value::Array(values) => values.iter().try_for_each(check_charsmaps),
-        serde_json::Value::Object(map) => map.iter().try_for_each(|(key, value)| match value.as_str() {
-            Some(text) if key == "precompiled_charsmap" => {
-                let bytes = base64::engine::general_purpose::STANDARD
-                    .decode(text)
-                    .map_err(|_| "its precompiled_charsmap is not base64")?;
-                super::sentencepiece::check_charsmap(&bytes)
-            }
-            _ => check_charsmaps(value),
-        }),
-        _ => Ok(()),
     }
 }
 

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 fn siglip(folder: &Path, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_siglip"))
@@ -102,6 +102,15 @@ fn inspect_verify_and_bench_answer() {
         serde_json::from_slice(&siglip(folder.path(), &["inspect", "--json"]).stdout).unwrap();
     assert_eq!(inspected["embedding_dim"], 192);
     assert_eq!(inspected["fingerprint"].as_str().unwrap().len(), 64);
+    // What changes the space that embeddings lie in changes the fingerprint; the arithmetic does not.
+    let with = |options: &[&str]| -> Value {
+        let found = siglip(folder.path(), &[&["inspect", "--json"], options].concat());
+        serde_json::from_slice(&found.stdout).unwrap()
+    };
+    assert_eq!(with(&["--dtype", "bf16"])["fingerprint"], inspected["fingerprint"]);
+    let fast = with(&["--image-decode", "fast"]);
+    assert_eq!((&inspected["image_decode"], &fast["image_decode"]), (&json!("exact"), &json!("fast")));
+    assert_ne!(fast["fingerprint"], inspected["fingerprint"]);
     let verified = siglip(folder.path(), &["verify"]);
     assert!(verified.status.success() && text(&verified.stdout).ends_with("passed\n"));
     let arguments = ["bench", "--tower", "text", "--batch", "2", "--seconds", "0.1", "--json"];

@@ -4,7 +4,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{ListTag, TextRules};
-use crate::image::{Geometry, Resample};
+use crate::image::{Geometry, ImageDecode, Resample};
 use crate::pipeline::{DeviceKind, ModelInfo, Precision};
 use crate::text::TextFamily;
 
@@ -45,7 +45,7 @@ pub struct Model {
     /// Number of parameters of both towers.
     pub parameters: usize,
     /// SHA-256 over the weights and all preprocessing that changes vectors: vectors with the same fingerprint
-    /// may be compared, others not.
+    /// may be compared, others not. `dtype` is no part of it.
     pub fingerprint: String,
     /// Arithmetic of the towers.
     pub dtype: Precision,
@@ -75,6 +75,9 @@ pub struct PatchGrid {
 /// How pictures are brought to the tower.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ImageCard {
+    /// `exact`, or `fast` where large JPEGs are scaled down while they are decoded.
+    #[schema(value_type = String, example = "exact")]
+    pub decode: ImageDecode,
     /// Side of a patch in pixels.
     pub patch_size: usize,
     /// Grid of the stored position table.
@@ -117,6 +120,7 @@ impl Model {
                 Geometry::NaFlex { max_num_patches } => (None, None, Some(max_num_patches)),
             };
             ImageCard {
+                decode: info.image_decode,
                 patch_size: spec.patch,
                 patch_grid: PatchGrid { rows: tower.positions.rows, cols: tower.positions.cols },
                 height,

@@ -34,6 +34,8 @@ unsafe impl Plain for i32 {}
 pub struct Buffer<T: Plain> {
     start: NonNull<T>,
     len: usize,
+    /// What was allocated: it begins up to [`ALIGNMENT`] bytes before `start`.
+    allocated: NonNull<u8>,
 }
 
 // SAFETY: it owns its values, which may themselves be sent and shared.
@@ -49,13 +51,19 @@ impl<T: Plain> Buffer<T> {
         }
         let layout = Self::layout(len);
         // SAFETY: the layout is not empty.
-        let start = unsafe { alloc_zeroed(layout) }.cast();
-        Self { start: NonNull::new(start).unwrap_or_else(|| handle_alloc_error(layout)), len }
+        let allocated = unsafe { alloc_zeroed(layout) };
+        let allocated = NonNull::new(allocated).unwrap_or_else(|| handle_alloc_error(layout));
+        // SAFETY: there are as many bytes more than the values take.
+        let start = unsafe { allocated.add(allocated.align_offset(ALIGNMENT)) }.cast();
+        Self { start, len, allocated }
     }
 
+    /// With room to begin on a cache line. Asking the allocator for that would have it write the zeros, where fresh pages
+    /// are zeros already.
     fn layout(len: usize) -> Layout {
-        let bytes = len.saturating_mul(size_of::<T>());
-        Layout::from_size_align(bytes, ALIGNMENT).unwrap_or_else(|_| handle_alloc_error(Layout::new::<T>()))
+        let bytes = len.saturating_mul(size_of::<T>()).saturating_add(ALIGNMENT);
+        Layout::from_size_align(bytes, align_of::<T>())
+            .unwrap_or_else(|_| handle_alloc_error(Layout::new::<T>()))
     }
 
     /// At least so many values: what was there, or zeros.
@@ -70,7 +78,7 @@ impl<T: Plain> Buffer<T> {
 
 impl<T: Plain> Default for Buffer<T> {
     fn default() -> Self {
-        Self { start: NonNull::dangling(), len: 0 }
+        Self { start: NonNull::dangling(), len: 0, allocated: NonNull::dangling() }
     }
 }
 
@@ -78,7 +86,7 @@ impl<T: Plain> Drop for Buffer<T> {
     fn drop(&mut self) {
         if self.len > 0 {
             // SAFETY: it was allocated with this layout.
-            unsafe { dealloc(self.start.as_ptr().cast(), Self::layout(self.len)) };
+            unsafe { dealloc(self.allocated.as_ptr(), Self::layout(self.len)) };
         }
     }
 }

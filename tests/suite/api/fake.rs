@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use siglip::engine::{ImageCost, Model};
-use siglip::image::{Geometry, ImageError, ImageSpec, Patches, Resample};
+use siglip::image::{Geometry, ImageDecode, ImageError, ImageSpec, Patches, Resample};
 use siglip::model::{
     Activation, EncoderSpec, Grid, ImagePooling, ImageTowerSpec, ModelSpec, PositionResize, TextTowerSpec,
 };
@@ -89,6 +89,7 @@ impl Fake {
             logit_bias: Some(BIAS),
             template: "a {}".to_owned(),
             fingerprint: format!("finger-{name}"),
+            image_decode: ImageDecode::Exact,
             dtype: Precision::F32,
             device: DeviceKind::Cpu,
         };

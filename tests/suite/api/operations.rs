@@ -29,6 +29,7 @@ async fn health_and_models() {
     assert_eq!(model["object"], "model");
     assert_eq!(model["dimensions"], 12);
     assert_eq!(model["fingerprint"], "finger-fake");
+    assert_eq!(model["image"]["decode"], "exact");
     assert_eq!(model["image"]["patch_grid"], json!({"rows": 14, "cols": 14}));
     assert_eq!(model["text"]["context"], 16);
     assert_eq!(model["dtype"], "f32");

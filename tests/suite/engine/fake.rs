@@ -9,7 +9,7 @@ use bytes::Bytes;
 use siglip::engine::{
     EmbedOptions, Embedding, Engine, EngineConfig, EngineError, ImageCost, Input, Model, ModelHandle, Output,
 };
-use siglip::image::{Geometry, ImageError, ImageSpec, Patches, Resample};
+use siglip::image::{Geometry, ImageDecode, ImageError, ImageSpec, Patches, Resample};
 use siglip::model::{Grid, ModelSpec};
 use siglip::pipeline::{DeviceKind, ModelInfo, Precision};
 use siglip::text::{Canonicalization, TextFamily, TextSpec, TokenIds};
@@ -362,6 +362,7 @@ fn info() -> ModelInfo {
         logit_bias: None,
         template: "{}".to_owned(),
         fingerprint: String::new(),
+        image_decode: ImageDecode::Exact,
         dtype: Precision::F32,
         device: DeviceKind::Cpu,
     }
