@@ -56,7 +56,7 @@ fn in_steps(x: &Tensor, signed: bool) -> Tensor {
             ((high - low) / 255.0, (-low / ((high - low) / 255.0)).round())
         };
         row.into_iter()
-            .map(|x| if step > 0.0 { ((x / step + zero).round() - zero) * step } else { 0.0 })
+            .map(|x| if step > 0.0 { ((x / step + zero).round_ties_even() - zero) * step } else { 0.0 })
             .collect::<Vec<f32>>()
     });
     Tensor::new(rows.collect::<Vec<_>>(), &Device::Cpu).unwrap()

@@ -205,6 +205,37 @@ pub fn quantize(x: &[f32], bytes: &mut [u8]) -> Quantum {
     Quantum { scale: scale + finite.into_iter().sum::<f32>(), zero: zero as i32 }
 }
 
+/// The nearest bytes from −127 to 127 to `x` over its own largest value: one step, and the sum of the bytes. A value that
+/// is not finite makes the step not a number.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+fma", "x86_64+avx2+fma"))]
+fn quantize_weight(x: &[f32], bytes: &mut [i8]) -> (f32, i32) {
+    const LANES: usize = 16;
+    /// 1.5 · 2²³: what is added to it is rounded to an integer, in its lowest bits.
+    const ROUND: f32 = 12_582_912.0;
+    let (mut largest, mut finite) = ([0.0f32; LANES], [0.0f32; LANES]);
+    let mut see = |lane: usize, x: f32| {
+        largest[lane] = if x.abs() > largest[lane] { x.abs() } else { largest[lane] };
+        finite[lane] += x * 0.0;
+    };
+    let chunks = x.chunks_exact(LANES);
+    for (lane, &x) in chunks.remainder().iter().enumerate() {
+        see(lane, x);
+    }
+    for chunk in chunks {
+        for (lane, &x) in chunk.iter().enumerate() {
+            see(lane, x);
+        }
+    }
+    let largest = largest.into_iter().fold(0.0, f32::max);
+    let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
+    let mut sum = 0;
+    for (byte, &x) in bytes.iter_mut().zip(x) {
+        *byte = ((x * inverse).clamp(-127.0, 127.0) + ROUND).to_bits() as i8;
+        sum += i32::from(*byte);
+    }
+    (largest / 127.0 + finite.into_iter().sum::<f32>(), sum)
+}
+
 /// Packs columns of B from the rows of `x`: `x` is B transposed, K along its rows. Panels follow each other in `panels`.
 pub fn pack_b_transposed<M: Float, T: Element>(x: Matrix<'_, T>, columns: usize, panels: &mut [M::B]) {
     for (i, panel) in panels.chunks_exact_mut(b_panel::<M>(x.columns)).enumerate() {
@@ -308,18 +339,13 @@ impl<M: Quantized> Panels<M> {
             let parts = data.par_chunks_exact_mut(panel).zip(scales.par_chunks_exact_mut(columns));
             parts.zip(sums.par_chunks_exact_mut(columns)).enumerate().for_each(
                 |(i, ((to, scales), sums))| {
-                    for j in 0..columns.min(out - i * columns) {
-                        let row = &weight[(i * columns + j) * inner..][..inner];
-                        let largest = row.iter().fold(0.0f32, |m, x| m.max(x.abs()));
-                        let check: f32 = row.iter().map(|x| x * 0.0).sum();
-                        scales[j] = largest / 127.0 + check;
-                        let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
-                        for (k, x) in row.iter().enumerate() {
-                            let byte = (x * inverse).round().clamp(-127.0, 127.0) as i8;
-                            to[(k / M::B_UNIT * columns + j) * M::B_UNIT + k % M::B_UNIT] = byte;
-                            sums[j] += i32::from(byte);
+                    with_scratch::<i8, _>(inner, |bytes| {
+                        for j in 0..columns.min(out - i * columns) {
+                            let row = &weight[(i * columns + j) * inner..][..inner];
+                            (scales[j], sums[j]) = quantize_weight(row, bytes);
+                            write_lane(to, (columns, M::B_UNIT), j, &*bytes, |byte| byte);
                         }
-                    }
+                    });
                 },
             );
         }
@@ -344,11 +370,24 @@ mod tests {
     }
 
     #[test]
+    fn bytes_of_weights_stand_for_their_values() {
+        let x: Vec<f32> = (0..37).map(|i| (i as f32 - 20.0) * 0.3).collect();
+        let mut bytes = vec![0; 37];
+        let (step, sum) = quantize_weight(&x, &mut bytes);
+        for (&byte, x) in bytes.iter().zip(&x) {
+            assert!((step * f32::from(byte) - x).abs() <= step * 0.5001, "{x} became {byte}");
+        }
+        assert_eq!((bytes[0], sum), (-127, bytes.iter().map(|&byte| i32::from(byte)).sum()));
+        assert_eq!(quantize_weight(&[0.0; 5], &mut [1; 5]), (0.0, 0));
+    }
+
+    #[test]
     fn what_is_not_finite_is_not_hidden() {
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             let mut x = vec![1.0; 40];
             x[33] = bad;
             assert!(!quantize(&x, &mut [0; 40]).scale.is_finite(), "{bad}");
+            assert!(!quantize_weight(&x, &mut [0; 40]).0.is_finite(), "{bad}");
         }
         assert!(round_bf16(f32::NAN).is_nan() && round_bf16(f32::INFINITY).is_infinite());
     }
