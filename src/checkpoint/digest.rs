@@ -3,10 +3,14 @@
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
+use super::CheckpointError;
 use super::weights::CheckpointWeights;
 
 /// Values hashed at once: 16 MiB, so that one large table keeps all cores busy.
 const CHUNK: usize = 4 << 20;
+
+/// Values widened at once: they stay in a core's cache.
+const PIECE: usize = 64 << 10;
 
 /// Four bytes to a value.
 const VALUE: usize = 4;
@@ -34,20 +38,28 @@ impl CheckpointWeights {
     }
 
     fn tensor_digest(&self, name: &str, shape: &[usize]) -> crate::Result<[u8; 32]> {
-        let chunks: Vec<[u8; 32]> = match self.plain(name) {
-            Some(bytes) => {
-                bytes.par_chunks(CHUNK * VALUE).map(|chunk| Sha256::digest(chunk).into()).collect()
-            }
-            None => (self.values(name)?.par_chunks(CHUNK))
-                .map(|chunk| {
-                    let mut hash = Sha256::new();
-                    for values in chunk.chunks(4096) {
-                        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-                        hash.update(bytes);
-                    }
-                    hash.finalize().into()
-                })
-                .collect(),
+        let chunks: Vec<[u8; 32]> = if let Some(bytes) = self.plain(name) {
+            bytes.par_chunks(CHUNK * VALUE).map(|chunk| Sha256::digest(chunk).into()).collect()
+        } else if let Some(read) = self.part_reader(name) {
+            // Widened piece by piece: a vocabulary in bf16 takes a gigabyte in f32.
+            let count: usize = shape.iter().product();
+            let starts = (0..count).into_par_iter().step_by(CHUNK);
+            let digest = |start: usize| {
+                let end = count.min(start + CHUNK);
+                let mut hash = Sha256::new();
+                for at in (start..end).step_by(PIECE) {
+                    update(&mut hash, &read(at..end.min(at + PIECE))?);
+                }
+                Ok::<_, CheckpointError>(hash.finalize().into())
+            };
+            starts.map(digest).collect::<Result<_, _>>()?
+        } else {
+            let digest = |chunk: &[f32]| {
+                let mut hash = Sha256::new();
+                chunk.chunks(PIECE).for_each(|values| update(&mut hash, values));
+                hash.finalize().into()
+            };
+            self.values(name)?.par_chunks(CHUNK).map(digest).collect()
         };
         let mut hash = Sha256::new();
         hash.update((name.len() as u64).to_le_bytes());
@@ -57,4 +69,9 @@ impl CheckpointWeights {
         chunks.iter().for_each(|chunk| hash.update(chunk));
         Ok(hash.finalize().into())
     }
+}
+
+fn update(hash: &mut Sha256, values: &[f32]) {
+    let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    hash.update(bytes);
 }

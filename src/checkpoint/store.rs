@@ -165,6 +165,13 @@ impl Store {
         }
     }
 
+    /// Whether the values of a tensor lie in its file as they are, in C order, in whatever type.
+    pub(super) fn is_plain(&self, name: &str) -> bool {
+        self.tensors
+            .get(name)
+            .is_some_and(|tensor| matches!(tensor.bytes, Bytes::Plain(_)) && !tensor.fortran)
+    }
+
     /// Rows of a tensor `[rows, width]` that lies in its file as it is.
     pub(super) fn rows(&self, name: &str, width: usize) -> Option<StoredRows> {
         let tensor = self.tensors.get(name)?;

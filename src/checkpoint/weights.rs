@@ -61,6 +61,16 @@ struct Entry {
     sum: bool,
 }
 
+impl Entry {
+    /// The name of the stored tensor whose values are this one's, in their order.
+    fn as_stored(&self) -> Option<&str> {
+        match self.parts.as_slice() {
+            [part] if part.range.is_none() && part.order.is_none() => Some(&part.name),
+            _ => None,
+        }
+    }
+}
+
 /// The weights of a checkpoint: memory-mapped, checked against its spec when it is opened, read and
 /// widened to f32 one tensor at a time.
 #[derive(Debug)]
@@ -145,10 +155,17 @@ impl CheckpointWeights {
 
     /// The bytes of a canonical tensor where the file holds them just so.
     pub(super) fn plain(&self, name: &str) -> Option<&[u8]> {
-        match self.entries.get(name)?.parts.as_slice() {
-            [part] if part.range.is_none() && part.order.is_none() => self.store.plain_f32(&part.name),
-            _ => None,
-        }
+        self.entries.get(name)?.as_stored().and_then(|stored| self.store.plain_f32(stored))
+    }
+
+    /// Reads some values of a canonical tensor as f32, where the file holds them in this order and some can be read
+    /// without the others.
+    pub(super) fn part_reader(
+        &self,
+        name: &str,
+    ) -> Option<impl Fn(Range<usize>) -> Result<Vec<f32>, CheckpointError> + Sync + '_> {
+        let stored = self.entries.get(name)?.as_stored()?;
+        self.store.is_plain(stored).then_some(move |range| self.store.values(stored, Some(range)))
     }
 
     fn entry_of_shape(&self, name: &str, shape: &[usize]) -> Result<&Entry, CheckpointError> {
@@ -179,12 +196,8 @@ impl Weights for CheckpointWeights {
     }
 
     fn table(&self, name: &str, shape: [usize; 2]) -> crate::Result<Box<dyn Table>> {
-        let entry = self.entry_of_shape(name, &shape)?;
-        let rows = match entry.parts.as_slice() {
-            [part] if part.range.is_none() && part.order.is_none() => self.store.rows(&part.name, shape[1]),
-            _ => None,
-        };
-        match rows {
+        let stored = self.entry_of_shape(name, &shape)?.as_stored();
+        match stored.and_then(|stored| self.store.rows(stored, shape[1])) {
             Some(rows) => Ok(Box::new(rows)),
             None => Ok(Box::new(Values::new(self.values(name)?, shape[1]))),
         }
