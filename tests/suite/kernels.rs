@@ -66,7 +66,7 @@ fn in_steps(x: &Tensor, signed: bool) -> Tensor {
 fn as_multiplied(x: &Tensor, weight: &Tensor, format: WeightFormat) -> (Tensor, Tensor, f32) {
     // The sums are made in another order than the oracle's: each addition rounds a sum that grows with the square root
     // of what was added, so that the difference grows with the number of terms.
-    let order = 2e-5 + f32::EPSILON * x.dim(1).unwrap() as f32;
+    let order = 2e-5 + f32::EPSILON / 2.0 * x.dim(1).unwrap() as f32;
     match format {
         WeightFormat::F32 => (x.clone(), weight.clone(), order),
         WeightFormat::Bf16 => (rounded(x), rounded(weight), order),

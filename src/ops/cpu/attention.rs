@@ -18,6 +18,9 @@ use super::panels::{
 };
 use crate::ops::Segments;
 
+/// Columns of a kernel's panels at most.
+const MAX_COLUMNS: usize = 64;
+
 /// `qkv` `[rows, 3 · width]` → `[rows, width]`; see [`crate::ops::attention()`].
 ///
 /// # Errors
@@ -113,7 +116,8 @@ impl<T: Element> Head<'_, T> {
                         // of its size, as those of B are, on 64 bytes as scratch and their sizes are; each result is a
                         // tile.
                         unsafe { products::<M>(k, query, steps::<M>(head_dim), scores) };
-                        let mut inverses = [0.0f32; 64];
+                        const { assert!(M::COLUMNS <= MAX_COLUMNS) };
+                        let mut inverses = [0.0f32; MAX_COLUMNS];
                         let inverses = &mut inverses[..M::COLUMNS];
                         math::softmax_columns::<T>(&mut scores[..keys * M::COLUMNS], scale, inverses);
                         let attending = Matrix { data: &*scores, stride: M::COLUMNS, columns: M::COLUMNS };
@@ -151,10 +155,3 @@ unsafe fn products<M: Micro<C = f32>>(a: &[M::A], b: &[M::B], steps: usize, c: &
         unsafe { M::product(a.as_ptr(), b.as_ptr(), steps, c.as_mut_ptr(), M::COLUMNS, false) };
     }
 }
-
-/// A panel never has more columns than there is room for their sums.
-const _: () = {
-    assert!(<super::micro::portable::F32 as Micro>::COLUMNS <= 64);
-    #[cfg(target_arch = "x86_64")]
-    assert!(<super::micro::avx512::F32 as Micro>::COLUMNS <= 64);
-};

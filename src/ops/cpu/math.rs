@@ -47,17 +47,10 @@ fn gelu_tanh(x: f32) -> f32 {
     x / (1.0 + exp(-2.0 * u))
 }
 
-/// GELU, exactly.
-#[inline(always)]
-fn gelu_erf(x: f32) -> f32 {
-    let x = f64::from(x);
-    (0.5 * x * (1.0 + candle_core::cpu::erf::erf_f64(x / std::f64::consts::SQRT_2))) as f32
-}
-
 /// The same for results that are rounded to bf16, at a third of the instructions and without a division:
 /// `x · (1/2 + x · p(x²))` up to 4, beyond which it is `x` or nearly 0. `p` is a least-squares fit of our own on Chebyshev
-/// nodes, reweighted towards the least maximum. Errors are at most 2⁻¹² of what is
-/// positive (bf16 rounds at 2⁻⁹), and 2.5e-4 of what is negative, which is at least -0.17.
+/// nodes, reweighted towards the least maximum. Errors are at most 2⁻¹² of a positive result (bf16 rounds at 2⁻⁹), and 2.5e-4
+/// where it is negative, at least −0.17.
 #[inline(always)]
 fn gelu_tanh_narrow(x: f32) -> f32 {
     const P: [f32; 8] = [
@@ -78,6 +71,13 @@ fn gelu_tanh_narrow(x: f32) -> f32 {
         p = p * square + coefficient;
     }
     above * (0.5 + within * p)
+}
+
+/// GELU, exactly.
+#[inline(always)]
+fn gelu_erf(x: f32) -> f32 {
+    let x = f64::from(x);
+    (0.5 * x * (1.0 + candle_core::cpu::erf::erf_f64(x / std::f64::consts::SQRT_2))) as f32
 }
 
 /// Values that are handled at once: one register of AVX-512, two of AVX2.

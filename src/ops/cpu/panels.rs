@@ -173,10 +173,9 @@ pub fn quantize_a<M: Quantized, T: Element>(
     });
 }
 
-/// The nearest bytes to `x` over its own range, 0 included. A value that is not finite makes the scale not a number, and
-/// so the result.
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+fma", "x86_64+avx2+fma"))]
-pub fn quantize(x: &[f32], bytes: &mut [u8]) -> Quantum {
+/// The least and the largest value, 0 included, and 0, or not a number where a value is not finite.
+#[inline(always)]
+fn range(x: &[f32]) -> (f32, f32, f32) {
     const LANES: usize = 16;
     let (mut low, mut high, mut finite) = ([0.0f32; LANES], [0.0f32; LANES], [0.0f32; LANES]);
     let mut see = |lane: usize, x: f32| {
@@ -193,8 +192,14 @@ pub fn quantize(x: &[f32], bytes: &mut [u8]) -> Quantum {
             see(lane, x);
         }
     }
-    let low = low.into_iter().fold(0.0, f32::min);
-    let high = high.into_iter().fold(0.0, f32::max);
+    (low.into_iter().fold(0.0, f32::min), high.into_iter().fold(0.0, f32::max), finite.into_iter().sum())
+}
+
+/// The nearest bytes to `x` over its own range, 0 included. A value that is not finite makes the scale not a number, and
+/// so the result.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+fma", "x86_64+avx2+fma"))]
+pub fn quantize(x: &[f32], bytes: &mut [u8]) -> Quantum {
+    let (low, high, finite) = range(x);
     let scale = (high - low) / 255.0;
     let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
     let zero = (-low * inverse).round();
@@ -202,38 +207,24 @@ pub fn quantize(x: &[f32], bytes: &mut [u8]) -> Quantum {
         // What is added to 2²³ is rounded to an integer, in its lowest bits: a conversion would be done one by one.
         *byte = ((x * inverse + zero).clamp(0.0, 255.0) + 8_388_608.0).to_bits() as u8;
     }
-    Quantum { scale: scale + finite.into_iter().sum::<f32>(), zero: zero as i32 }
+    Quantum { scale: scale + finite, zero: zero as i32 }
 }
 
 /// The nearest bytes from −127 to 127 to `x` over its own largest value: one step, and the sum of the bytes. A value that
 /// is not finite makes the step not a number.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+fma", "x86_64+avx2+fma"))]
 fn quantize_weight(x: &[f32], bytes: &mut [i8]) -> (f32, i32) {
-    const LANES: usize = 16;
     /// 1.5 · 2²³: what is added to it is rounded to an integer, in its lowest bits.
     const ROUND: f32 = 12_582_912.0;
-    let (mut largest, mut finite) = ([0.0f32; LANES], [0.0f32; LANES]);
-    let mut see = |lane: usize, x: f32| {
-        largest[lane] = if x.abs() > largest[lane] { x.abs() } else { largest[lane] };
-        finite[lane] += x * 0.0;
-    };
-    let chunks = x.chunks_exact(LANES);
-    for (lane, &x) in chunks.remainder().iter().enumerate() {
-        see(lane, x);
-    }
-    for chunk in chunks {
-        for (lane, &x) in chunk.iter().enumerate() {
-            see(lane, x);
-        }
-    }
-    let largest = largest.into_iter().fold(0.0, f32::max);
+    let (low, high, finite) = range(x);
+    let largest = high.max(-low);
     let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
     let mut sum = 0;
     for (byte, &x) in bytes.iter_mut().zip(x) {
         *byte = ((x * inverse).clamp(-127.0, 127.0) + ROUND).to_bits() as i8;
         sum += i32::from(*byte);
     }
-    (largest / 127.0 + finite.into_iter().sum::<f32>(), sum)
+    (largest / 127.0 + finite, sum)
 }
 
 /// Packs columns of B from the rows of `x`: `x` is B transposed, K along its rows. Panels follow each other in `panels`.

@@ -186,6 +186,33 @@ fn a_build_without_the_demo_model_says_what_to_name_instead() {
 }
 
 #[test]
+fn the_digest_is_of_values_in_whatever_type_they_are_stored() {
+    let mut tiny = Tiny::new(Family::SigLip1);
+    // More than is hashed at once.
+    let rows = 600_000;
+    tiny.config["text_config"]["vocab_size"] = json!(rows);
+    let table = tiny.arrays.get_mut("text_model.embeddings.token_embedding.weight").unwrap();
+    table.shape = vec![rows, WIDTH];
+    table.values = (0..rows * WIDTH).map(|i| (i % 251) as f32).collect();
+    for value in tiny.arrays.values_mut().flat_map(|array| &mut array.values) {
+        *value = half::bf16::from_f32(*value).to_f32();
+    }
+    let digest = |tiny: &Tiny, dtype| {
+        let folder = tempfile::tempdir().unwrap();
+        tiny.write(folder.path());
+        std::fs::write(folder.path().join("model.safetensors"), tiny::serialize(&tiny.arrays, dtype))
+            .unwrap();
+        open_path(folder.path()).unwrap().weights.digest().unwrap()
+    };
+    let plain = digest(&tiny, Dtype::F32);
+    assert_eq!(digest(&tiny, Dtype::BF16), plain);
+    assert_eq!(digest(&tiny, Dtype::F64), plain);
+    let table = tiny.arrays.get_mut("text_model.embeddings.token_embedding.weight").unwrap();
+    *table.values.last_mut().unwrap() += 1.0;
+    assert_ne!(digest(&tiny, Dtype::BF16), plain);
+}
+
+#[test]
 fn the_digest_tells_weights_apart() {
     let mut tiny = Tiny::new(Family::SigLip1);
     let first = open_tiny(&tiny).unwrap().weights.digest().unwrap();
