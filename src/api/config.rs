@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use axum::http::HeaderValue;
 
-use super::keys::ApiKeys;
-use super::source::FetchPolicy;
+use crate::api::edge::keys::ApiKeys;
+use crate::api::source::FetchPolicy;
 
 /// Settings of the HTTP service.
 #[derive(Debug, Clone)]

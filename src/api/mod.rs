@@ -1,30 +1,21 @@
 //! The HTTP service: routes, wire formats, errors, bounds. Knows no tensors.
 //!
 //! [`app`] makes the router, [`serve`] runs it on a socket until it is told to stop. A request's way:
-//! [`middleware`] gives it an id and a deadline, a route reads its body within bounds ([`body`]), [`schema`] and
-//! [`source`] turn it into the engine's inputs, [`work`] hands those over, and [`answer`] writes what comes back.
+//! [`edge::middleware`] gives it an id and a deadline, a route reads its body within bounds ([`edge::body`]), [`native::schema`] and
+//! [`source`] turn it into the engine's inputs, [`native::work`] hands those over, and [`answer`] writes what comes back.
 //!
 //! Routes that speak another project's dialect can be merged beside the native ones in [`contract`]: they need a
-//! schema of their own and [`work::embed`], nothing else.
+//! schema of their own and [`native::work::embed`], nothing else.
 
+mod admin;
 mod answer;
-mod body;
-mod call;
 mod config;
-mod error;
-mod form;
-mod keys;
-mod labels;
-mod middleware;
-mod negotiate;
+mod edge;
+mod native;
 mod openapi;
-mod routes;
-mod schema;
-mod server;
+mod pages;
 mod source;
 mod state;
-mod unread;
-mod work;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,31 +30,33 @@ use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes as of;
 
+use edge::{error, middleware};
+
 pub use config::{ApiConfig, Cors};
-pub use error::{ApiError, ApiResult, ErrorBody, ErrorDetail, ErrorKind};
-pub use keys::ApiKeys;
-pub use server::{Stopped, Tls, serve};
+pub use edge::error::{ApiError, ApiResult, ErrorBody, ErrorDetail, ErrorKind};
+pub use edge::keys::ApiKeys;
+pub use edge::server::{Stopped, Tls, serve};
 pub use source::{FetchPolicy, HostPattern};
 pub use state::{AppState, RenderMetrics};
 
 /// The routes and the contract that they make.
 fn contract() -> (OpenApiRouter<AppState>, OpenApiRouter<AppState>) {
     let keyed = OpenApiRouter::new()
-        .routes(of!(routes::embeddings::create))
-        .routes(of!(routes::embeddings::create_from_images))
-        .routes(of!(routes::classify::classify))
-        .routes(of!(routes::score::score))
-        .routes(of!(routes::models::list))
-        .routes(of!(routes::models::get));
+        .routes(of!(native::embeddings::create))
+        .routes(of!(native::embeddings::create_from_images))
+        .routes(of!(native::classify::classify))
+        .routes(of!(native::score::score))
+        .routes(of!(native::models::list))
+        .routes(of!(native::models::get));
     let open = OpenApiRouter::new()
-        .routes(of!(routes::health::health))
-        .routes(of!(routes::health::live))
-        .routes(of!(routes::health::ready))
-        .routes(of!(routes::health::metrics))
-        .routes(of!(routes::docs::openapi_json))
-        .routes(of!(routes::docs::openapi_yaml))
-        .routes(of!(routes::docs::docs))
-        .routes(of!(routes::docs::welcome));
+        .routes(of!(admin::health::health))
+        .routes(of!(admin::health::live))
+        .routes(of!(admin::health::ready))
+        .routes(of!(admin::health::metrics))
+        .routes(of!(pages::docs::openapi_json))
+        .routes(of!(pages::docs::openapi_yaml))
+        .routes(of!(pages::docs::docs))
+        .routes(of!(pages::docs::welcome));
     (keyed, open)
 }
 
@@ -73,9 +66,9 @@ pub fn app(state: AppState) -> Router {
     let keyed = keyed.route_layer(from_fn_with_state(state.clone(), middleware::authenticate));
     let whole = OpenApiRouter::with_openapi(openapi::Contract::openapi()).merge(keyed).merge(open);
     let (router, document) = whole.split_for_parts();
-    let contract = routes::docs::Contract {
+    let contract = pages::docs::Contract {
         json: document.to_pretty_json().unwrap_or_default(),
-        yaml: document.to_yaml().unwrap_or_default(),
+        yaml: include_str!("../../openapi.yaml"),
     };
     let cors = cors(&state.config().cors);
     let router = router

@@ -14,7 +14,7 @@ use utoipa::openapi::security::{
 use utoipa::openapi::{OpenApi, Ref, RefOr};
 use utoipa::{IntoResponses, Modify};
 
-use super::error::ErrorBody;
+use crate::api::edge::error::ErrorBody;
 
 /// The document without its paths, which the router adds.
 #[derive(utoipa::OpenApi)]

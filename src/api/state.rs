@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use super::body::BodyBudget;
-use super::config::ApiConfig;
-use super::error::ApiError;
-use super::source::Fetcher;
+use crate::api::config::ApiConfig;
+use crate::api::edge::body::BodyBudget;
+use crate::api::edge::error::ApiError;
+use crate::api::source::Fetcher;
 use crate::engine::Engine;
 
 /// Renders the metrics in Prometheus' text format.

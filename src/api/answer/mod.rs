@@ -11,8 +11,8 @@ use serde::Serialize;
 pub use array::{npy, rows};
 pub use quantize::{EmbeddingType, Quantized};
 
-use super::error::{ApiError, ApiResult};
-use super::negotiate::Format;
+use crate::api::edge::error::{ApiError, ApiResult};
+use crate::api::edge::negotiate::Format;
 use crate::engine::{ModelHandle, Timings};
 
 /// Names the embedding space: the model's fingerprint.

@@ -8,7 +8,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use bytes::Bytes;
 
 use super::Source;
-use crate::api::error::{ApiError, ApiResult};
+use crate::api::edge::error::{ApiError, ApiResult};
 use crate::engine::Input;
 
 const TOLERANT: GeneralPurposeConfig = GeneralPurposeConfig::new()

@@ -21,7 +21,7 @@ use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 use url::{Host, Url};
 
 use super::is_public;
-use crate::api::error::{ApiError, ApiResult};
+use crate::api::edge::error::{ApiError, ApiResult};
 
 /// Fetches that run at once; more wait.
 const CONCURRENT: usize = 32;

@@ -8,7 +8,6 @@ mod progress;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use hf_hub::{Repo, RepoType};
 pub use options::HubOptions;
 
 use self::client::{Client, is_plain};
@@ -113,7 +112,8 @@ struct Cache {
 
 impl Cache {
     fn new(id: &str, revision: &str, options: &HubOptions) -> Self {
-        let name = Repo::new(id.to_string(), RepoType::Model).folder_name();
+        // The name that huggingface_hub gives a model's folder (`file_download.py`, `repo_folder_name`).
+        let name = format!("models--{}", id.replace('/', "--"));
         Self {
             root: options.cache.join(&name),
             locks: options.cache.join(".locks").join(&name),

@@ -4,9 +4,9 @@ use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 
-use crate::api::error::{ApiError, ApiResult};
+use crate::api::edge::error::{ApiError, ApiResult};
+use crate::api::native::schema::{ListTag, Model, ModelList};
 use crate::api::openapi::ReadErrors;
-use crate::api::schema::{ListTag, Model, ModelList};
 use crate::api::state::AppState;
 
 /// Lists the models; the first is the one that requests without a name get.

@@ -7,7 +7,7 @@ use utoipa::{PartialSchema, ToSchema};
 
 use super::{EmbedParams, EncodingFormat, Inputs, Modality, TextRules};
 use crate::api::answer::{EmbeddingType, Quantized};
-use crate::api::error::ErrorDetail;
+use crate::api::edge::error::ErrorDetail;
 
 /// A request for embeddings: OpenAI's, and more.
 #[derive(Debug, Clone, Deserialize, ToSchema)]

@@ -5,17 +5,17 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::api::answer::{self, EmbeddingType, Quantized};
-use crate::api::body::{off_runtime, parse_json};
-use crate::api::call::Call;
-use crate::api::error::{ApiError, ApiResult};
-use crate::api::form;
-use crate::api::negotiate::Format;
-use crate::api::openapi::WorkErrors;
-use crate::api::schema::{
+use crate::api::edge::body::{off_runtime, parse_json};
+use crate::api::edge::error::{ApiError, ApiResult};
+use crate::api::edge::negotiate::Format;
+use crate::api::native::call::Call;
+use crate::api::native::form;
+use crate::api::native::schema::{
     Binary, EmbedParams, EmbeddingEntry, EmbeddingItem, EmbeddingTag, EmbeddingValue, EmbeddingsRequest,
     EmbeddingsResponse, EncodingFormat, ErrorEntry, ErrorTag, ImagesForm, ListTag, Modality, Usage,
 };
-use crate::api::work::{self, Batch, Embedded, WorkOptions};
+use crate::api::native::work::{self, Batch, Embedded, WorkOptions};
+use crate::api::openapi::WorkErrors;
 use crate::model::scores::l2_normalize;
 
 /// Embeds texts and pictures, mixed as they come.

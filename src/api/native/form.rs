@@ -5,10 +5,10 @@ use futures::executor::block_on;
 use futures::stream;
 use multer::Multipart;
 
-use super::body::{RawBody, off_runtime};
-use super::error::{ApiError, ApiResult};
-use super::source::decode_image;
-use super::work::{Batch, file_place, picture};
+use crate::api::edge::body::{RawBody, off_runtime};
+use crate::api::edge::error::{ApiError, ApiResult};
+use crate::api::native::work::{Batch, file_place, picture};
+use crate::api::source::decode_image;
 
 /// Most fields of a form that are not files.
 const MOST_FIELDS: usize = 4096;

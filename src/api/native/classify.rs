@@ -3,19 +3,19 @@
 use axum::response::Response;
 
 use crate::api::answer;
-use crate::api::body::{off_runtime, parse_json};
-use crate::api::call::Call;
-use crate::api::error::{ApiError, ApiResult};
-use crate::api::form;
-use crate::api::labels::Labels;
-use crate::api::negotiate::Format;
-use crate::api::openapi::WorkErrors;
-use crate::api::schema::{
+use crate::api::edge::body::{off_runtime, parse_json};
+use crate::api::edge::error::{ApiError, ApiResult};
+use crate::api::edge::negotiate::Format;
+use crate::api::native::call::Call;
+use crate::api::native::form;
+use crate::api::native::labels::Labels;
+use crate::api::native::schema::{
     Classification, ClassificationEntry, ClassificationTag, ClassifyForm, ClassifyParams, ClassifyRequest,
     ClassifyResponse, ErrorEntry, ErrorTag, LabelPrediction, ListTag, Modality, Usage,
 };
+use crate::api::native::work::{self, Batch, Embedded, WorkOptions};
+use crate::api::openapi::WorkErrors;
 use crate::api::source::Source;
-use crate::api::work::{self, Batch, Embedded, WorkOptions};
 use crate::engine::{Embedding, Input};
 use crate::model::scores::{cosine, logit};
 use crate::model::zero_shot::{Ranking, mean_direction};

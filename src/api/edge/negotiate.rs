@@ -2,7 +2,7 @@
 
 use axum::http::{HeaderMap, StatusCode, header};
 
-use super::error::{ApiError, ApiResult};
+use crate::api::edge::error::{ApiError, ApiResult};
 
 /// A format of answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

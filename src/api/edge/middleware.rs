@@ -10,8 +10,8 @@ use axum::response::{IntoResponse, Response};
 use metrics::{gauge, histogram};
 use tracing::{Instrument, Span};
 
-use super::error::{ApiError, ApiResult};
-use super::state::{AppState, RequestContext};
+use crate::api::edge::error::{ApiError, ApiResult};
+use crate::api::state::{AppState, RequestContext};
 use crate::engine::Timings;
 use crate::telemetry;
 

@@ -2,11 +2,11 @@
 
 use futures::future::join_all;
 
-use super::error::{ApiError, ApiResult};
-use super::schema;
-use super::schema::{Inputs, Modality, TextRules};
-use super::source::{Source, decode_image, is_data_url};
-use super::state::{AppState, RequestContext};
+use crate::api::edge::error::{ApiError, ApiResult};
+use crate::api::native::schema;
+use crate::api::native::schema::{Inputs, Modality, TextRules};
+use crate::api::source::{Source, decode_image, is_data_url};
+use crate::api::state::{AppState, RequestContext};
 use crate::engine::{EmbedOptions, Embedding, EngineError, Input, ModelHandle, Timings};
 
 /// Inputs of a request on their way to the engine, and what to call each of them in an error.

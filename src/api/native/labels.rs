@@ -1,7 +1,7 @@
 //! The labels and templates of a classification request.
 
-use super::error::{ApiError, ApiResult};
-use super::work::check_count;
+use crate::api::edge::error::{ApiError, ApiResult};
+use crate::api::native::work::check_count;
 use crate::model::zero_shot::SLOT;
 
 /// Labels and the templates they are put into.

@@ -20,8 +20,8 @@ use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower::Service;
 
-use super::state::AppState;
-use super::unread::UnreadTimeout;
+use crate::api::edge::unread::UnreadTimeout;
+use crate::api::state::AppState;
 use crate::engine::DrainReport;
 use crate::{Error, Result};
 

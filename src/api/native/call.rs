@@ -3,11 +3,11 @@
 use axum::extract::{FromRequest, Request};
 use axum::http::HeaderMap;
 
-use super::body::RawBody;
-use super::error::{ApiError, ApiResult};
-use super::negotiate::{Format, negotiate};
-use super::state::{AppState, RequestContext};
-use super::work::{self, Batch, Embedded, WorkOptions};
+use crate::api::edge::body::RawBody;
+use crate::api::edge::error::{ApiError, ApiResult};
+use crate::api::edge::negotiate::{Format, negotiate};
+use crate::api::native::work::{self, Batch, Embedded, WorkOptions};
+use crate::api::state::{AppState, RequestContext};
 use crate::engine::ModelHandle;
 
 /// A request as the middleware let it through, its body read within bounds.

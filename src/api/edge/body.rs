@@ -11,8 +11,8 @@ use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::error::{ApiError, ApiResult};
-use super::state::AppState;
+use crate::api::edge::error::{ApiError, ApiResult};
+use crate::api::state::AppState;
 use crate::telemetry;
 
 /// Bytes that a permit of the budget stands for.

@@ -3,13 +3,13 @@
 use axum::response::Response;
 
 use crate::api::answer;
-use crate::api::body::{off_runtime, parse_json};
-use crate::api::call::Call;
-use crate::api::error::{ApiError, ApiResult};
-use crate::api::negotiate::Format;
+use crate::api::edge::body::{off_runtime, parse_json};
+use crate::api::edge::error::{ApiError, ApiResult};
+use crate::api::edge::negotiate::Format;
+use crate::api::native::call::Call;
+use crate::api::native::schema::{Modality, ScoreRequest, ScoreResponse, ScoresTag, TextRules, Usage};
+use crate::api::native::work::{self, Batch, Embedded, WorkOptions};
 use crate::api::openapi::WorkErrors;
-use crate::api::schema::{Modality, ScoreRequest, ScoreResponse, ScoresTag, TextRules, Usage};
-use crate::api::work::{self, Batch, Embedded, WorkOptions};
 use crate::engine::Embedding;
 use crate::model::scores::{cosine, logit, sigmoid};
 

@@ -5,8 +5,8 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-use crate::api::error::ApiError;
-use crate::api::schema::{Health, HealthStatus};
+use crate::api::edge::error::ApiError;
+use crate::api::native::schema::{Health, HealthStatus};
 use crate::api::state::AppState;
 
 /// Whether the service takes requests, and what it is.
@@ -66,7 +66,7 @@ pub async fn ready(State(state): State<AppState>) -> Response {
     responses(
         (status = 200, description = "Counters, gauges and histograms of every stage", body = String,
          content_type = "text/plain"),
-        (status = 404, description = "The service runs without metrics", body = crate::api::error::ErrorBody),
+        (status = 404, description = "The service runs without metrics", body = crate::api::edge::error::ErrorBody),
     )
 )]
 pub async fn metrics(State(state): State<AppState>) -> Response {

@@ -1,0 +1,3 @@
+//! What operators ask: health and metrics.
+
+pub mod health;
