@@ -6,6 +6,7 @@
 //! [`checkpoint`] finds and reads the weights. A lower room never imports a higher one.
 
 pub mod api;
+pub mod budget;
 pub mod checkpoint;
 pub mod commands;
 pub mod config;

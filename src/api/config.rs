@@ -6,14 +6,15 @@ use axum::http::HeaderValue;
 
 use crate::api::edge::keys::ApiKeys;
 use crate::api::source::FetchPolicy;
+use crate::budget::MemoryBudget;
 
 /// Settings of the HTTP service.
 #[derive(Debug, Clone)]
 pub struct ApiConfig {
     /// Longest body of one request, in bytes.
     pub max_body_bytes: usize,
-    /// Bytes of all bodies held at once; what does not fit is refused with 429.
-    pub max_body_memory: usize,
+    /// What bounds the memory that requests make the service hold; beyond it 413 or 429.
+    pub memory: MemoryBudget,
     /// Most inputs of one request.
     pub max_items: usize,
     /// Most label texts of one request: labels times templates.
@@ -51,7 +52,7 @@ impl Default for ApiConfig {
     fn default() -> Self {
         Self {
             max_body_bytes: 64 << 20,
-            max_body_memory: 1 << 30,
+            memory: MemoryBudget::new(1 << 30),
             max_items: 512,
             max_labels: 1024,
             request_timeout: Duration::from_secs(60),

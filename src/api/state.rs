@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crate::api::config::ApiConfig;
-use crate::api::edge::body::BodyBudget;
 use crate::api::edge::error::ApiError;
 use crate::api::source::Fetcher;
+use crate::budget::MemoryBudget;
 use crate::engine::Engine;
 
 /// Renders the metrics in Prometheus' text format.
@@ -23,7 +23,6 @@ pub struct AppState {
 struct Inner {
     engine: Engine,
     config: ApiConfig,
-    budget: BodyBudget,
     fetcher: Option<Fetcher>,
     metrics: Option<RenderMetrics>,
     draining: AtomicBool,
@@ -36,7 +35,6 @@ impl AppState {
     pub fn new(engine: Engine, config: ApiConfig, metrics: Option<RenderMetrics>) -> Self {
         let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
         let inner = Inner {
-            budget: BodyBudget::new(config.max_body_memory),
             fetcher: config.fetch.clone().map(Fetcher::new),
             engine,
             config,
@@ -58,9 +56,9 @@ impl AppState {
         &self.inner.config
     }
 
-    /// Room for the bodies of all requests.
-    pub fn budget(&self) -> &BodyBudget {
-        &self.inner.budget
+    /// What bounds the memory that requests make the service hold.
+    pub fn memory(&self) -> &MemoryBudget {
+        &self.inner.config.memory
     }
 
     /// Fetches pictures by URL, where that is allowed.

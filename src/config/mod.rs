@@ -1,5 +1,6 @@
 //! Command-line arguments and environment variables.
 
+pub mod memory;
 pub mod model;
 mod parse;
 pub mod serve;

@@ -8,8 +8,9 @@ use axum::http::HeaderValue;
 use clap::Args;
 use clap::builder::FalseyValueParser;
 
-use super::{ComputeArgs, parse};
+use super::{ComputeArgs, memory, parse};
 use crate::api::{ApiConfig, ApiKeys, Cors, FetchPolicy, HostPattern, Tls};
+use crate::budget::MemoryBudget;
 use crate::checkpoint::ModelRef;
 use crate::engine::EngineConfig;
 use crate::pipeline::DeviceKind;
@@ -92,9 +93,10 @@ pub struct ServeArgs {
     /// Longest body of a request
     #[arg(long, value_name = "BYTES", default_value = "64MiB", value_parser = parse::bytes, env = "SIGLIP_MAX_BODY_BYTES", help_heading = "Limits")]
     pub max_body_bytes: usize,
-    /// Bytes of all bodies held at once
-    #[arg(long, value_name = "BYTES", default_value = "1GiB", value_parser = parse::bytes, env = "SIGLIP_MAX_BODY_MEMORY", help_heading = "Limits")]
-    pub max_body_memory: usize,
+    /// Bytes that all requests together may make the service hold, beside the models and the text cache [default: a
+    /// quarter of the container's or machine's memory, at least 256MiB]
+    #[arg(long, value_name = "BYTES", value_parser = parse::bytes, env = "SIGLIP_MAX_MEMORY", help_heading = "Limits")]
+    pub max_memory: Option<usize>,
     /// Inputs of one request
     #[arg(long, value_name = "N", default_value_t = 512, env = "SIGLIP_MAX_ITEMS", help_heading = "Limits")]
     pub max_items: usize,
@@ -359,14 +361,20 @@ fn api(args: &ServeArgs) -> Result<ApiConfig> {
             return Err(wrong(format!("{name} must be more than 0")));
         }
     }
-    if args.max_body_bytes > args.max_body_memory {
-        return Err(wrong(
-            "--max-body-bytes is more than --max-body-memory: such a body could never be taken",
-        ));
+    let memory = MemoryBudget::new(args.max_memory.unwrap_or_else(default_memory));
+    if args.max_body_bytes > memory.share() {
+        let message = format!(
+            "--max-body-bytes {} is more than the {} bytes that one client may hold (half of --max-memory {}): such a \
+             body could never be taken",
+            args.max_body_bytes,
+            memory.share(),
+            memory.limit()
+        );
+        return Err(wrong(message));
     }
     Ok(ApiConfig {
         max_body_bytes: args.max_body_bytes,
-        max_body_memory: args.max_body_memory,
+        memory,
         max_items: args.max_items,
         max_labels: args.max_labels,
         request_timeout: args.request_timeout,
@@ -377,6 +385,13 @@ fn api(args: &ServeArgs) -> Result<ApiConfig> {
         cors: cors(&args.cors_allow_origin)?,
         fetch: fetch(args)?,
     })
+}
+
+/// A quarter of what the process may use: the models take most of the rest.
+fn default_memory() -> usize {
+    const LEAST: usize = 256 << 20;
+    let available = memory::available().map_or(0, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+    (available / 4).max(LEAST)
 }
 
 fn api_keys(given: &[String], file: Option<&Path>) -> Result<ApiKeys> {
@@ -507,7 +522,7 @@ mod tests {
             (&["--max-items", "0"], "--max-items"),
             (&["--max-items", "5000"], "--max-queue-items"),
             (&["--max-batch-tokens", "0"], "--max-batch-tokens"),
-            (&["--max-body-bytes", "2GiB"], "--max-body-memory"),
+            (&["--max-memory", "1GiB", "--max-body-bytes", "513MiB"], "half of --max-memory 1073741824"),
             (&["--max-body-bytes", "lots"], "not a size"),
             (&["--request-timeout", "0"], "--request-timeout"),
             (&["--url-fetch-host", "example.com"], "--allow-url-fetch"),

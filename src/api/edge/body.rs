@@ -1,52 +1,20 @@
 //! Reads bodies within bounds: of each one, of all together, and of the time they take.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, StatusCode, header};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::api::edge::error::{ApiError, ApiResult};
-use crate::api::state::AppState;
-use crate::telemetry;
+use crate::api::state::{AppState, RequestContext};
+use crate::budget::{Charge, MemoryBudget, MemoryKind};
 
-/// Bytes that a permit of the budget stands for.
-const UNIT: usize = 4096;
 /// Work on more bytes than this leaves the async runtime's threads.
 const INLINE_BYTES: usize = 32 << 10;
-
-/// Room for the bodies of all requests at once.
-#[derive(Debug, Clone)]
-pub struct BodyBudget {
-    free: Arc<Semaphore>,
-}
-
-impl BodyBudget {
-    /// A budget of about so many bytes.
-    pub fn new(bytes: usize) -> Self {
-        Self { free: Arc::new(Semaphore::new((bytes / UNIT).clamp(1, u32::MAX as usize))) }
-    }
-
-    fn take(&self, bytes: usize) -> ApiResult<OwnedSemaphorePermit> {
-        let units = u32::try_from(bytes.div_ceil(UNIT)).map_err(|_| full())?;
-        Arc::clone(&self.free).try_acquire_many_owned(units).map_err(|_| full())
-    }
-
-    fn has_room(&self, bytes: u64) -> bool {
-        bytes.div_ceil(UNIT as u64) <= self.free.available_permits() as u64
-    }
-}
-
-fn full() -> ApiError {
-    metrics::counter!(telemetry::REJECTED, "reason" => "body_memory").increment(1);
-    let message = "the service is at its limit (bytes of request bodies); try again in 1 s";
-    ApiError::overloaded(message, Duration::from_secs(1))
-}
 
 /// A whole body, and its place in the budget for as long as this lives.
 #[derive(Debug)]
@@ -57,8 +25,8 @@ pub struct RawBody {
     pub content_type: String,
     /// The body.
     pub bytes: Bytes,
-    /// Its place in the budget, given back when this is dropped.
-    _held: OwnedSemaphorePermit,
+    /// What the budget holds for it.
+    _charge: Charge,
 }
 
 impl RawBody {
@@ -103,12 +71,13 @@ impl FromRequest<AppState> for RawBody {
         };
         let media_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         let config = state.config();
-        let reading = read(&parts.headers, body, config.max_body_bytes, state.budget());
-        let (bytes, held) = tokio::time::timeout(config.body_timeout, reading).await.map_err(|_| {
+        let client = parts.extensions.get::<RequestContext>().map_or(0, |context| context.client);
+        let reading = read(&parts.headers, body, config.max_body_bytes, state.memory(), client);
+        let (bytes, charge) = tokio::time::timeout(config.body_timeout, reading).await.map_err(|_| {
             let message = format!("the body did not arrive within {} s", config.body_timeout.as_secs_f32());
             ApiError::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", message)
         })??;
-        Ok(Self { media_type, content_type, bytes, _held: held })
+        Ok(Self { media_type, content_type, bytes, _charge: charge })
     }
 }
 
@@ -116,46 +85,68 @@ async fn read(
     headers: &HeaderMap,
     mut body: Body,
     limit: usize,
-    budget: &BodyBudget,
-) -> ApiResult<(Bytes, OwnedSemaphorePermit)> {
+    budget: &MemoryBudget,
+    client: u64,
+) -> ApiResult<(Bytes, Charge)> {
     let too_large = || ApiError::too_large(format!("the body is larger than {limit} bytes"));
     // hyper has checked that the header is a number; a body without one is counted as it comes.
-    let announced = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
     let refused = match announced {
-        Some(length) if length > limit as u64 => Some(too_large()),
-        Some(length) if !budget.has_room(length) => Some(full()),
-        _ => None,
+        Some(length) if length > limit => Err(too_large()),
+        Some(length) => budget.check(client, length).map_err(ApiError::from),
+        None => Ok(()),
     };
-    if let Some(error) = refused {
+    if let Err(error) = refused {
         discard(body);
         return Err(error);
     }
-    let mut held = budget.take(0)?;
-    let mut buffer = BytesMut::new();
+    let mut buffer =
+        Buffer { bytes: Vec::new(), charge: budget.charge(client, MemoryKind::Body, 0)?, announced };
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| {
             ApiError::bad_request("incomplete_body", format!("the body could not be read: {error}"))
         })?;
         let Ok(data) = frame.into_data() else { continue };
-        let length = buffer.len() + data.len();
-        if length > limit {
+        let added =
+            if data.len() > limit - buffer.bytes.len() { Err(too_large()) } else { buffer.add(&data) };
+        if let Err(error) = added {
             discard(body);
-            return Err(too_large());
+            return Err(error);
         }
-        // Room is taken as bytes arrive, not as they are announced: announcing costs a client nothing.
-        let wanted = length.div_ceil(UNIT).saturating_sub(held.num_permits());
-        if wanted > 0 {
-            match budget.take(wanted * UNIT) {
-                Ok(more) => held.merge(more),
-                Err(error) => {
-                    discard(body);
-                    return Err(error);
-                }
-            }
-        }
-        buffer.extend_from_slice(&data);
     }
-    Ok((buffer.freeze(), held))
+    Ok((buffer.bytes.into(), buffer.charge))
+}
+
+/// A body as it comes in. Its capacity is what is charged.
+struct Buffer {
+    bytes: Vec<u8>,
+    charge: Charge,
+    announced: Option<usize>,
+}
+
+impl Buffer {
+    /// Room is taken as bytes arrive, not as they are announced: announcing costs a client nothing. So the buffer grows
+    /// to twice its length, or where the length was announced, to four times, but no further than that.
+    fn add(&mut self, data: &[u8]) -> ApiResult<()> {
+        const LEAST: usize = 16 << 10;
+        let needed = self.bytes.len() + data.len();
+        let before = self.bytes.capacity();
+        if needed > before {
+            let capacity = match self.announced {
+                Some(length) => needed.saturating_mul(4).max(LEAST).min(length),
+                None => needed.saturating_mul(2).max(LEAST),
+            };
+            let capacity = capacity.max(needed);
+            // For a moment there are both buffers.
+            self.charge.grow(capacity)?;
+            let mut larger = Vec::with_capacity(capacity);
+            larger.extend_from_slice(&self.bytes);
+            self.bytes = larger;
+            self.charge.shrink(before);
+        }
+        self.bytes.extend_from_slice(data);
+        Ok(())
+    }
 }
 
 /// Reads on for a while and throws it away: a client that is still sending when the connection is closed would see
@@ -246,19 +237,36 @@ mod tests {
 
     #[tokio::test]
     async fn the_budget_is_given_back() {
-        let budget = BodyBudget::new(8 * UNIT);
-        let read = |n: usize| read_all(n, &budget);
-        let (bytes, held) = read(5 * UNIT).await.unwrap();
-        assert_eq!(bytes.len(), 5 * UNIT);
+        const UNIT: usize = 4096;
+        let budget = MemoryBudget::new(16 * UNIT);
+        let read = async |n: usize| {
+            let headers = HeaderMap::from_iter([(header::CONTENT_LENGTH, n.into())]);
+            read(&headers, Body::from(vec![0; n]), 12 * UNIT, &budget, 1).await
+        };
+        let (bytes, charge) = read(5 * UNIT).await.unwrap();
+        assert_eq!((bytes.len(), charge.bytes(), budget.total()), (5 * UNIT, 5 * UNIT, 5 * UNIT));
         assert_eq!(read(4 * UNIT).await.unwrap_err().status, 429);
-        drop(held);
+        drop((bytes, charge));
         assert!(read(8 * UNIT).await.is_ok());
-        assert_eq!(read(9 * UNIT).await.unwrap_err().status, 429);
-        assert_eq!(read(17 * UNIT).await.unwrap_err().status, 413);
-        assert!(read(8 * UNIT).await.is_ok(), "nothing was left behind");
+        assert_eq!(read(9 * UNIT).await.unwrap_err().status, 413, "more than a client's share");
+        assert_eq!(read(13 * UNIT).await.unwrap_err().status, 413);
+        assert_eq!(budget.total(), 0, "nothing was left behind");
     }
 
-    async fn read_all(n: usize, budget: &BodyBudget) -> ApiResult<(Bytes, OwnedSemaphorePermit)> {
-        read(&HeaderMap::new(), Body::from(vec![0; n]), 16 * UNIT, budget).await
+    #[tokio::test]
+    async fn a_body_that_trickles_in_is_charged_as_it_comes() {
+        let frames = |n: usize| {
+            let frames = (0..n).map(|_| Ok::<_, std::io::Error>(Bytes::from(vec![7; 1000])));
+            Body::from_stream(futures::stream::iter(frames))
+        };
+        let budget = MemoryBudget::new(1 << 20);
+        let (bytes, charge) = read(&HeaderMap::new(), frames(100), 1 << 20, &budget, 1).await.unwrap();
+        assert_eq!(bytes.len(), 100_000);
+        assert!((100_000..=200_000).contains(&charge.bytes()), "{charge:?}");
+        let length = HeaderMap::from_iter([(header::CONTENT_LENGTH, 100_000.into())]);
+        let (_, exact) = read(&length, frames(100), 1 << 20, &budget, 2).await.unwrap();
+        assert_eq!(exact.bytes(), 100_000);
+        assert_eq!(read(&HeaderMap::new(), frames(100), 99_999, &budget, 3).await.unwrap_err().status, 413);
+        assert_eq!(read(&HeaderMap::new(), frames(600), 1 << 20, &budget, 3).await.unwrap_err().status, 413);
     }
 }

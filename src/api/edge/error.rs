@@ -14,8 +14,9 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::Error;
+use crate::budget::Exceeded;
 use crate::engine::EngineError;
+use crate::{Error, telemetry};
 
 /// The body of every answer that is not a success.
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -138,6 +139,18 @@ impl ApiError {
     /// Whether the fault lies in the input itself, so that the other inputs of the request are fine.
     pub fn is_of_the_input(&self) -> bool {
         matches!(self.status.as_u16(), 400 | 413 | 422)
+    }
+}
+
+impl From<Exceeded> for ApiError {
+    fn from(exceeded: Exceeded) -> Self {
+        if exceeded.never_fits {
+            let message = format!("the request is larger than the service takes at once: {exceeded}");
+            return Self::too_large(message);
+        }
+        metrics::counter!(telemetry::REJECTED, "reason" => "memory").increment(1);
+        let message = format!("the service is at its limit ({exceeded}); try again in 1 s");
+        Self::overloaded(message, Duration::from_secs(1))
     }
 }
 
