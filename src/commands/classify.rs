@@ -2,13 +2,14 @@
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use serde_json::json;
 
 use super::SKIPPED;
 use crate::config::ClassifyArgs;
-use crate::model::scores::cosine;
-use crate::model::zero_shot::{Activation, Ranking, SLOT, mean_direction};
+use crate::model::zero_shot::{self, Activation, Ranking, SLOT};
+use crate::model::{LabelSet, Match};
 use crate::pipeline::Pipeline;
 use crate::{Error, Result};
 
@@ -27,7 +28,7 @@ pub(super) fn run(args: &ClassifyArgs) -> Result<ExitCode> {
     let scores = pipeline.model().scores().ok_or_else(|| {
         Error::Request("this checkpoint has no logit scale and bias: it cannot give probabilities".into())
     })?;
-    let directions = label_directions(&pipeline, &labels, &args.templates)?;
+    let set = label_set(&pipeline, &labels, &args.templates)?;
     let ranking = Ranking {
         activation: if args.softmax { Activation::Softmax } else { Activation::Sigmoid },
         top_k: args.top_k,
@@ -43,12 +44,11 @@ pub(super) fn run(args: &ClassifyArgs) -> Result<ExitCode> {
                 continue;
             }
         };
-        let logits: Vec<f32> = directions.iter().map(|label| scores.logit(cosine(&vector, label))).collect();
-        let ranked = ranking.rank(&logits);
+        let ranked = set.rank(&[vector.into()], scores, ranking, &|| false)?.unwrap_or_default().concat();
         if args.json {
             let predictions: Vec<_> = ranked
                 .iter()
-                .map(|&(at, score)| json!({ "label": labels[at], "score": score, "logit": logits[at] }))
+                .map(|m| json!({ "label": labels[m.label], "score": m.score, "logit": m.logit }))
                 .collect();
             sayln!("{}", json!({ "image": image.display().to_string(), "predictions": predictions }));
         } else {
@@ -56,7 +56,7 @@ pub(super) fn run(args: &ClassifyArgs) -> Result<ExitCode> {
                 say!("\n");
             }
             sayln!("{}", image.display());
-            say!("{}", table(&labels, &ranked, &logits));
+            say!("{}", table(&labels, &ranked));
         }
     }
     Ok(match failed {
@@ -72,32 +72,28 @@ fn embed(pipeline: &Pipeline, image: &Path, max_num_patches: Option<usize>) -> R
     pipeline.model().embed_images(&[&patches])?.pop().ok_or_else(|| Error::Request("no embedding".into()))
 }
 
-/// The direction of each label over its templates.
-fn label_directions(pipeline: &Pipeline, labels: &[&str], templates: &[String]) -> Result<Vec<Vec<f32>>> {
+/// The labels with the mean direction over their templates.
+fn label_set(pipeline: &Pipeline, labels: &[&str], templates: &[String]) -> Result<LabelSet> {
     let default = [pipeline.info().template.clone()];
     let templates = if templates.is_empty() { &default[..] } else { templates };
-    let texts: Vec<_> = labels
-        .iter()
-        .flat_map(|label| templates.iter().map(move |template| template.replace(SLOT, label)))
-        .map(|text| pipeline.prepare_text(&text, None))
+    let texts: Vec<_> = zero_shot::texts(labels, templates)
+        .map(|(_, text)| pipeline.prepare_text(&text, None))
         .collect::<Result<_>>()?;
-    let mut vectors = Vec::with_capacity(texts.len());
+    let mut vectors: Vec<Arc<[f32]>> = Vec::with_capacity(texts.len());
     for batch in texts.chunks(BATCH) {
-        vectors.extend(pipeline.model().embed_texts(&batch.iter().collect::<Vec<_>>())?);
+        let embedded = pipeline.model().embed_texts(&batch.iter().collect::<Vec<_>>())?;
+        vectors.extend(embedded.into_iter().map(Into::into));
     }
-    Ok(vectors
-        .chunks(templates.len())
-        .map(|of_label| mean_direction(of_label.iter().map(Vec::as_slice)))
-        .collect())
+    let names = labels.iter().map(|&label| label.into()).collect();
+    LabelSet::new(names, &vectors, templates.len(), pipeline.info().fingerprint.as_str().into())
 }
 
 /// Probability, bar, logit and label, best first.
-fn table(labels: &[&str], ranked: &[(usize, f32)], logits: &[f32]) -> String {
+fn table(labels: &[&str], ranked: &[Match]) -> String {
     let mut text = String::new();
-    for &(at, score) in ranked {
+    for &Match { label, logit, score } in ranked {
         let bar = "█".repeat((score.clamp(0.0, 1.0) * 20.0).round() as usize);
-        text +=
-            &format!("  {:>8.4} % {bar:<20} {:>9.3}  {}\n", f64::from(score) * 100.0, logits[at], labels[at]);
+        text += &format!("  {:>8.4} % {bar:<20} {logit:>9.3}  {}\n", f64::from(score) * 100.0, labels[label]);
     }
     text
 }
@@ -107,8 +103,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_has_a_row_a_label_best_first() {
-        let text = table(&["cat", "dog"], &[(1, 0.5), (0, 0.0)], &[-9.0, 0.0]);
+    fn the_table_has_one_row_per_label_best_first() {
+        let ranked =
+            [Match { label: 1, logit: 0.0, score: 0.5 }, Match { label: 0, logit: -9.0, score: 0.0 }];
+        let text = table(&["cat", "dog"], &ranked);
         let rows: Vec<&str> = text.lines().collect();
         assert_eq!(rows.len(), 2);
         assert!(

@@ -2,6 +2,7 @@
 
 mod encoder;
 mod image_tower;
+pub mod labels;
 mod loader;
 mod pooling;
 mod positions;
@@ -14,6 +15,7 @@ mod weights;
 pub mod zero_shot;
 
 pub use image_tower::{ImageOutputs, ImageTower};
+pub use labels::{LabelSet, Match};
 pub use positions::resize_table;
 pub use siglip::{Scores, Siglip};
 pub use spec::{

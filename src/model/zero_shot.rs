@@ -1,12 +1,23 @@
-//! Zero-shot labels: templates, the direction of a label, and the ranking of its scores.
+//! Zero-shot labels: templates, the direction of a label, and which labels of a picture are answered.
 
-use super::scores::{l2_normalize, sigmoid, softmax};
+use super::scores::l2_normalize;
 
 /// Where the label goes in a template.
 pub const SLOT: &str = "{}";
 
 /// The template of transformers' zero-shot pipeline.
 pub const DEFAULT_TEMPLATE: &str = "This is a photo of {}.";
+
+/// The texts of labels: every template of the first label, then of the second. Each comes with the index of its label.
+pub fn texts<'a, N: AsRef<str>, T: AsRef<str>>(
+    names: &'a [N],
+    templates: &'a [T],
+) -> impl Iterator<Item = (usize, String)> + 'a {
+    let of_label = |(index, name): (usize, &'a N)| {
+        templates.iter().map(move |template| (index, template.as_ref().replace(SLOT, name.as_ref())))
+    };
+    names.iter().enumerate().flat_map(of_label)
+}
 
 /// How the logits of one picture become the scores of its labels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -43,30 +54,10 @@ pub fn mean_direction<'a>(templates: impl IntoIterator<Item = &'a [f32]>) -> Vec
 pub struct Ranking {
     /// How logits become scores.
     pub activation: Activation,
-    /// Only so many.
+    /// At most this many.
     pub top_k: Option<usize>,
     /// Only those with at least this score.
     pub threshold: Option<f32>,
-}
-
-impl Ranking {
-    /// Index and score of the labels, best first; equals stay in the order they were sent in.
-    pub fn rank(&self, logits: &[f32]) -> Vec<(usize, f32)> {
-        let scores: Vec<f32> = match self.activation {
-            Activation::Sigmoid => logits.iter().map(|&x| sigmoid(x)).collect(),
-            Activation::Softmax => softmax(logits),
-            Activation::None => logits.to_vec(),
-        };
-        let mut order: Vec<usize> = (0..logits.len()).collect();
-        // By the logit: sigmoid saturates, and labels that differ would come out in the order they were sent in.
-        order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
-        order
-            .into_iter()
-            .map(|index| (index, scores[index]))
-            .filter(|(_, score)| self.threshold.is_none_or(|threshold| *score >= threshold))
-            .take(self.top_k.unwrap_or(usize::MAX))
-            .collect()
-    }
 }
 
 #[cfg(test)]
@@ -74,13 +65,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranking_keeps_order_where_probabilities_saturate() {
-        let ranking = Ranking::default();
-        let order: Vec<usize> = ranking.rank(&[40.0, 60.0, 50.0, 50.0]).into_iter().map(|(i, _)| i).collect();
-        assert_eq!(order, [1, 2, 3, 0]);
-        let top = Ranking { top_k: Some(2), threshold: Some(0.5), ..ranking };
-        assert_eq!(top.rank(&[-1.0, 0.0, 3.0, 2.0]).iter().map(|p| p.0).collect::<Vec<_>>(), [2, 3]);
-        assert_eq!(top.rank(&[-1.0]), []);
+    fn texts_are_label_major() {
+        let found: Vec<_> = texts(&["cat", "dog"], &["a {}", "{} and {}"]).collect();
+        let expected = [(0, "a cat"), (0, "cat and cat"), (1, "a dog"), (1, "dog and dog")];
+        assert_eq!(found, expected.map(|(index, text)| (index, text.to_owned())));
     }
 
     #[test]

@@ -185,9 +185,9 @@ async fn answer(call: &Call, task: Task, format: Format) -> ApiResult<Response> 
 
 fn classification(index: usize, labels: &[String], logits: &[f32], ranking: &Ranking) -> Classification {
     let predictions: Vec<LabelPrediction> = ranking
-        .rank(logits)
+        .select(logits)
         .into_iter()
-        .map(|(label, score)| LabelPrediction { label: labels[label].clone(), score, logit: logits[label] })
+        .map(|m| LabelPrediction { label: labels[m.label].clone(), score: m.score, logit: m.logit })
         .collect();
     Classification {
         object: ClassificationTag::Classification,

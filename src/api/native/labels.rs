@@ -2,7 +2,7 @@
 
 use crate::api::edge::error::{ApiError, ApiResult};
 use crate::api::native::work::check_count;
-use crate::model::zero_shot::SLOT;
+use crate::model::zero_shot::{self, SLOT};
 
 /// Labels and the templates they are put into.
 #[derive(Debug, Clone)]
@@ -73,11 +73,7 @@ impl Labels {
 
     /// Every text to embed with its place in the request: all templates of the first label, then of the second…
     pub fn texts(&self) -> impl Iterator<Item = (String, String)> {
-        self.names.iter().enumerate().flat_map(move |(index, name)| {
-            self.templates
-                .iter()
-                .map(move |template| (format!("labels[{index}]"), template.replace(SLOT, name)))
-        })
+        zero_shot::texts(&self.names, &self.templates).map(|(label, text)| (format!("labels[{label}]"), text))
     }
 }
 

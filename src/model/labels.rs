@@ -1,0 +1,299 @@
+//! A set of labels and the scores of pictures against it: one matrix product for a batch of pictures.
+
+use std::fmt;
+use std::sync::Arc;
+
+use candle_core::CpuStorage;
+use rayon::prelude::*;
+
+use super::Scores;
+use super::scores::{l2_normalize, sigmoid};
+use super::zero_shot::{Activation, Ranking, mean_direction};
+use crate::Result;
+use crate::ops::WeightFormat;
+use crate::ops::cpu::linear::Finish;
+use crate::ops::cpu::{Isa, PackedWeight};
+
+/// Scores that are held at once while pictures are ranked: 4 MiB of f32.
+const BLOCK: usize = 1 << 20;
+
+/// Labels in one embedding space: their names and their directions, packed for the product with pictures.
+///
+/// The product is computed on the processor in f32, whatever the towers run in: it costs little beside a tower, and
+/// cosines of vectors that bf16 towers gave should not lose more.
+pub struct LabelSet {
+    names: Arc<[Arc<str>]>,
+    space: Arc<str>,
+    width: usize,
+    /// Unit rows `[labels, width]`.
+    directions: PackedWeight,
+}
+
+/// One label of a picture.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Match {
+    /// Index of the label in its set.
+    pub label: usize,
+    /// `cosine · scale + bias`.
+    pub logit: f32,
+    /// The logit after the activation.
+    pub score: f32,
+}
+
+impl LabelSet {
+    /// From the embeddings of each label's texts, `templates` of them per label, one label after the other. A label's
+    /// direction is the [`mean_direction`] of its texts. `space` is the fingerprint of the model that gave them.
+    ///
+    /// # Errors
+    /// If there is no label, or the number or the width of the embeddings does not fit.
+    pub fn new(
+        names: Arc<[Arc<str>]>,
+        texts: &[Arc<[f32]>],
+        templates: usize,
+        space: Arc<str>,
+    ) -> Result<Self> {
+        let width = texts.first().map_or(0, |text| text.len());
+        let fits = names.len().checked_mul(templates) == Some(texts.len());
+        if width == 0 || !fits || texts.iter().any(|text| text.len() != width) {
+            return Err(candle_core::Error::Msg(format!(
+                "{} embeddings of width {width} for {} labels of {templates} texts",
+                texts.len(),
+                names.len()
+            ))
+            .into());
+        }
+        let mut rows = vec![0.0; names.len() * width];
+        rows.par_chunks_exact_mut(width).zip(texts.par_chunks(templates)).for_each(|(row, texts)| {
+            row.copy_from_slice(&mean_direction(texts.iter().map(|text| &text[..])));
+        });
+        let directions = PackedWeight::new(&rows, names.len(), width, WeightFormat::F32, Isa::active())?;
+        Ok(Self { names, space, width, directions })
+    }
+
+    /// What the labels are called.
+    pub fn names(&self) -> &Arc<[Arc<str>]> {
+        &self.names
+    }
+
+    /// Number of labels; at least one.
+    #[expect(clippy::len_without_is_empty, reason = "a set without labels cannot be made")]
+    pub fn len(&self) -> usize {
+        self.names.len()
+    }
+
+    /// Fingerprint of the model whose pictures these labels can be compared with.
+    pub fn space(&self) -> &Arc<str> {
+        &self.space
+    }
+
+    /// Cosine of every picture with every label, `[pictures, labels]`; 0 where a vector is zero. Pictures need not be
+    /// of length 1. Errors of rounding are below 1e-6.
+    ///
+    /// # Errors
+    /// If a picture has another width than the labels.
+    pub fn cosines(&self, pictures: &[Arc<[f32]>]) -> Result<Vec<f32>> {
+        if let Some(picture) = pictures.iter().find(|picture| picture.len() != self.width) {
+            let message = format!("a picture of width {} for labels of {}", picture.len(), self.width);
+            return Err(candle_core::Error::Msg(message).into());
+        }
+        let mut rows = vec![0.0; pictures.len() * self.width];
+        rows.par_chunks_exact_mut(self.width).zip(pictures).for_each(|(row, picture)| {
+            row.copy_from_slice(picture);
+            l2_normalize(row);
+        });
+        let plain = Finish { bias: None, activation: None, residual: None };
+        match self.directions.forward::<f32>(&rows, pictures.len(), plain, false)? {
+            CpuStorage::F32(cosines) => Ok(cosines),
+            _ => Err(candle_core::Error::Msg("a product in f32 gave another type".to_owned()).into()),
+        }
+    }
+
+    /// The labels of each picture that `ranking` selects, best first. Stops with `None` as soon as `cancelled` says so;
+    /// it is asked every few milliseconds.
+    ///
+    /// # Errors
+    /// As [`LabelSet::cosines`].
+    pub fn rank(
+        &self,
+        pictures: &[Arc<[f32]>],
+        scores: Scores,
+        ranking: Ranking,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Option<Vec<Vec<Match>>>> {
+        let mut ranked = Vec::with_capacity(pictures.len());
+        for block in pictures.chunks((BLOCK / self.len()).max(1)) {
+            if cancelled() {
+                return Ok(None);
+            }
+            let mut logits = self.cosines(block)?;
+            let matches = logits.par_chunks_exact_mut(self.len()).map(|logits| {
+                logits.iter_mut().for_each(|x| *x = scores.logit(*x));
+                ranking.select(logits)
+            });
+            ranked.append(&mut matches.collect());
+        }
+        Ok(Some(ranked))
+    }
+}
+
+impl fmt::Debug for LabelSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "LabelSet({} labels of width {})", self.len(), self.width)
+    }
+}
+
+impl Ranking {
+    /// The labels to answer, best first; labels with equal logits stay in their order. Only what is selected is sorted:
+    /// the best 5 of 100,000 labels take one pass over them.
+    pub fn select(&self, logits: &[f32]) -> Vec<Match> {
+        let score = self.scores(logits);
+        let mut order: Vec<usize> = (0..logits.len()).collect();
+        if let Some(threshold) = self.threshold {
+            order.retain(|&label| score(logits[label]) >= threshold);
+        }
+        // By the logit: sigmoid saturates, and labels that differ would come out in the order they were sent in.
+        let best_first = |&a: &usize, &b: &usize| logits[b].total_cmp(&logits[a]).then(a.cmp(&b));
+        if let Some(top_k) = self.top_k
+            && top_k < order.len()
+        {
+            order.select_nth_unstable_by(top_k, best_first);
+            order.truncate(top_k);
+        }
+        order.sort_unstable_by(best_first);
+        let matches = order.into_iter().map(|label| {
+            let logit = logits[label];
+            Match { label, logit, score: score(logit) }
+        });
+        matches.collect()
+    }
+
+    /// What turns a logit of these into its score.
+    fn scores(&self, logits: &[f32]) -> impl Fn(f32) -> f32 + use<> {
+        let activation = self.activation;
+        let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let sum = match activation {
+            Activation::Softmax => logits.iter().map(|x| f64::from(x - max).exp()).sum(),
+            Activation::Sigmoid | Activation::None => 1.0,
+        };
+        move |logit| match activation {
+            Activation::Sigmoid => sigmoid(logit),
+            Activation::Softmax => (f64::from(logit - max).exp() / sum) as f32,
+            Activation::None => logit,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::scores::softmax;
+
+    const WIDTH: usize = 768;
+
+    fn vectors(count: usize, width: usize, seed: u64) -> Vec<Arc<[f32]>> {
+        let mut state = seed;
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            ((state >> 40) as f32 / (1u64 << 24) as f32) * 2.0 - 1.0
+        };
+        (0..count).map(|_| (0..width).map(|_| 30.0 * next()).collect()).collect()
+    }
+
+    fn names(count: usize) -> Arc<[Arc<str>]> {
+        (0..count).map(|i| Arc::from(format!("label {i}"))).collect()
+    }
+
+    fn set(texts: &[Arc<[f32]>], templates: usize) -> LabelSet {
+        LabelSet::new(names(texts.len() / templates), texts, templates, "space".into()).unwrap()
+    }
+
+    fn cosine_f64(a: &[f32], b: &[f32]) -> f64 {
+        let dot =
+            |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(&p, &q)| f64::from(p) * f64::from(q)).sum::<f64>();
+        dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+    }
+
+    #[test]
+    fn cosines_are_those_of_double_precision() {
+        for (labels, pictures) in [(1, 1), (1000, 7), (3, 200)] {
+            let (texts, pictures) = (vectors(labels, WIDTH, 1), vectors(pictures, WIDTH, 2));
+            let cosines = set(&texts, 1).cosines(&pictures).unwrap();
+            for (row, picture) in cosines.chunks_exact(labels).zip(&pictures) {
+                for (cosine, text) in row.iter().zip(&texts) {
+                    assert!((f64::from(*cosine) - cosine_f64(picture, text)).abs() < 1e-6);
+                }
+            }
+        }
+        // Vectors that point the same way, where errors would show most.
+        let texts = vectors(5, WIDTH, 3);
+        let cosines = set(&texts, 1).cosines(&texts).unwrap();
+        assert!((0..5).all(|i| (cosines[i * 5 + i] - 1.0).abs() < 1e-6), "{cosines:?}");
+    }
+
+    #[test]
+    fn a_direction_is_the_mean_over_the_templates() {
+        let texts = vectors(6, 8, 4);
+        let picture = vectors(1, 8, 5);
+        let cosines = set(&texts, 3).cosines(&picture).unwrap();
+        for (cosine, texts) in cosines.iter().zip(texts.chunks(3)) {
+            let direction = mean_direction(texts.iter().map(|text| &text[..]));
+            assert!((f64::from(*cosine) - cosine_f64(&picture[0], &direction)).abs() < 1e-6);
+        }
+        let zero: Arc<[f32]> = vec![0.0; 8].into();
+        assert_eq!(set(&texts, 3).cosines(&[zero]).unwrap(), [0.0, 0.0]);
+    }
+
+    #[test]
+    fn shapes_that_do_not_fit_are_refused() {
+        let texts = vectors(4, 8, 1);
+        for (labels, texts, templates) in [(3, &texts[..], 1), (4, &texts[..], 2), (0, &[][..], 1)] {
+            assert!(LabelSet::new(names(labels), texts, templates, "space".into()).is_err());
+        }
+        let mixed = [vectors(1, 8, 1), vectors(1, 9, 1)].concat();
+        assert!(LabelSet::new(names(2), &mixed, 1, "space".into()).is_err());
+        assert!(set(&texts, 1).cosines(&vectors(1, 9, 1)).is_err());
+        assert!(set(&texts, 1).cosines(&[]).unwrap().is_empty());
+    }
+
+    #[test]
+    fn the_best_of_very_many_labels_are_those_of_a_full_sort() {
+        let (labels, pictures) = (vectors(100_000, 16, 6), vectors(30, 16, 7));
+        let set = set(&labels, 1);
+        let scores = Scores { scale: 100.0, bias: -10.0 };
+        for activation in [Activation::Sigmoid, Activation::Softmax, Activation::None] {
+            let all = Ranking { activation, ..Ranking::default() };
+            let top = Ranking { top_k: Some(10), ..all };
+            let full = set.rank(&pictures[..1], scores, all, &|| false).unwrap().unwrap();
+            let best = set.rank(&pictures[..1], scores, top, &|| false).unwrap().unwrap();
+            assert_eq!((full[0].len(), best[0].len()), (100_000, 10));
+            assert_eq!(best[0], full[0][..10]);
+            assert!(full[0].windows(2).all(|pair| pair[0].logit >= pair[1].logit));
+        }
+        // Thirty pictures are three blocks; the second is not computed.
+        let asked = std::cell::Cell::new(0);
+        let cancelled = || asked.replace(asked.get() + 1) == 1;
+        assert!(set.rank(&pictures, scores, Ranking::default(), &cancelled).unwrap().is_none());
+        assert_eq!(asked.get(), 2);
+    }
+
+    #[test]
+    fn order_is_kept_where_probabilities_saturate() {
+        let ranking = Ranking::default();
+        let order = |ranking: Ranking, logits: &[f32]| -> Vec<usize> {
+            ranking.select(logits).into_iter().map(|m| m.label).collect()
+        };
+        assert_eq!(order(ranking, &[40.0, 60.0, 50.0, 50.0]), [1, 2, 3, 0]);
+        let top = Ranking { top_k: Some(2), threshold: Some(0.5), ..ranking };
+        assert_eq!(order(top, &[-1.0, 0.0, 3.0, 2.0]), [2, 3]);
+        assert_eq!(order(top, &[-1.0]), [0; 0]);
+        assert_eq!(order(Ranking { top_k: Some(0), ..ranking }, &[1.0]), [0; 0]);
+    }
+
+    #[test]
+    fn a_softmax_is_over_all_labels_whatever_is_selected() {
+        let logits = [1000.0, 999.0, -1000.0];
+        let ranking = Ranking { activation: Activation::Softmax, top_k: Some(2), threshold: None };
+        let shares: Vec<f32> = ranking.select(&logits).into_iter().map(|m| m.score).collect();
+        assert!(shares.iter().zip(softmax(&logits)).all(|(a, b)| (a - b).abs() < 1e-6));
+    }
+}
