@@ -7,11 +7,10 @@ use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use half::bf16;
-use siglip::model::Activation;
-use siglip::ops::Segments;
 use siglip::ops::cpu::linear::Finish;
 use siglip::ops::cpu::weight::{attend, normalize};
 use siglip::ops::cpu::{Isa, PackedWeight, WeightFormat, pooling};
+use siglip::ops::{Activation, Segments};
 
 const WIDTH: usize = 768;
 const HEADS: usize = 12;

@@ -6,6 +6,7 @@
 use crate::checkpoint::CheckpointError;
 use crate::engine::EngineError;
 use crate::image::ImageError;
+use crate::model::ModelError;
 use crate::text::TextError;
 
 /// What can go wrong anywhere in the crate.
@@ -42,6 +43,19 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
+}
+
+impl From<ModelError> for Error {
+    fn from(error: ModelError) -> Self {
+        match error {
+            ModelError::Compute(error) => Self::Compute(error),
+            ModelError::Weights(error) => match error.downcast::<CheckpointError>() {
+                Ok(error) => Self::Checkpoint(*error),
+                Err(error) => Self::Compute(candle_core::Error::Msg(error.to_string())),
+            },
+            error => Self::Request(error.to_string()),
+        }
+    }
 }
 
 impl From<ImageError> for Error {

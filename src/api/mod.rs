@@ -85,12 +85,12 @@ pub fn app(state: AppState) -> Router {
     router.with_state(state)
 }
 
-async fn not_found(method: Method, uri: axum::http::Uri) -> ApiError {
+async fn not_found(method: Method, uri: http::Uri) -> ApiError {
     let message = format!("there is no route {method} {}; /docs lists them", uri.path());
     ApiError::new(StatusCode::NOT_FOUND, "route_not_found", message)
 }
 
-async fn method_not_allowed(method: Method, uri: axum::http::Uri) -> ApiError {
+async fn method_not_allowed(method: Method, uri: http::Uri) -> ApiError {
     let message = format!("{} does not answer {method}; /docs lists what it does", uri.path());
     ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
 }

@@ -5,6 +5,7 @@ use sha2::{Digest, Sha256};
 
 use super::CheckpointError;
 use super::weights::CheckpointWeights;
+use crate::model::ModelError;
 
 /// Values hashed at once: 16 MiB, so that one large table keeps all cores busy.
 const CHUNK: usize = 4 << 20;
@@ -26,7 +27,7 @@ impl CheckpointWeights {
     ///
     /// # Errors
     /// If a tensor cannot be read.
-    pub fn digest(&self) -> crate::Result<[u8; 32]> {
+    pub fn digest(&self) -> Result<[u8; 32], ModelError> {
         let names: Vec<(&str, &[usize])> = self.shapes().collect();
         let digests: Vec<[u8; 32]> = names
             .par_iter()
@@ -37,7 +38,7 @@ impl CheckpointWeights {
         Ok(all.finalize().into())
     }
 
-    fn tensor_digest(&self, name: &str, shape: &[usize]) -> crate::Result<[u8; 32]> {
+    fn tensor_digest(&self, name: &str, shape: &[usize]) -> Result<[u8; 32], ModelError> {
         let chunks: Vec<[u8; 32]> = if let Some(bytes) = self.plain(name) {
             bytes.par_chunks(CHUNK * VALUE).map(|chunk| Sha256::digest(chunk).into()).collect()
         } else if let Some(read) = self.part_reader(name) {

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::model::ModelError;
+
 /// Why a checkpoint cannot be used. One variant for each thing that can be wrong; every message
 /// names the file, and the tensor or the field where there is one.
 #[derive(Debug, thiserror::Error)]
@@ -270,6 +272,12 @@ pub enum CheckpointError {
         /// The canonical name.
         tensor: String,
     },
+}
+
+impl From<CheckpointError> for ModelError {
+    fn from(error: CheckpointError) -> Self {
+        Self::Weights(Box::new(error))
+    }
 }
 
 fn more(others: usize) -> String {

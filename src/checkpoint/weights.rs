@@ -7,7 +7,7 @@ use candle_core::{Device, Tensor};
 
 use super::CheckpointError;
 use super::store::{Dtype, Store};
-use crate::model::{ModelSpec, Table, TensorSpec, Values, Weights};
+use crate::model::{ModelError, ModelSpec, Table, TensorSpec, Values, Weights};
 
 /// How one canonical tensor is made of stored ones.
 #[derive(Debug, Clone)]
@@ -133,7 +133,7 @@ impl CheckpointWeights {
     }
 
     /// The values of a canonical tensor, as f32 in C order.
-    pub(super) fn values(&self, name: &str) -> Result<Vec<f32>, crate::Error> {
+    pub(super) fn values(&self, name: &str) -> Result<Vec<f32>, ModelError> {
         let entry = self.entry(name)?;
         let mut result: Vec<f32> = Vec::new();
         for part in &entry.parts {
@@ -190,12 +190,12 @@ impl CheckpointWeights {
 }
 
 impl Weights for CheckpointWeights {
-    fn tensor(&self, name: &str, shape: &[usize]) -> crate::Result<Tensor> {
+    fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor, ModelError> {
         self.entry_of_shape(name, shape)?;
         Ok(Tensor::from_vec(self.values(name)?, shape, &Device::Cpu)?)
     }
 
-    fn table(&self, name: &str, shape: [usize; 2]) -> crate::Result<Box<dyn Table>> {
+    fn table(&self, name: &str, shape: [usize; 2]) -> Result<Box<dyn Table>, ModelError> {
         let stored = self.entry_of_shape(name, &shape)?.as_stored();
         match stored.and_then(|stored| self.store.rows(stored, shape[1])) {
             Some(rows) => Ok(Box::new(rows)),

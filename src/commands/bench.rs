@@ -6,8 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::config::{BenchArgs, Tower};
-use crate::image::{Geometry, Patches};
-use crate::model::Grid;
+use crate::image::Patches;
 use crate::pipeline::Pipeline;
 use crate::text::TokenIds;
 use crate::{Error, Result};
@@ -33,12 +32,12 @@ pub(super) fn run(args: &BenchArgs) -> Result<ExitCode> {
         (None, Tower::Image) => {
             let pictures = pictures(&pipeline, batch)?;
             let pictures: Vec<&Patches> = pictures.iter().collect();
-            measure(args.seconds, || pipeline.model().embed_images(&pictures).map(drop))?
+            measure(args.seconds, || Ok(pipeline.model().embed_images(&pictures).map(drop)?))?
         }
         (None, Tower::Text) => {
             let texts = texts(&pipeline, batch)?;
             let texts: Vec<&TokenIds> = texts.iter().collect();
-            measure(args.seconds, || pipeline.model().embed_texts(&texts).map(drop))?
+            measure(args.seconds, || Ok(pipeline.model().embed_texts(&texts).map(drop)?))?
         }
     };
     let median = times[times.len() / 2];
@@ -101,15 +100,7 @@ fn noise(count: usize, seed: usize) -> Vec<u8> {
 
 fn pictures(pipeline: &Pipeline, batch: usize) -> Result<Vec<Patches>> {
     let spec = pipeline.image()?.spec();
-    let grid = match spec.geometry {
-        Geometry::Squash { height, width } => {
-            Grid { rows: height as usize / spec.patch, cols: width as usize / spec.patch }
-        }
-        Geometry::NaFlex { max_num_patches } => {
-            let side = max_num_patches.isqrt();
-            Grid { rows: side, cols: side }
-        }
-    };
+    let grid = spec.grid();
     let bytes = grid.len() * spec.patch * spec.patch * 3;
     let source = ((grid.rows * spec.patch) as u32, (grid.cols * spec.patch) as u32);
     Ok((0..batch).map(|i| Patches { pixels: noise(bytes, i), grid, source }).collect())

@@ -85,7 +85,7 @@ fn label_set(pipeline: &Pipeline, labels: &[&str], templates: &[String]) -> Resu
         vectors.extend(embedded.into_iter().map(Into::into));
     }
     let names = labels.iter().map(|&label| label.into()).collect();
-    LabelSet::new(names, &vectors, templates.len(), pipeline.info().fingerprint.as_str().into())
+    Ok(LabelSet::new(names, &vectors, templates.len(), pipeline.info().fingerprint.as_str().into())?)
 }
 
 /// Probability, bar, logit and label, best first.

@@ -17,9 +17,7 @@ impl Model for Pipeline {
         let header = preprocessor.probe(bytes)?;
         let spec = preprocessor.spec();
         let tokens = match spec.geometry {
-            Geometry::Squash { height, width } => {
-                (height as usize / spec.patch) * (width as usize / spec.patch)
-            }
+            Geometry::Squash { .. } => spec.grid().len(),
             // Turning a picture by EXIF swaps its sides, and a swapped grid has as many patches.
             Geometry::NaFlex { max_num_patches: own } => {
                 naflex_grid(header.height, header.width, spec.patch, max_num_patches.unwrap_or(own)).len()
@@ -45,18 +43,18 @@ impl Model for Pipeline {
     }
 
     fn embed_images_on(&self, replica: usize, batch: &[&Patches]) -> Result<Vec<Vec<f32>>> {
-        Pipeline::replicas(self)[replica].embed_images(batch)
+        Ok(Pipeline::replicas(self)[replica].embed_images(batch)?)
     }
 
     fn embed_texts_on(&self, replica: usize, batch: &[&TokenIds]) -> Result<Vec<Vec<f32>>> {
-        Pipeline::replicas(self)[replica].embed_texts(batch)
+        Ok(Pipeline::replicas(self)[replica].embed_texts(batch)?)
     }
 
     fn embed_images(&self, batch: &[&Patches]) -> Result<Vec<Vec<f32>>> {
-        self.model().embed_images(batch)
+        Ok(self.model().embed_images(batch)?)
     }
 
     fn embed_texts(&self, batch: &[&TokenIds]) -> Result<Vec<Vec<f32>>> {
-        self.model().embed_texts(batch)
+        Ok(self.model().embed_texts(batch)?)
     }
 }

@@ -16,8 +16,7 @@ use super::model::Model;
 use super::request::Ticket;
 use super::scheduler::Batch;
 use super::{Embedding, EngineError};
-use crate::image::{Geometry, ImageSpec, Patches};
-use crate::model::Grid;
+use crate::image::{ImageSpec, Patches};
 use crate::text::{TextSpec, TokenIds};
 use crate::{Error, Result, telemetry};
 
@@ -229,16 +228,7 @@ fn first(outcome: Outcome) -> Result<()> {
 
 /// A gray picture of the size that the model sees.
 fn gray(spec: &ImageSpec) -> Patches {
-    let patch = spec.patch.max(1);
-    let grid = match spec.geometry {
-        Geometry::Squash { height, width } => {
-            Grid { rows: (height as usize / patch).max(1), cols: (width as usize / patch).max(1) }
-        }
-        Geometry::NaFlex { max_num_patches } => {
-            let side = max_num_patches.isqrt().max(1);
-            Grid { rows: side, cols: side }
-        }
-    };
+    let (patch, grid) = (spec.patch.max(1), spec.grid());
     let source = ((grid.rows * patch) as u32, (grid.cols * patch) as u32);
     Patches { pixels: vec![127; grid.len() * patch * patch * 3], grid, source }
 }

@@ -20,4 +20,4 @@ pub use patchify::patchify;
 pub use picture::Picture;
 pub use preprocess::{ImageOptions, Preprocessor};
 pub use resize::resize;
-pub use spec::{Geometry, ImageDecode, ImageSpec, Patches, Resample};
+pub use spec::{Geometry, Grid, ImageDecode, ImageSpec, Patches, Resample};

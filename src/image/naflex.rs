@@ -1,6 +1,6 @@
 //! The size that a NaFlex picture is brought to.
 
-use crate::model::Grid;
+use crate::image::Grid;
 
 /// Height and width in pixels, multiples of `patch`, that keep the shape of a picture of `height × width`
 /// as well as at most `max_num_patches` whole patches allow. Small pictures grow (up to 100 times).

@@ -1,7 +1,7 @@
 //! A picture cut into patches.
 
 use super::{Patches, Picture};
-use crate::model::Grid;
+use crate::image::Grid;
 
 /// Cuts `picture` into whole patches of `patch × patch` pixels, row by row, each in (y, x, channel) order.
 /// What is left over on the right and at the bottom is dropped, as a convolution without padding does

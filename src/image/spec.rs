@@ -2,8 +2,6 @@
 
 use serde::Serialize;
 
-use crate::model::Grid;
-
 /// The filter of a resize, as Pillow defines it (antialiased when shrinking).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -68,6 +66,44 @@ pub struct ImageSpec {
     pub std: [f32; 3],
     /// Factor from a byte to 0…1.
     pub rescale: f32,
+}
+
+/// Rows and columns of patches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+pub struct Grid {
+    /// Patches from top to bottom.
+    pub rows: usize,
+    /// Patches from left to right.
+    pub cols: usize,
+}
+
+impl Grid {
+    /// Number of patches.
+    pub fn len(&self) -> usize {
+        self.rows * self.cols
+    }
+
+    /// Whether it holds no patch.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl ImageSpec {
+    /// Patches of the size that the tower was made for; for NaFlex those of a square picture that fills the default
+    /// budget. At least one.
+    pub fn grid(&self) -> Grid {
+        let patch = self.patch.max(1);
+        match self.geometry {
+            Geometry::Squash { height, width } => {
+                Grid { rows: (height as usize / patch).max(1), cols: (width as usize / patch).max(1) }
+            }
+            Geometry::NaFlex { max_num_patches } => {
+                let side = max_num_patches.isqrt().max(1);
+                Grid { rows: side, cols: side }
+            }
+        }
+    }
 }
 
 /// One picture, ready for the tower: raw bytes, normalised later on the device.

@@ -4,9 +4,9 @@ use candle_core::Tensor;
 use rayon::prelude::*;
 
 use super::EncoderSpec;
+use super::error::Result;
 use super::loader::Loader;
-use crate::Result;
-use crate::model::Activation;
+use crate::ops::Activation;
 use crate::ops::{Epilogue, LayerNorm, Linear, Segments, attention};
 
 /// Pre-norm blocks (`x += attention(norm(x)); x += mlp(norm(x))`), without the final norm.

@@ -3,15 +3,15 @@
 use candle_core::{DType, Device, Tensor};
 
 use super::encoder::Encoder;
+use super::error::{ModelError, Result};
 use super::loader::Loader;
 use super::pooling::Pooling;
 use super::positions::Positions;
-use super::{Grid, ImageTowerSpec, Weights};
-use crate::image::{ImageSpec, Patches};
+use super::{ImageTowerSpec, Weights};
+use crate::image::{Grid, ImageSpec, Patches};
 use crate::ops::pixels::pixel_table;
 use crate::ops::rows::{convert, stack_rows};
 use crate::ops::{Batch, Epilogue, Input, LayerNorm, Linear, Numerics, PixelValues, Runner, Segments};
-use crate::{Error, Result};
 
 /// A ViT over packed patches: fixed resolution and NaFlex are the same tower.
 /// Source: big_vision, `models/vit.py` and `models/proj/image_text/naflex_vit.py`.
@@ -85,7 +85,7 @@ impl ImageTower {
             other: &|| pieces.iter().copied().flatten().map(|byte| !byte).collect(),
         };
         let forward =
-            |input: &Input<'_>| Ok::<_, Error>(self.outputs(input, pictures, &segments)?.embeddings);
+            |input: &Input<'_>| Ok::<_, ModelError>(self.outputs(input, pictures, &segments)?.embeddings);
         let values = self.runner.run(&batch, &forward)?;
         Ok(values.chunks(self.spec.encoder.width).map(<[f32]>::to_vec).collect())
     }
@@ -110,7 +110,7 @@ impl ImageTower {
         let columns = self.spec.patch * self.spec.patch * 3;
         for picture in pictures {
             if picture.grid.is_empty() || picture.pixels.len() != picture.grid.len() * columns {
-                return Err(Error::Request(format!(
+                return Err(ModelError::Input(format!(
                     "a picture of {} × {} patches with {} bytes does not fit a tower with patches of {columns}",
                     picture.grid.rows,
                     picture.grid.cols,

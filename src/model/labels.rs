@@ -7,9 +7,9 @@ use candle_core::CpuStorage;
 use rayon::prelude::*;
 
 use super::Scores;
+use super::error::Result;
 use super::scores::{l2_normalize, sigmoid};
 use super::zero_shot::{Activation, Ranking, mean_direction};
-use crate::Result;
 use crate::ops::WeightFormat;
 use crate::ops::cpu::linear::Finish;
 use crate::ops::cpu::{Isa, PackedWeight};

@@ -2,8 +2,8 @@
 
 use candle_core::Tensor;
 
+use super::error::Result;
 use super::{Table, Weights};
-use crate::Result;
 use crate::ops::{LayerNorm, Linear, Numerics};
 
 /// A place in the tree of tensor names.

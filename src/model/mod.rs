@@ -1,6 +1,7 @@
 //! The two towers, their pooling and their scores. Knows tensors; knows no files, HTTP or threads.
 
 mod encoder;
+mod error;
 mod image_tower;
 pub mod labels;
 mod loader;
@@ -14,13 +15,12 @@ mod text_tower;
 mod weights;
 pub mod zero_shot;
 
+pub use error::{ModelError, Result};
 pub use image_tower::{ImageOutputs, ImageTower};
 pub use labels::{LabelSet, Match};
 pub use positions::resize_table;
 pub use siglip::{Scores, Siglip};
-pub use spec::{
-    Activation, EncoderSpec, Grid, ImagePooling, ImageTowerSpec, ModelSpec, PositionResize, TextTowerSpec,
-};
+pub use spec::{EncoderSpec, ImagePooling, ImageTowerSpec, ModelSpec, PositionResize, TextTowerSpec};
 pub use tensors::TensorSpec;
 pub use text_tower::TextTower;
 pub use weights::{Table, Values, Weights};

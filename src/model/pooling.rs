@@ -3,9 +3,9 @@
 use candle_core::Tensor;
 
 use super::encoder::Mlp;
+use super::error::Result;
 use super::loader::Loader;
 use super::{EncoderSpec, ImagePooling};
-use crate::Result;
 use crate::ops::rows::mean_rows;
 use crate::ops::{Epilogue, LayerNorm, Linear, Segments, probe_attention};
 

@@ -5,8 +5,9 @@ use std::sync::Mutex;
 
 use candle_core::{Device, Tensor};
 
-use super::{Grid, PositionResize};
-use crate::Result;
+use super::PositionResize;
+use super::error::Result;
+use crate::image::Grid;
 use crate::ops::Numerics;
 
 /// Resized tables are kept up to this many bytes.

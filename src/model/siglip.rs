@@ -4,11 +4,11 @@ use std::ops::Range;
 
 use serde::Serialize;
 
+use super::error::{ModelError, Result};
 use super::{ImageTower, ModelSpec, TextTower, Weights, scores};
 use crate::image::{ImageSpec, Patches};
 use crate::ops::Numerics;
 use crate::text::TokenIds;
-use crate::{Error, Result};
 
 /// The learned scale and bias of the sigmoid loss.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -91,9 +91,7 @@ impl Siglip {
     /// # Errors
     /// If the checkpoint has none.
     pub fn image(&self) -> Result<&ImageTower> {
-        self.image
-            .as_ref()
-            .ok_or_else(|| Error::Request("this model has no image tower: it embeds texts only".into()))
+        self.image.as_ref().ok_or(ModelError::NoImageTower)
     }
 
     /// The text tower.
@@ -101,9 +99,7 @@ impl Siglip {
     /// # Errors
     /// If the checkpoint has none.
     pub fn text(&self) -> Result<&TextTower> {
-        self.text
-            .as_ref()
-            .ok_or_else(|| Error::Request("this model has no text tower: it embeds images only".into()))
+        self.text.as_ref().ok_or(ModelError::NoTextTower)
     }
 
     /// Scale and bias, where the checkpoint has them.

@@ -3,15 +3,8 @@
 
 use serde::Serialize;
 
-/// The non-linearity of every MLP, the pooling head's included.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Activation {
-    /// `gelu_pytorch_tanh`: the tanh approximation; big_vision and Hugging Face.
-    GeluTanh,
-    /// The exact GELU by the error function: what open_clip and timm run for some checkpoints.
-    GeluErf,
-}
+use crate::image::Grid;
+use crate::ops::Activation;
 
 /// One transformer encoder: pre-norm blocks, bidirectional attention, a final layer norm.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -34,27 +27,6 @@ impl EncoderSpec {
     /// Width of one attention head.
     pub fn head_dim(&self) -> usize {
         self.width / self.heads
-    }
-}
-
-/// Rows and columns of patches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-pub struct Grid {
-    /// Patches from top to bottom.
-    pub rows: usize,
-    /// Patches from left to right.
-    pub cols: usize,
-}
-
-impl Grid {
-    /// Number of patches.
-    pub fn len(&self) -> usize {
-        self.rows * self.cols
-    }
-
-    /// Whether it holds no patch.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 }
 

@@ -3,11 +3,11 @@
 use candle_core::{DType, Device, Tensor};
 
 use super::encoder::Encoder;
+use super::error::{ModelError, Result};
 use super::loader::Loader;
 use super::{Table, TextTowerSpec, Weights};
 use crate::ops::rows::{convert, embed_tokens, id_bytes, last_rows};
 use crate::ops::{Batch, Epilogue, Input, LayerNorm, Linear, Numerics, Runner, Segments};
-use crate::{Error, Result};
 
 /// A transformer without a causal mask over texts that are always padded to the context: the padding
 /// is attended to, and the vector is that of the last position, which is padding for most texts.
@@ -58,7 +58,7 @@ impl TextTower {
             norm: at.layer_norm("final_layer_norm", width, spec.encoder.norm_eps)?,
             head: spec
                 .projection
-                .map(|out| Ok::<_, Error>(fine.linear("head", width, out)?.wide()))
+                .map(|out| Ok::<_, ModelError>(fine.linear("head", width, out)?.wide()))
                 .transpose()?,
             spec: spec.clone(),
             runner: Runner::new(numerics.device())?,
@@ -104,13 +104,13 @@ impl TextTower {
         let context = self.spec.context;
         for ids in texts {
             if ids.len() != context {
-                return Err(Error::Request(format!(
+                return Err(ModelError::Input(format!(
                     "a text of {} ids was given to a tower with a context of {context}",
                     ids.len()
                 )));
             }
             if let Some(id) = ids.iter().find(|&&id| id as usize >= self.spec.vocab) {
-                return Err(Error::Request(format!(
+                return Err(ModelError::Input(format!(
                     "token id {id} is outside the vocabulary of {}",
                     self.spec.vocab
                 )));

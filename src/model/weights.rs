@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use crate::Result;
+use super::error::Result;
 
 /// A source of named tensors, implemented by the checkpoint layouts and by tests.
 ///

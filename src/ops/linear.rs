@@ -6,11 +6,11 @@ use std::sync::Arc;
 use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Layout, Result, Shape, Tensor};
 use half::bf16;
+use serde::Serialize;
 
 use super::cpu::linear::Finish;
 use super::cpu::{Isa, PackedWeight, WeightFormat};
 use super::{cpu, on_gpu};
-use crate::model::Activation;
 
 /// `x · weightᵀ + bias`.
 #[derive(Debug, Clone)]
@@ -27,6 +27,16 @@ enum Weight {
     Plain(Tensor),
     /// For the CPU's kernels.
     Packed(Arc<PackedWeight>),
+}
+
+/// The non-linearity of every MLP, the pooling head's included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Activation {
+    /// `gelu_pytorch_tanh`: the tanh approximation; big_vision and Hugging Face.
+    GeluTanh,
+    /// The exact GELU by the error function: what open_clip and timm run for some checkpoints.
+    GeluErf,
 }
 
 /// What is done to the result of a linear layer in the same pass.

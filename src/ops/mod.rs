@@ -19,7 +19,7 @@ pub mod segments;
 
 pub use attention::{attention, probe_attention};
 pub use cpu::WeightFormat;
-pub use linear::{Epilogue, Linear};
+pub use linear::{Activation, Epilogue, Linear};
 pub use norm::LayerNorm;
 pub use numerics::Numerics;
 pub use pixels::{PixelValues, normalize_pixels};

@@ -52,7 +52,7 @@ impl Pipeline {
     pub fn load(checkpoint: Checkpoint, options: &LoadOptions) -> Result<Self> {
         let placements = options.device.place(options.precision, options.gpu)?;
         let Checkpoint { spec, image, weights, .. } = &checkpoint;
-        let load = |at: &Placement| Siglip::load(spec, image.as_ref(), weights, &at.numerics);
+        let load = |at: &Placement| Ok(Siglip::load(spec, image.as_ref(), weights, &at.numerics)?);
         // A large vocabulary takes one thread as long as the weights take the others.
         let (loaded, parts) = rayon::join(
             || Ok::<_, Error>((placements.iter().map(load).collect::<Result<Vec<_>>>()?, weights.digest()?)),

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use axum::http::{HeaderMap, Request, Response};
 use bytes::Bytes;
+use http::{HeaderMap, Request, Response};
 use opentelemetry::propagation::TextMapPropagator;
 use opentelemetry::trace::{TraceContextExt, TracerProvider};
 use opentelemetry_http::{HeaderExtractor, HttpClient, HttpError};

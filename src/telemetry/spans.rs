@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use axum::http::{HeaderMap, Method};
+use http::{HeaderMap, Method};
 use tracing::Span;
 use tracing::field::Empty;
 

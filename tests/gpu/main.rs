@@ -6,16 +6,15 @@ mod graphs;
 use std::sync::OnceLock;
 
 use candle_core::{DType, Device, Tensor};
-use siglip::image::{Geometry, ImageSpec, Patches, Resample};
+use siglip::image::{Geometry, Grid, ImageSpec, Patches, Resample};
 use siglip::model::{
-    Activation, EncoderSpec, Grid, ImagePooling, ImageTower, ImageTowerSpec, PositionResize, TextTower,
-    TextTowerSpec, Weights,
+    EncoderSpec, ImagePooling, ImageTower, ImageTowerSpec, PositionResize, TextTower, TextTowerSpec, Weights,
 };
 use siglip::ops::attention::{attention_reference, probe_attention_reference};
 use siglip::ops::pixels::pixel_table;
 use siglip::ops::rows::{convert, embed_tokens, id_bytes, last_rows, mean_rows, stack_rows};
 use siglip::ops::{
-    Epilogue, Input, LayerNorm, Linear, Numerics, PixelValues, Segments, WeightFormat, attention,
+    Activation, Epilogue, Input, LayerNorm, Linear, Numerics, PixelValues, Segments, WeightFormat, attention,
     normalize_pixels, probe_attention,
 };
 
@@ -235,7 +234,7 @@ fn rows_put_where_they_belong() {
 struct Random;
 
 impl Weights for Random {
-    fn tensor(&self, name: &str, shape: &[usize]) -> siglip::Result<Tensor> {
+    fn tensor(&self, name: &str, shape: &[usize]) -> siglip::model::Result<Tensor> {
         let seed = name.bytes().fold(7u64, |hash, byte| hash.wrapping_mul(31).wrapping_add(byte.into()));
         let x = Tensor::from_vec(values(shape.iter().product(), seed), shape, &Device::Cpu)?;
         let norm = name.contains("norm");

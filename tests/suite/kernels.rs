@@ -5,12 +5,11 @@
 
 use candle_core::{CpuStorage, DType, Device, Tensor};
 use half::bf16;
-use siglip::model::Activation;
 use siglip::ops::attention::{attention_reference, probe_attention_reference};
 use siglip::ops::cpu::linear::Finish;
 use siglip::ops::cpu::weight::attend;
 use siglip::ops::cpu::{Isa, PackedWeight, WeightFormat};
-use siglip::ops::{Epilogue, Linear, Segments, probe_attention};
+use siglip::ops::{Activation, Epilogue, Linear, Segments, probe_attention};
 
 use crate::ops::{largest_difference, tensor};
 

@@ -1,6 +1,7 @@
 //! Tests of the rooms from outside, in one crate so that the dependencies are linked once.
 
 mod api;
+mod architecture;
 mod checkpoint;
 mod cli;
 mod demo;

@@ -1,9 +1,10 @@
 //! Every kernel against its plain-candle reference, over odd shapes.
 
 use candle_core::{Device, Tensor};
-use siglip::model::Activation;
 use siglip::ops::attention::attention_reference;
-use siglip::ops::{Epilogue, LayerNorm, Linear, Segments, WeightFormat, attention, probe_attention};
+use siglip::ops::{
+    Activation, Epilogue, LayerNorm, Linear, Segments, WeightFormat, attention, probe_attention,
+};
 
 /// Values between −1 and 1 that are the same at every run.
 fn values(count: usize, seed: u64) -> Vec<f32> {

@@ -4,15 +4,14 @@ use std::collections::HashSet;
 use std::sync::Mutex;
 
 use candle_core::{Device, Tensor};
-use siglip::image::{Geometry, ImageSpec, Patches, Resample};
+use siglip::image::{Geometry, Grid, ImageSpec, Patches, Resample};
 use siglip::model::scores::cosine;
 use siglip::model::{
-    Activation, EncoderSpec, Grid, ImagePooling, ImageTowerSpec, ModelSpec, PositionResize, Siglip,
-    TextTowerSpec, Weights,
+    EncoderSpec, ImagePooling, ImageTowerSpec, ModelSpec, PositionResize, Siglip, TextTowerSpec, Weights,
 };
-use siglip::ops::{Numerics, WeightFormat};
+use siglip::model::{ModelError, Result};
+use siglip::ops::{Activation, Numerics, WeightFormat};
 use siglip::text::TokenIds;
-use siglip::{Error, Result};
 
 /// Weights made up from their names; remembers which were asked for.
 #[derive(Default)]
@@ -24,7 +23,7 @@ struct MadeUp {
 impl Weights for MadeUp {
     fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
         if self.missing == Some(name) {
-            return Err(Error::Config(format!("{name} is missing")));
+            return Err(ModelError::Input(format!("{name} is missing")));
         }
         self.asked.lock().unwrap().insert(name.to_owned());
         let count: usize = shape.iter().product();

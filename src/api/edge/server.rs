@@ -163,9 +163,9 @@ struct Counted<S> {
     _place: Arc<OwnedSemaphorePermit>,
 }
 
-impl<S> Service<axum::http::Request<Incoming>> for Counted<S>
+impl<S> Service<http::Request<Incoming>> for Counted<S>
 where
-    S: Service<axum::http::Request<Incoming>>,
+    S: Service<http::Request<Incoming>>,
 {
     type Response = S::Response;
     type Error = S::Error;
@@ -175,7 +175,7 @@ where
         self.service.poll_ready(cx)
     }
 
-    fn call(&mut self, request: axum::http::Request<Incoming>) -> S::Future {
+    fn call(&mut self, request: http::Request<Incoming>) -> S::Future {
         self.service.call(request)
     }
 }

@@ -142,7 +142,7 @@ async fn answer(call: &Call, batch: Batch, params: EmbedParams, format: Format) 
         if let Ok(value) = extent.parse() {
             headers.insert(answer::SHAPE, value);
         }
-        headers.insert(answer::DTYPE, axum::http::HeaderValue::from_static(shape.kind.npy_descr()));
+        headers.insert(answer::DTYPE, http::HeaderValue::from_static(shape.kind.npy_descr()));
     }
     Ok(response)
 }

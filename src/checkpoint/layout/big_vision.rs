@@ -11,11 +11,11 @@ use crate::checkpoint::known;
 use crate::checkpoint::store::Store;
 use crate::checkpoint::weights::{CheckpointWeights, Part};
 use crate::checkpoint::{CheckpointError, npz, preprocessing, tokenizer};
-use crate::image::{Geometry, Resample};
+use crate::image::{Geometry, Grid, Resample};
 use crate::model::{
-    Activation, EncoderSpec, Grid, ImagePooling, ImageTowerSpec, ModelSpec, PositionResize, TensorSpec,
-    TextTowerSpec,
+    EncoderSpec, ImagePooling, ImageTowerSpec, ModelSpec, PositionResize, TensorSpec, TextTowerSpec,
 };
+use crate::ops::Activation;
 use crate::text::Canonicalization;
 
 const NAMES: &[Row] = &[

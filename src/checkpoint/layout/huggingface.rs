@@ -11,8 +11,9 @@ use crate::checkpoint::json::Object;
 use crate::checkpoint::store::Store;
 use crate::checkpoint::weights::{CheckpointWeights, Part, Recipe};
 use crate::checkpoint::{preprocessing, safetensors, tokenizer};
+use crate::image::Grid;
 use crate::model::{
-    EncoderSpec, Grid, ImagePooling, ImageTowerSpec, ModelSpec, PositionResize, TensorSpec, TextTowerSpec,
+    EncoderSpec, ImagePooling, ImageTowerSpec, ModelSpec, PositionResize, TensorSpec, TextTowerSpec,
 };
 use crate::text::Canonicalization;
 

@@ -11,8 +11,9 @@ use serde::Serialize;
 use super::CheckpointError;
 use super::json::Object;
 use super::weights::CheckpointWeights;
-use crate::image::ImageSpec;
-use crate::model::{Activation, EncoderSpec, Grid, ModelSpec};
+use crate::image::{Grid, ImageSpec};
+use crate::model::{EncoderSpec, ModelSpec};
+use crate::ops::Activation;
 use crate::text::TextSpec;
 
 /// How the files of a checkpoint are named and arranged.

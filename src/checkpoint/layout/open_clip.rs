@@ -13,10 +13,9 @@ use crate::checkpoint::json::Object;
 use crate::checkpoint::store::Store;
 use crate::checkpoint::weights::CheckpointWeights;
 use crate::checkpoint::{CheckpointError, preprocessing, safetensors, tokenizer};
-use crate::image::{Geometry, ImageSpec, Resample};
-use crate::model::{
-    Activation, EncoderSpec, Grid, ImagePooling, ImageTowerSpec, ModelSpec, PositionResize, TextTowerSpec,
-};
+use crate::image::{Geometry, Grid, ImageSpec, Resample};
+use crate::model::{EncoderSpec, ImagePooling, ImageTowerSpec, ModelSpec, PositionResize, TextTowerSpec};
+use crate::ops::Activation;
 use crate::text::Canonicalization;
 
 /// Sizes of timm's towers: name, width, depth, heads, MLP width.

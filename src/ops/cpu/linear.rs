@@ -9,7 +9,7 @@ use super::buffer::with_scratch;
 use super::kernel::{Kernel, Session};
 use super::math;
 use super::panels::{Element, Matrix, Panels, Quantum, a_panel, b_panel, steps};
-use crate::model::Activation;
+use crate::ops::Activation;
 
 /// Sums of a group of blocks that wait for the rest of K: with a piece of B, about what the first-level cache holds.
 const GROUP_BYTES: usize = 12 << 10;

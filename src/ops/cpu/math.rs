@@ -6,7 +6,7 @@ use std::mem::MaybeUninit;
 use multiversion::multiversion;
 
 use super::panels::{Element, Quantum};
-use crate::model::Activation;
+use crate::ops::Activation;
 
 /// `eˣ` for x from −87 (about 1e-38, which stands for all below) to 88: Cephes' `expf` (Moshier), relative error about 1e-7.
 #[inline(always)]

@@ -7,7 +7,7 @@ use super::launch::Argument::{Address, Int, Size};
 use super::launch::elementwise_grid;
 use super::lt::{Fused, Operands, Product};
 use super::{Context, int, kernel};
-use crate::model::Activation;
+use crate::ops::Activation;
 
 /// What cuBLASLt can do of bias and activation, and the activation that is left. Its GELU is the approximation by tanh.
 fn split(bias: bool, activation: Option<Activation>) -> (Fused, Option<Activation>) {

@@ -4,10 +4,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use siglip::engine::{ImageCost, Model};
-use siglip::image::{Geometry, ImageDecode, ImageError, ImageSpec, Patches, Resample};
-use siglip::model::{
-    Activation, EncoderSpec, Grid, ImagePooling, ImageTowerSpec, ModelSpec, PositionResize, TextTowerSpec,
-};
+use siglip::image::{Geometry, Grid, ImageDecode, ImageError, ImageSpec, Patches, Resample};
+use siglip::model::{EncoderSpec, ImagePooling, ImageTowerSpec, ModelSpec, PositionResize, TextTowerSpec};
+use siglip::ops::Activation;
 use siglip::pipeline::{DeviceKind, ModelInfo, Precision};
 use siglip::text::{Canonicalization, TextFamily, TextSpec, TokenIds};
 use siglip::{Error, Result};

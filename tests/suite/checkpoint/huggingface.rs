@@ -3,8 +3,8 @@
 use safetensors::tensor::Dtype;
 use serde_json::json;
 use siglip::checkpoint::{Files, Layout, open_files};
-use siglip::image::{Geometry, Resample};
-use siglip::model::{Grid, ImagePooling, PositionResize};
+use siglip::image::{Geometry, Grid, Resample};
+use siglip::model::{ImagePooling, PositionResize};
 use siglip::text::{Canonicalization, TextFamily};
 
 use super::{assert_same, open_path, open_tiny, values};

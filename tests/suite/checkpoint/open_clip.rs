@@ -3,8 +3,9 @@
 use safetensors::tensor::Dtype;
 use serde_json::{Value, json};
 use siglip::checkpoint::{Layout, model_spec};
-use siglip::image::{Geometry, Resample};
-use siglip::model::{Activation, Grid, ImagePooling, PositionResize};
+use siglip::image::{Geometry, Grid, Resample};
+use siglip::model::{ImagePooling, PositionResize};
+use siglip::ops::Activation;
 
 use super::{open_path, open_tiny, values};
 use crate::support::tiny::{Array, Arrays, DEPTH, Family, HEADS, MLP, PATCH, Tiny, WIDTH, serialize};

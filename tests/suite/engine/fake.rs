@@ -9,8 +9,8 @@ use bytes::Bytes;
 use siglip::engine::{
     EmbedOptions, Embedding, Engine, EngineConfig, EngineError, ImageCost, Input, Model, ModelHandle, Output,
 };
-use siglip::image::{Geometry, ImageDecode, ImageError, ImageSpec, Patches, Resample};
-use siglip::model::{Grid, ModelSpec};
+use siglip::image::{Geometry, Grid, ImageDecode, ImageError, ImageSpec, Patches, Resample};
+use siglip::model::ModelSpec;
 use siglip::pipeline::{DeviceKind, ModelInfo, Precision};
 use siglip::text::{Canonicalization, TextFamily, TextSpec, TokenIds};
 use siglip::{Error, Result};
