@@ -8,8 +8,8 @@ use std::time::Instant;
 use crate::api::{self, AppState};
 use crate::checkpoint::{self, HubOptions};
 use crate::config::{ComputeArgs, ModelChoice, ServeArgs, ServeConfig};
-use crate::engine::{Engine, EngineError, Model};
-use crate::pipeline::{DeviceKind, Pipeline};
+use crate::engine::{Engine, EngineError, Model, PipelineModel};
+use crate::pipeline::Pipeline;
 use crate::{Error, Result, telemetry};
 
 /// Runs the service until SIGTERM or SIGINT.
@@ -26,18 +26,6 @@ pub(super) fn run(args: ServeArgs, log: Option<&str>) -> Result<ExitCode> {
     let listener = TcpListener::bind(config.address)
         .map_err(|error| Error::Config(format!("cannot listen on {}: {error}", config.address)))?;
     let address = listener.local_addr().unwrap_or(config.address);
-    let models = config
-        .models
-        .iter()
-        .map(|choice| Ok((choice.name.clone(), load(choice, &config.compute)?)))
-        .collect::<Result<Vec<_>>>()?;
-    let device = models.first().map_or(DeviceKind::Cpu, |(_, model)| model.info().device);
-    let engine = config.engine_on(device);
-    tracing::info!(
-        "batches of up to {} tokens (--max-batch-tokens), {} at once on each device",
-        engine.max_batch_tokens,
-        engine.workers_per_model
-    );
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("http")
@@ -49,7 +37,10 @@ pub(super) fn run(args: ServeArgs, log: Option<&str>) -> Result<ExitCode> {
         tracing::warn!("no --api-key: whoever reaches {address} may use the service");
     }
     let stopped = runtime.block_on(async move {
-        let engine = Engine::start(models, engine);
+        let engine = Engine::start(config.engine);
+        for choice in &config.models {
+            engine.insert(&[&choice.name], load(choice, &config.compute)?)?;
+        }
         let state = AppState::new(engine.clone(), config.api, Some(Arc::new(move || metrics.render())));
         let shutdown = signal()?;
         tracing::info!(
@@ -92,7 +83,7 @@ fn load(choice: &ModelChoice, compute: &ComputeArgs) -> Result<Arc<dyn Model>> {
         "loaded in {:.1} s",
         started.elapsed().as_secs_f32()
     );
-    Ok(Arc::new(model))
+    Ok(Arc::new(PipelineModel::from(model)))
 }
 
 /// Ready when the process is told to stop. The handlers are installed before the service says that it listens.

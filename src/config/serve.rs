@@ -13,7 +13,6 @@ use crate::api::{ApiConfig, ApiKeys, Cors, FetchPolicy, HostPattern, Tls};
 use crate::budget::MemoryBudget;
 use crate::checkpoint::ModelRef;
 use crate::engine::EngineConfig;
-use crate::pipeline::DeviceKind;
 use crate::telemetry::LogFormat;
 use crate::{Error, Result};
 
@@ -204,37 +203,14 @@ pub struct ServeConfig {
     pub models: Vec<ModelChoice>,
     /// Where and how they run.
     pub compute: ComputeArgs,
-    /// Bounds of the engine; [`Self::engine_on`] adds what depends on the device.
+    /// Bounds of the engine.
     pub engine: EngineConfig,
-    /// Tokens of one batch, if they were given.
-    pub max_batch_tokens: Option<usize>,
     /// Settings of the routes.
     pub api: ApiConfig,
     /// The certificate, if TLS is spoken.
     pub tls: Option<Tls>,
     /// Time to finish when told to stop.
     pub drain_timeout: Duration,
-}
-
-/// Tokens of one batch on a GPU: 256 pictures of base/16-224, 1024 texts, 89 pictures of so400m/14-384. What a batch works in
-/// is then 0.7 GB for base, 1.0 GB for so400m and 1.4 GB for giant-opt in bf16 (at most four tensors of the width and the
-/// MLP's are alive at once: 11, 15 and 22 KB a token), beside weights of 0.8 to 3.7 GB: little on any GPU that serves. Where
-/// it is too much, the engine halves batches.
-const GPU_BATCH_TOKENS: usize = 65_536;
-/// Workers of each GPU: while one waits for its batch, the other's bytes go up and its launches queue.
-const GPU_WORKERS: usize = 2;
-
-impl ServeConfig {
-    /// Bounds of the engine where the models run on such a device.
-    pub fn engine_on(&self, device: DeviceKind) -> EngineConfig {
-        let mut engine = self.engine.clone();
-        if device == DeviceKind::Cuda {
-            engine.max_batch_tokens = GPU_BATCH_TOKENS;
-            engine.workers_per_model = GPU_WORKERS;
-        }
-        engine.max_batch_tokens = self.max_batch_tokens.unwrap_or(engine.max_batch_tokens);
-        engine
-    }
 }
 
 impl TryFrom<ServeArgs> for ServeConfig {
@@ -252,7 +228,6 @@ impl TryFrom<ServeArgs> for ServeConfig {
             models: models(&args.models)?,
             compute: args.compute.clone(),
             engine: engine(&args)?,
-            max_batch_tokens: args.max_batch_tokens,
             tls,
             drain_timeout: args.drain_timeout,
             api: api(&args)?,
@@ -323,7 +298,10 @@ fn engine(args: &ServeArgs) -> Result<EngineConfig> {
     at_least_one("--max-queue-items", args.max_queue_items, &mut config.max_queue_items)?;
     at_least_one("--max-queue-bytes", args.max_queue_bytes, &mut config.max_queue_bytes)?;
     at_least_one("--max-decode-bytes", args.max_decode_bytes, &mut config.max_decode_bytes)?;
-    at_least_one("--max-batch-tokens", args.max_batch_tokens, &mut config.max_batch_tokens)?;
+    if args.max_batch_tokens == Some(0) {
+        return Err(wrong("--max-batch-tokens must be at least 1"));
+    }
+    config.max_batch_tokens = args.max_batch_tokens;
     at_least_one("--prepare-threads", args.prepare_threads, &mut config.prepare_threads)?;
     config.cache_bytes = args.text_cache_bytes.unwrap_or(config.cache_bytes);
     for (name, most) in [("--max-items", args.max_items), ("--max-labels", args.max_labels)] {
@@ -476,18 +454,6 @@ mod tests {
 
     fn error(arguments: &[&str]) -> String {
         config(arguments).err().unwrap_or_else(|| panic!("{arguments:?} passed"))
-    }
-
-    #[test]
-    fn batches_are_larger_on_a_gpu_unless_they_were_given() {
-        let sizes = |arguments: &[&str], device| {
-            let engine = config(arguments).unwrap().engine_on(device);
-            (engine.max_batch_tokens, engine.workers_per_model)
-        };
-        assert_eq!(sizes(&[], DeviceKind::Cpu), (4096, 1));
-        assert_eq!(sizes(&[], DeviceKind::Cuda), (65_536, 2));
-        assert_eq!(sizes(&["--max-batch-tokens", "500"], DeviceKind::Cuda), (500, 2));
-        assert_eq!(sizes(&["--max-batch-tokens", "500"], DeviceKind::Cpu), (500, 1));
     }
 
     #[test]

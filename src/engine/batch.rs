@@ -20,18 +20,47 @@ pub(super) struct Outcome {
     pub(super) out_of_memory_at: Option<usize>,
     /// How often the model panicked.
     pub(super) panics: usize,
+    /// Vectors that no client may have: not finite, or of another width than the model's.
+    pub(super) unusable: usize,
 }
 
-/// Embeds a batch.
+impl Outcome {
+    /// Whether the batch speaks for the towers: something came out, and nothing that is no vector.
+    pub(super) fn worked(&self) -> bool {
+        self.unusable == 0 && self.results.iter().any(Result::is_ok)
+    }
+}
+
+/// Embeds a batch into vectors of `width`.
 ///
 /// - Out of memory: the batch is halved, down to one item.
 /// - Another error: each item is tried alone, so that one which the model cannot take does not
 ///   fail the others.
 /// - A panic: fails the items that were in that call.
-pub(super) fn run<T>(items: &[&T], embed: &Embed<'_, T>) -> Outcome {
-    let mut outcome = Outcome { results: Vec::with_capacity(items.len()), out_of_memory_at: None, panics: 0 };
+/// - A vector of another width, or with a number that is not finite: fails its item.
+pub(super) fn run<T>(items: &[&T], width: usize, embed: &Embed<'_, T>) -> Outcome {
+    let results = Vec::with_capacity(items.len());
+    let mut outcome = Outcome { results, out_of_memory_at: None, panics: 0, unusable: 0 };
     run_part(items, embed, &mut outcome);
+    for result in &mut outcome.results {
+        if let Ok(vector) = result
+            && let Some(fault) = fault(vector, width)
+        {
+            outcome.unusable += 1;
+            *result = Err(EngineError::Worker(fault).into());
+        }
+    }
     outcome
+}
+
+/// What is wrong with a vector.
+fn fault(vector: &[f32], width: usize) -> Option<String> {
+    if vector.len() != width {
+        Some(format!("a vector of {} numbers instead of {width}", vector.len()))
+    } else {
+        let at = vector.iter().position(|value| !value.is_finite())?;
+        Some(format!("the vector is not finite: {} at {at}", vector[at]))
+    }
 }
 
 fn run_part<T>(items: &[&T], embed: &Embed<'_, T>, outcome: &mut Outcome) {
@@ -134,7 +163,7 @@ mod tests {
     fn run_on(items: &[u32], embed: impl Fn(&[&u32]) -> Result<Vec<Vec<f32>>>) -> (Outcome, Vec<usize>) {
         let calls = RefCell::new(Vec::new());
         let items: Vec<&u32> = items.iter().collect();
-        let outcome = run(&items, &|batch: &[&u32]| {
+        let outcome = run(&items, 1, &|batch: &[&u32]| {
             calls.borrow_mut().push(batch.len());
             embed(batch)
         });
@@ -206,5 +235,25 @@ mod tests {
         assert_eq!(values(&outcome), [Some(0.0), Some(0.0)]);
         let (outcome, _) = run_on(&[0, 1], |_| Ok(vec![vec![0.0]; 3]));
         assert_eq!(values(&outcome), [None, None]);
+    }
+
+    #[test]
+    fn what_is_no_vector_fails_alone_and_speaks_against_the_towers() {
+        let (outcome, calls) = run_on(&[0, 1, 2, 3], |batch| {
+            let vector = |x: u32| match x {
+                1 => vec![f32::NAN],
+                2 => vec![0.0, f32::INFINITY],
+                3 => vec![f32::NEG_INFINITY],
+                x => vec![x as f32],
+            };
+            Ok(batch.iter().map(|&&x| vector(x)).collect())
+        });
+        assert_eq!(values(&outcome), [Some(0.0), None, None, None]);
+        assert_eq!((calls.as_slice(), outcome.unusable), (&[4][..], 3));
+        assert!(!outcome.worked());
+        let errors: Vec<String> =
+            outcome.results.into_iter().filter_map(|r| Some(r.err()?.to_string())).collect();
+        assert!(errors[0].ends_with("the vector is not finite: NaN at 0"), "{errors:?}");
+        assert!(errors[1].ends_with("a vector of 2 numbers instead of 1"), "{errors:?}");
     }
 }

@@ -1,5 +1,6 @@
 //! Embeddings of texts that were asked for before: zero-shot labels are encoded once.
 
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::sync::Arc;
 
 use metrics::Gauge;
@@ -9,13 +10,29 @@ use super::Embedding;
 use crate::telemetry;
 use crate::text::Canonicalization;
 
-/// What identifies the embedding of a text.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+/// What identifies the embedding of a text. Made by [`TextCache::key`].
+#[derive(Debug)]
 pub(super) struct TextKey {
-    /// Index of the model.
-    pub(super) model: usize,
+    /// The embedding space: a model's fingerprint.
+    space: Arc<str>,
     /// The text.
     pub(super) text: TextSource,
+    /// Taken once, when the key is made: keys are compared and looked up under locks, and texts are long.
+    hash: u64,
+}
+
+impl PartialEq for TextKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.hash == other.hash && self.space == other.space && self.text == other.text
+    }
+}
+
+impl Eq for TextKey {}
+
+impl Hash for TextKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
 }
 
 /// A text before it is tokenised.
@@ -39,6 +56,7 @@ impl TextSource {
 
 /// Text embeddings of all models, bounded by bytes.
 pub(super) struct TextCache {
+    hasher: RandomState,
     entries: Option<Cache<Arc<TextKey>, Embedding>>,
     bytes: Gauge,
 }
@@ -58,7 +76,13 @@ impl TextCache {
                 })
                 .build()
         });
-        Self { entries, bytes: metrics::gauge!(telemetry::TEXT_CACHE_BYTES) }
+        Self { hasher: RandomState::new(), entries, bytes: metrics::gauge!(telemetry::TEXT_CACHE_BYTES) }
+    }
+
+    /// The key of a text in an embedding space.
+    pub(super) fn key(&self, space: &Arc<str>, text: TextSource) -> Arc<TextKey> {
+        let hash = self.hasher.hash_one((space, &text));
+        Arc::new(TextKey { space: Arc::clone(space), text, hash })
     }
 
     /// The embedding, marked as cached.
@@ -85,8 +109,8 @@ impl TextCache {
 mod tests {
     use super::*;
 
-    fn key(model: usize, text: &str, canonicalization: Option<Canonicalization>) -> Arc<TextKey> {
-        Arc::new(TextKey { model, text: TextSource::Text(text.to_owned(), canonicalization) })
+    fn key(cache: &TextCache, space: &str, text: &str, mode: Option<Canonicalization>) -> Arc<TextKey> {
+        cache.key(&space.into(), TextSource::Text(text.to_owned(), mode))
     }
 
     fn embedding(value: f32, width: usize) -> Embedding {
@@ -95,23 +119,23 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_is_found_by_model_mode_and_text() {
+    fn an_entry_is_found_by_space_mode_and_text() {
         let cache = TextCache::new(1 << 20);
-        cache.insert(key(0, "a cat", None), embedding(1.0, 4));
-        let found = cache.get(&key(0, "a cat", None)).expect("kept");
+        let key = |space, text, mode| key(&cache, space, text, mode);
+        cache.insert(key("a", "a cat", None), embedding(1.0, 4));
+        let found = cache.get(&key("a", "a cat", None)).expect("kept");
         assert!(found.cached && found.tokens == 3 && found.vector[..] == [1.0; 4]);
-        assert!(cache.get(&key(1, "a cat", None)).is_none());
-        assert!(cache.get(&key(0, "a cat", Some(Canonicalization::None))).is_none());
-        assert!(cache.get(&key(0, "A cat", None)).is_none());
-        let ids = TextKey { model: 0, text: TextSource::Ids(vec![7]) };
-        assert!(!cache.contains(&Arc::new(ids)));
+        assert!(cache.get(&key("b", "a cat", None)).is_none());
+        assert!(cache.get(&key("a", "a cat", Some(Canonicalization::None))).is_none());
+        assert!(cache.get(&key("a", "A cat", None)).is_none());
+        assert!(!cache.contains(&cache.key(&"a".into(), TextSource::Ids(vec![7]))));
     }
 
     #[test]
     fn it_stays_within_its_bytes() {
         let cache = TextCache::new(64 << 10);
         for i in 0..10_000 {
-            cache.insert(key(0, &format!("text {i}"), None), embedding(i as f32, 64));
+            cache.insert(key(&cache, "a", &format!("text {i}"), None), embedding(i as f32, 64));
         }
         let entries = cache.entries.as_ref().expect("on");
         entries.run_pending_tasks();
@@ -122,7 +146,7 @@ mod tests {
     #[test]
     fn zero_bytes_turn_it_off() {
         let cache = TextCache::new(0);
-        cache.insert(key(0, "a cat", None), embedding(1.0, 4));
-        assert!(cache.get(&key(0, "a cat", None)).is_none());
+        cache.insert(key(&cache, "a", "a cat", None), embedding(1.0, 4));
+        assert!(cache.get(&key(&cache, "a", "a cat", None)).is_none());
     }
 }

@@ -3,6 +3,18 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use crate::pipeline::DeviceKind;
+
+/// Tokens of one batch on a processor.
+const CPU_BATCH_TOKENS: usize = 4096;
+/// Tokens of one batch on a GPU: 256 pictures of base/16-224, 1024 texts, 89 pictures of so400m/14-384. What a batch works
+/// in is then 0.7 GB for base, 1.0 GB for so400m and 1.4 GB for giant-opt in bf16 (at most four tensors of the width and
+/// the MLP's are alive at once: 11, 15 and 22 KB per token), beside weights of 0.8 to 3.7 GB: little on any GPU that
+/// serves. Where it is too much, the engine halves batches.
+const GPU_BATCH_TOKENS: usize = 65_536;
+/// Workers of each GPU: while one waits for its batch, the other's bytes go up and its launches queue.
+const GPU_WORKERS: usize = 2;
+
 /// Bounds and sizes of the engine. Every queue has one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EngineConfig {
@@ -14,14 +26,15 @@ pub struct EngineConfig {
     /// Bytes of decoded pixels on the preparation threads at once. A picture that needs more than
     /// all of it is decoded alone.
     pub max_decode_bytes: usize,
-    /// Tokens of one batch, in either lane. An input with more than that makes a batch of its own.
-    pub max_batch_tokens: usize,
+    /// Tokens of one batch, in either lane; `None` for what suits the model's device. An input with more than that makes
+    /// a batch of its own.
+    pub max_batch_tokens: Option<usize>,
     /// Threads that decode and resize pictures.
     pub prepare_threads: usize,
     /// Threads that canonicalise and tokenise texts; apart, so that no text waits behind a JPEG.
     pub tokenize_threads: usize,
-    /// Worker threads of each model. The model's own threads come on top.
-    pub workers_per_model: usize,
+    /// Worker threads of each replica of a model; `None` for what suits its device. The towers' own threads come on top.
+    pub workers_per_replica: Option<usize>,
     /// Bytes of the cache of text embeddings, over all models; 0 for none.
     pub cache_bytes: usize,
     /// How long the smaller batches last that an out-of-memory error led to; then the budget is
@@ -29,6 +42,27 @@ pub struct EngineConfig {
     pub oom_backoff: Duration,
     /// Whether each model runs one batch in each lane before [`Engine::ready`](super::Engine::ready).
     pub warm_up: bool,
+    /// How often towers that failed are tried again while nothing is asked of them.
+    pub retry: Duration,
+}
+
+impl EngineConfig {
+    /// Tokens of one batch on such a device.
+    pub fn batch_tokens_on(&self, device: DeviceKind) -> usize {
+        self.max_batch_tokens.unwrap_or(match device {
+            DeviceKind::Cpu => CPU_BATCH_TOKENS,
+            DeviceKind::Cuda => GPU_BATCH_TOKENS,
+        })
+    }
+
+    /// Worker threads of each replica on such a device.
+    pub fn workers_on(&self, device: DeviceKind) -> usize {
+        let usual = match device {
+            DeviceKind::Cpu => 1,
+            DeviceKind::Cuda => GPU_WORKERS,
+        };
+        self.workers_per_replica.unwrap_or(usual).max(1)
+    }
 }
 
 impl Default for EngineConfig {
@@ -38,13 +72,31 @@ impl Default for EngineConfig {
             max_queue_items: 2048,
             max_queue_bytes: 1 << 30,
             max_decode_bytes: 1 << 30,
-            max_batch_tokens: 4096,
+            max_batch_tokens: None,
             prepare_threads: cores,
             tokenize_threads: (cores / 4).max(1),
-            workers_per_model: 1,
+            workers_per_replica: None,
             cache_bytes: 64 << 20,
             oom_backoff: Duration::from_secs(60),
             warm_up: true,
+            retry: Duration::from_secs(5),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_are_larger_on_a_gpu_unless_they_were_given() {
+        let sizes = |max_batch_tokens, device| {
+            let config = EngineConfig { max_batch_tokens, ..EngineConfig::default() };
+            (config.batch_tokens_on(device), config.workers_on(device))
+        };
+        assert_eq!(sizes(None, DeviceKind::Cpu), (4096, 1));
+        assert_eq!(sizes(None, DeviceKind::Cuda), (65_536, 2));
+        assert_eq!(sizes(Some(500), DeviceKind::Cuda), (500, 2));
+        assert_eq!(sizes(Some(500), DeviceKind::Cpu), (500, 1));
     }
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::ModelState;
+
 /// Why the engine did not take or did not finish a request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -26,6 +28,22 @@ pub enum EngineError {
     /// A worker failed on the batch this input was in.
     #[error("the model failed on this batch: {0}")]
     Worker(String),
+    /// The model cannot answer yet, or cannot be loaded; the towers of one that is unloaded did not come back.
+    #[error("the model {model:?} cannot answer now ({state}); try again in {} s", retry_after.as_secs().max(1))]
+    Loading {
+        /// Its name.
+        model: String,
+        /// How it is.
+        state: ModelState,
+        /// When to ask again.
+        retry_after: Duration,
+    },
+    /// There is a model of that name already.
+    #[error("there is a model named {name:?} already")]
+    NameTaken {
+        /// The name.
+        name: String,
+    },
     /// There is no model of that name.
     #[error("there is no model named {name:?}; this service has {}", known.join(", "))]
     UnknownModel {
@@ -34,4 +52,11 @@ pub enum EngineError {
         /// The names there are.
         known: Vec<String>,
     },
+}
+
+impl EngineError {
+    /// The error of a request to a model that cannot answer.
+    pub(super) fn loading(model: &str, state: ModelState) -> Self {
+        Self::Loading { model: model.to_owned(), retry_after: state.retry_after(), state }
+    }
 }

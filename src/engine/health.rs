@@ -1,55 +1,91 @@
-//! Whether a model works. A device that is lost shows as batches that fail whole, one after the other.
+//! Whether the towers on one device work. A lost device shows as batches that fail whole, one after the other.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::sync::{Mutex, lock};
 use crate::Result;
 
-/// After so many whole batches failed in a row the model is tried with inputs that are known to be good: what clients
+/// After so many whole batches failed in a row the towers are tried with inputs that are known to be good: what clients
 /// send must not be able to take the service out.
 const SUSPICIOUS: usize = 3;
-/// How often a model that failed is tried again while nothing is asked of it.
-pub(super) const RETRY: Duration = Duration::from_secs(5);
 
-/// What the batches of one model say about it.
-#[derive(Debug, Default)]
+/// What the batches of one replica say about it.
+#[derive(Debug)]
 pub(super) struct Health {
     failures: AtomicUsize,
-    failing: AtomicBool,
+    verdict: Mutex<Verdict>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Verdict {
+    /// It has computed nothing yet.
+    Cold,
+    Works,
+    /// It failed on inputs that are known to be good, and has not worked since.
+    Failing(String),
 }
 
 impl Health {
-    /// Whether the model failed on inputs that are known to be good, and has not worked since.
-    pub(super) fn is_failing(&self) -> bool {
-        self.failing.load(Ordering::Acquire)
+    /// `cold` if it is to be tried before it counts as working.
+    pub(super) fn new(cold: bool) -> Self {
+        let verdict = if cold { Verdict::Cold } else { Verdict::Works };
+        Self { failures: AtomicUsize::new(0), verdict: Mutex::new(verdict) }
     }
 
-    /// After a batch: `worked` if at least one input came out, `probe` computes known inputs.
-    pub(super) fn after_batch(&self, name: &str, worked: bool, probe: impl FnOnce() -> Result<()>) {
-        if worked {
-            self.works(name);
-        } else if self.failures.fetch_add(1, Ordering::AcqRel) + 1 >= SUSPICIOUS && !self.is_failing() {
-            self.probe(name, probe);
+    /// Whether it has computed nothing yet.
+    pub(super) fn is_cold(&self) -> bool {
+        *self.verdict() == Verdict::Cold
+    }
+
+    /// Whether it failed on inputs that are known to be good, and has not worked since.
+    pub(super) fn is_failing(&self) -> bool {
+        matches!(*self.verdict(), Verdict::Failing(_))
+    }
+
+    /// Why it fails, if it does.
+    pub(super) fn failure(&self) -> Option<String> {
+        match &*self.verdict() {
+            Verdict::Failing(reason) => Some(reason.clone()),
+            _ => None,
         }
     }
 
-    /// Finds out by known inputs.
-    pub(super) fn probe(&self, name: &str, probe: impl FnOnce() -> Result<()>) {
+    /// After a batch: `worked` if its vectors could be used, `probe` computes known inputs. `true` if the verdict has
+    /// changed.
+    pub(super) fn after_batch(&self, name: &str, worked: bool, probe: impl FnOnce() -> Result<()>) -> bool {
+        if worked {
+            return self.works(name);
+        }
+        let suspicious = self.failures.fetch_add(1, Ordering::AcqRel) + 1 >= SUSPICIOUS;
+        suspicious && !self.is_failing() && self.probe(name, probe)
+    }
+
+    /// Finds out by known inputs. `true` if the verdict has changed.
+    pub(super) fn probe(&self, name: &str, probe: impl FnOnce() -> Result<()>) -> bool {
         match probe() {
             Ok(()) => self.works(name),
             Err(error) => {
-                if !self.failing.swap(true, Ordering::AcqRel) {
-                    tracing::error!(model = name, %error, "the model fails on every batch: not ready until it works again");
+                let before = std::mem::replace(&mut *self.verdict(), Verdict::Failing(error.to_string()));
+                let changed = !matches!(before, Verdict::Failing(_));
+                if changed {
+                    tracing::error!(model = name, %error, "the model fails on known inputs; it is tried again every few seconds");
                 }
+                changed
             }
         }
     }
 
-    fn works(&self, name: &str) {
+    fn works(&self, name: &str) -> bool {
         self.failures.store(0, Ordering::Release);
-        if self.failing.swap(false, Ordering::AcqRel) {
+        let before = std::mem::replace(&mut *self.verdict(), Verdict::Works);
+        if matches!(before, Verdict::Failing(_)) {
             tracing::info!(model = name, "the model works again");
         }
+        before != Verdict::Works
+    }
+
+    fn verdict(&self) -> super::sync::MutexGuard<'_, Verdict> {
+        lock(&self.verdict)
     }
 }
 
@@ -64,27 +100,37 @@ mod tests {
 
     #[test]
     fn inputs_that_fail_are_not_a_model_that_fails() {
-        let health = Health::default();
+        let health = Health::new(false);
         for _ in 0..10 {
-            health.after_batch("m", false, || Ok(()));
+            assert!(!health.after_batch("m", false, || Ok(())));
         }
         assert!(!health.is_failing());
     }
 
     #[test]
     fn a_model_that_fails_on_known_inputs_is_failing_until_it_works() {
-        let health = Health::default();
+        let health = Health::new(false);
         health.after_batch("m", false, || unreachable!("one failure says nothing"));
         health.after_batch("m", false, || unreachable!("nor do two"));
         health.after_batch("m", true, || unreachable!("it worked"));
         for _ in 0..2 {
             health.after_batch("m", false, || unreachable!("counted from the start again"));
         }
-        health.after_batch("m", false, broken);
+        assert!(health.after_batch("m", false, broken));
+        assert!(health.is_failing() && health.failure().unwrap().contains("illegal memory"));
+        assert!(!health.probe("m", broken), "nothing new");
         assert!(health.is_failing());
+        assert!(health.probe("m", || Ok(())));
+        assert!(!health.is_failing() && health.failure().is_none());
+    }
+
+    #[test]
+    fn a_warm_up_that_fails_is_a_failed_probe() {
+        let health = Health::new(true);
+        assert!(health.is_cold() && !health.is_failing());
         health.probe("m", broken);
-        assert!(health.is_failing());
+        assert!(!health.is_cold() && health.is_failing());
         health.probe("m", || Ok(()));
-        assert!(!health.is_failing());
+        assert!(!health.is_cold() && !health.is_failing());
     }
 }

@@ -7,6 +7,31 @@ use bytes::Bytes;
 use crate::Error;
 use crate::text::Canonicalization;
 
+/// Pictures and texts queue apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lane {
+    Images,
+    Texts,
+}
+
+impl Lane {
+    pub(super) const ALL: [Self; 2] = [Self::Images, Self::Texts];
+
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Images => "image",
+            Self::Texts => "text",
+        }
+    }
+
+    pub(super) fn other(self) -> Self {
+        match self {
+            Self::Images => Self::Texts,
+            Self::Texts => Self::Images,
+        }
+    }
+}
+
 /// One thing to embed.
 #[derive(Debug, Clone)]
 pub enum Input {

@@ -12,31 +12,6 @@ use super::request::{Request, Ticket};
 use crate::image::Patches;
 use crate::text::TokenIds;
 
-/// Pictures and texts queue apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Lane {
-    Images,
-    Texts,
-}
-
-impl Lane {
-    pub(super) const ALL: [Self; 2] = [Self::Images, Self::Texts];
-
-    pub(super) fn label(self) -> &'static str {
-        match self {
-            Self::Images => "image",
-            Self::Texts => "text",
-        }
-    }
-
-    pub(super) fn other(self) -> Self {
-        match self {
-            Self::Images => Self::Texts,
-            Self::Texts => Self::Images,
-        }
-    }
-}
-
 /// An input as it was sent.
 pub(super) enum Work {
     Image { bytes: Bytes, max_num_patches: Option<usize> },
@@ -81,7 +56,7 @@ pub(super) struct LaneState {
     ready: FairQueue<Ready>,
     /// Tokens in `ready` and on preparation threads.
     prepared_tokens: usize,
-    /// The bound of `prepared_tokens`: what the workers take next, and no more.
+    /// Upper bound of `prepared_tokens`: one batch per worker plus one.
     ahead: usize,
     pub(super) budget: Budget,
     metrics: Arc<LaneMetrics>,
@@ -127,6 +102,10 @@ impl LaneState {
         self.prepared_tokens += item.tokens();
         self.ready.push(item.ticket.client(), item);
         self.show_depth();
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.ready.is_empty()
     }
 
     pub(super) fn has_ready(&self) -> bool {

@@ -2,7 +2,7 @@
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
-use super::lane::Lane;
+use super::job::Lane;
 use crate::telemetry;
 
 /// The metrics of one lane of one model.
@@ -16,6 +16,8 @@ pub(super) struct LaneMetrics {
     pub(super) out_of_memory: Counter,
     pub(super) batch_panics: Counter,
     pub(super) prepare_panics: Counter,
+    /// Vectors that no client may have.
+    pub(super) unusable_vectors: Counter,
     pub(super) cache_hits: Counter,
     pub(super) cache_misses: Counter,
     outcomes: [Counter; Outcome::ALL.len()],
@@ -74,6 +76,7 @@ impl LaneMetrics {
             out_of_memory: counter!(telemetry::OUT_OF_MEMORY, &labels),
             batch_panics: panics("batch"),
             prepare_panics: panics("prepare"),
+            unusable_vectors: counter!(telemetry::UNUSABLE_VECTORS, &labels),
             cache_hits: counter!(telemetry::TEXT_CACHE_HITS, "model" => model.clone()),
             cache_misses: counter!(telemetry::TEXT_CACHE_MISSES, "model" => model.clone()),
             outcomes: Outcome::ALL.map(|outcome| {

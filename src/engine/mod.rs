@@ -24,17 +24,20 @@
 //! - **Tickets** are what makes it safe: every admitted input is one, it is answered exactly once, it
 //!   answers for itself if it is dropped, and it gives its place back first.
 //! - **Texts** are looked up in the cache three times: before admission, before they are tokenised and
-//!   before they are computed; the same text twice in a batch is computed once. Nobody waits for
-//!   another client's turn because of that.
+//!   before they are computed; the same text twice in a batch is computed once.
 //! - **Faults**: a panic fails the inputs of that call, an error of the model is tried again input by
 //!   input, and running out of memory halves the batch and keeps batches small for a while.
 //!
-//! One lock holds all lanes; it is never held to decode, to compute or to answer.
+//! - **Models** are objects: each has its queues, its workers, its health and its state; [`Engine::add`] loads one while
+//!   the others serve. The text cache is keyed by embedding space.
+//!
+//! Each model's queues are behind a lock of their own; it is never held to decode, to compute or to answer.
 
 mod admission;
 mod batch;
 mod cache;
 mod config;
+mod engine;
 mod error;
 mod fair;
 mod handle;
@@ -44,13 +47,23 @@ mod lane;
 mod metrics;
 mod model;
 mod pipeline;
+mod preparation;
 mod prepare;
+mod queues;
+mod registry;
 mod request;
-mod scheduler;
+mod runtime;
+mod shared;
+mod state;
+mod sync;
+mod warmup;
 mod worker;
 
 pub use config::EngineConfig;
+pub use engine::{DrainReport, Engine, Load};
 pub use error::EngineError;
-pub use handle::{DrainReport, Engine, Load, ModelHandle};
+pub use handle::ModelHandle;
 pub use job::{EmbedOptions, Embedding, Input, Output, Timings};
-pub use model::{ImageCost, Model};
+pub use model::{ImageCost, Model, Towers};
+pub use pipeline::PipelineModel;
+pub use state::{ModelState, ModelStatus, Progress};

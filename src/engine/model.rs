@@ -1,5 +1,8 @@
-//! What the engine asks of a model.
+//! What the engine asks of a model: preprocessing, which stays, and towers, which come and go.
 
+use std::sync::Arc;
+
+use super::state::Progress;
 use crate::Result;
 use crate::image::Patches;
 use crate::pipeline::ModelInfo;
@@ -14,8 +17,8 @@ pub struct ImageCost {
     pub tokens: usize,
 }
 
-/// A loaded model, as far as the engine needs one. The engine calls `probe_image` on the caller's
-/// task, `prepare_*` on preparation threads and `embed_*` on the model's workers.
+/// A model without its towers: what it is and how inputs are prepared. The engine calls `probe_image` on the caller's
+/// task, `prepare_*` on preparation threads and `load_towers` on a thread of its own.
 pub trait Model: Send + Sync + 'static {
     /// What the model is.
     fn info(&self) -> &ModelInfo;
@@ -44,30 +47,16 @@ pub trait Model: Send + Sync + 'static {
     /// If an id is outside of the vocabulary or there are too many.
     fn prepare_ids(&self, ids: &[u32]) -> Result<TokenIds>;
 
-    /// How many copies of the model can compute at once, each on a device of its own. Every copy gets workers, which
-    /// share the model's queues.
-    fn replicas(&self) -> usize {
-        1
-    }
-
-    /// [`Self::embed_images`] on one of the copies, counted from 0.
+    /// Brings the towers into memory: one for each device, at least one. They share the model's queues. Called again
+    /// after all of them were dropped.
     ///
     /// # Errors
-    /// As there.
-    fn embed_images_on(&self, replica: usize, batch: &[&Patches]) -> Result<Vec<Vec<f32>>> {
-        let _ = replica;
-        self.embed_images(batch)
-    }
+    /// If the weights cannot be read, are no longer those of [`Self::info`], or have no room on the device.
+    fn load_towers(self: Arc<Self>, progress: &Progress) -> Result<Vec<Arc<dyn Towers>>>;
+}
 
-    /// [`Self::embed_texts`] on one of the copies, counted from 0.
-    ///
-    /// # Errors
-    /// As there.
-    fn embed_texts_on(&self, replica: usize, batch: &[&TokenIds]) -> Result<Vec<Vec<f32>>> {
-        let _ = replica;
-        self.embed_texts(batch)
-    }
-
+/// The towers of a model on one device. Dropping them gives their memory back. The engine calls them on worker threads.
+pub trait Towers: Send + Sync + 'static {
     /// Embeds pictures: one vector of `info().embedding_dim` for each, in order, not normalised.
     ///
     /// # Errors

@@ -1,18 +1,36 @@
 //! A pipeline as the engine sees it.
 
-use super::{ImageCost, Model};
-use crate::Result;
-use crate::image::{Geometry, ImageOptions, Patches, naflex_grid};
-use crate::pipeline::{ModelInfo, Pipeline};
-use crate::text::{Canonicalization, TokenIds};
+use std::sync::Arc;
 
-impl Model for Pipeline {
+use super::sync::{Mutex, lock};
+use super::{ImageCost, Model, Progress, Towers};
+use crate::image::{Geometry, ImageOptions, Patches, naflex_grid};
+use crate::model::Siglip;
+use crate::pipeline::{ModelInfo, Pipeline, Processor};
+use crate::text::{Canonicalization, TokenIds};
+use crate::{Error, Result};
+
+/// A [`Pipeline`] whose towers can leave the memory.
+pub struct PipelineModel {
+    processor: Processor,
+    /// The towers as they were loaded with the rest, until the engine takes them.
+    loaded: Mutex<Vec<Siglip>>,
+}
+
+impl From<Pipeline> for PipelineModel {
+    fn from(pipeline: Pipeline) -> Self {
+        let (processor, towers) = pipeline.into_parts();
+        Self { processor, loaded: Mutex::new(towers) }
+    }
+}
+
+impl Model for PipelineModel {
     fn info(&self) -> &ModelInfo {
-        Pipeline::info(self)
+        self.processor.info()
     }
 
     fn probe_image(&self, bytes: &[u8], max_num_patches: Option<usize>) -> Result<ImageCost> {
-        let preprocessor = self.image()?;
+        let preprocessor = self.processor.image()?;
         preprocessor.check(&ImageOptions { max_num_patches })?;
         let header = preprocessor.probe(bytes)?;
         let spec = preprocessor.spec();
@@ -27,34 +45,32 @@ impl Model for Pipeline {
     }
 
     fn prepare_image(&self, bytes: &[u8], max_num_patches: Option<usize>) -> Result<Patches> {
-        Pipeline::prepare_image(self, bytes, max_num_patches)
+        self.processor.prepare_image(bytes, max_num_patches)
     }
 
     fn prepare_text(&self, text: &str, canonicalization: Option<Canonicalization>) -> Result<TokenIds> {
-        Pipeline::prepare_text(self, text, canonicalization)
+        self.processor.prepare_text(text, canonicalization)
     }
 
     fn prepare_ids(&self, ids: &[u32]) -> Result<TokenIds> {
-        Pipeline::prepare_ids(self, ids)
+        self.processor.prepare_ids(ids)
     }
 
-    fn replicas(&self) -> usize {
-        Pipeline::replicas(self).len()
+    fn load_towers(self: Arc<Self>, _: &Progress) -> Result<Vec<Arc<dyn Towers>>> {
+        let loaded = std::mem::take(&mut *lock(&self.loaded));
+        if loaded.is_empty() {
+            return Err(Error::Config("the towers of this model cannot be loaded again".into()));
+        }
+        Ok(loaded.into_iter().map(|towers| Arc::new(towers) as Arc<dyn Towers>).collect())
     }
+}
 
-    fn embed_images_on(&self, replica: usize, batch: &[&Patches]) -> Result<Vec<Vec<f32>>> {
-        Ok(Pipeline::replicas(self)[replica].embed_images(batch)?)
-    }
-
-    fn embed_texts_on(&self, replica: usize, batch: &[&TokenIds]) -> Result<Vec<Vec<f32>>> {
-        Ok(Pipeline::replicas(self)[replica].embed_texts(batch)?)
-    }
-
+impl Towers for Siglip {
     fn embed_images(&self, batch: &[&Patches]) -> Result<Vec<Vec<f32>>> {
-        Ok(self.model().embed_images(batch)?)
+        Ok(Siglip::embed_images(self, batch)?)
     }
 
     fn embed_texts(&self, batch: &[&TokenIds]) -> Result<Vec<Vec<f32>>> {
-        Ok(self.model().embed_texts(batch)?)
+        Ok(Siglip::embed_texts(self, batch)?)
     }
 }

@@ -1,48 +1,52 @@
 //! Preparation threads: pictures to patches, texts to token ids.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::EngineError;
 use super::batch::panic_message;
 use super::cache::TextSource;
-use super::handle::Shared;
-use super::lane::{Lane, Prepared, Ready, Waiting, Work};
+use super::job::Lane;
+use super::lane::{Prepared, Ready, Waiting, Work};
 use super::model::Model;
-use super::scheduler::Preparing;
+use super::preparation::Preparing;
+use super::shared::Shared;
 use crate::Result;
 
 /// Prepares inputs of one lane until the engine ends.
 pub(super) fn run(shared: &Shared, lane: Lane) {
-    while let Some((item, place)) = shared.scheduler.next_to_prepare(lane) {
-        prepare(shared, lane, item, place);
+    while let Some((item, preparing)) = shared.preparation.next(lane) {
+        let model = Arc::clone(&preparing.model);
+        prepare(shared, lane, item, preparing);
+        shared.free_if_done(&model);
     }
 }
 
-fn prepare(shared: &Shared, lane: Lane, item: Waiting, place: Preparing<'_>) {
+fn prepare(shared: &Shared, lane: Lane, item: Waiting, preparing: Preparing<'_>) {
     let Waiting { mut ticket, work, .. } = item;
     let start = Instant::now();
     ticket.leave(start);
     if ticket.is_dead(start) {
-        drop((work, place));
-        return ticket.bury();
+        drop((work, preparing));
+        return ticket.answer_dead();
     }
+    let runtime = Arc::clone(&preparing.model);
+    let metrics = runtime.lane(lane);
     if let Work::Text(key) = &work
         && let Some(embedding) = shared.cache.get(key)
     {
-        shared.models[place.model()].lane(lane).cache_hits.increment(1);
-        drop(place);
+        metrics.cache_hits.increment(1);
+        drop(preparing);
         return ticket.answer(Ok(embedding));
     }
 
-    let entry = &shared.models[place.model()];
-    let metrics = entry.lane(lane);
     // Unwind safety: as in a batch, the model is shared between threads and keeps its invariants.
-    let result = catch_unwind(AssertUnwindSafe(|| prepare_one(entry.model.as_ref(), work)));
+    let result = catch_unwind(AssertUnwindSafe(|| prepare_one(runtime.model.as_ref(), work)));
     let result = result.unwrap_or_else(|panic| {
         metrics.prepare_panics.increment(1);
         let message = panic_message(panic.as_ref());
-        tracing::error!(model = %entry.name, lane = lane.label(), panic = %message, "preparation panicked");
+        tracing::error!(model = %runtime.name, lane = lane.label(), panic = %message, "preparation panicked");
         Err(EngineError::Worker(format!("preparing the input panicked: {message}")).into())
     });
 
@@ -57,10 +61,10 @@ fn prepare(shared: &Shared, lane: Lane, item: Waiting, place: Preparing<'_>) {
         Ok((prepared, bytes)) => {
             ticket.resize(bytes);
             ticket.enter(end);
-            place.done(Ready { ticket, prepared });
+            preparing.done(Ready { ticket, prepared });
         }
         Err(error) => {
-            drop(place);
+            drop(preparing);
             ticket.answer(Err(error));
         }
     }

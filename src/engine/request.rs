@@ -78,7 +78,7 @@ impl Request {
 }
 
 /// One admitted input. It is answered exactly once: dropped unanswered, it answers that it was
-/// cancelled or lost. Its place in the engine is free before the answer is out.
+/// cancelled or lost. Its permit is released before the answer is sent: a client that reacts to it finds the room free.
 pub(super) struct Ticket {
     request: Arc<Request>,
     index: usize,
@@ -167,8 +167,8 @@ impl Ticket {
     }
 
     /// The answer where [`Ticket::is_dead`] was true.
-    pub(super) fn bury(mut self) {
-        // The clock may be behind the one that was looked at: an unanswered death is an expiry.
+    pub(super) fn answer_dead(mut self) {
+        // `now` may be earlier than the caller's: count it as expired.
         let outcome = self.death(Instant::now()).unwrap_or(Outcome::Expired);
         let error = EngineError::Deadline(self.request.allowed());
         self.end(outcome, Err(error.into()));
@@ -199,7 +199,7 @@ impl Drop for Ticket {
 #[cfg(test)]
 mod tests {
     use super::super::admission::Admission;
-    use super::super::lane::Lane;
+    use super::super::job::Lane;
     use super::*;
 
     fn tickets(

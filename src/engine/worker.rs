@@ -1,4 +1,4 @@
-//! Worker threads: one batch after the other on one model.
+//! Worker threads: one batch after the other on the towers of one replica.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
@@ -7,30 +7,34 @@ use std::time::{Duration, Instant};
 
 use tracing::Span;
 
-use super::batch::{self, Embed, Outcome};
+use super::batch::{self, Embed};
 use super::cache::TextKey;
-use super::handle::{ModelEntry, Shared};
-use super::health;
-use super::lane::{Lane, Prepared, Ready};
-use super::model::Model;
+use super::job::Lane;
+use super::lane::{Prepared, Ready};
+use super::queues::{Batch, ModelQueues};
 use super::request::Ticket;
-use super::scheduler::Batch;
-use super::{Embedding, EngineError};
-use crate::image::{ImageSpec, Patches};
-use crate::text::{TextSpec, TokenIds};
+use super::runtime::{ModelRuntime, Replica, ReplicaSet};
+use super::shared::Shared;
+use super::{Embedding, EngineError, warmup};
+use crate::image::Patches;
+use crate::text::TokenIds;
 use crate::{Error, Result, telemetry};
 
-/// Runs batches of one model on one of its replicas until the engine ends.
-pub(super) fn run(shared: &Shared, model: usize, replica: usize) {
-    let entry = &shared.models[model];
-    let health = &entry.health[replica];
+/// Runs batches of a model on one replica of its towers until the towers are to go.
+pub(super) fn run(shared: &Shared, model: &Arc<ModelRuntime>, set: &ReplicaSet, index: usize, cold: bool) {
+    let worker = Worker { shared, model, replica: &set.replicas[index] };
+    let retry = shared.config.retry;
+    if cold {
+        worker.warm_up();
+    }
     loop {
-        // What others can compute is not for a replica that fails.
-        if health.is_failing() && !entry.is_failing() {
-            if !shared.scheduler.pause(health::RETRY) {
+        let failing = worker.replica.health.is_failing();
+        // A failing replica leaves batches to the ones that work.
+        if failing && set.another_works(index) {
+            if !model.queues.pause(set.generation, retry) {
                 return;
             }
-            health.probe(&entry.name, || warm_up(entry, replica));
+            worker.probe();
             continue;
         }
         // A text that is cached by now, or in this batch already, costs nothing.
@@ -39,58 +43,37 @@ pub(super) fn run(shared: &Shared, model: usize, replica: usize) {
             Prepared::Text(_, key) if shared.cache.contains(key) || !texts.insert(Arc::clone(key)) => 0,
             _ => item.tokens(),
         };
-        let patience = health.is_failing().then_some(health::RETRY);
-        let Some(Batch { lane, items }) = shared.scheduler.next_batch(model, &mut cost, patience) else {
+        let patience = failing.then_some(retry);
+        let Some(Batch { lane, items }) = model.queues.next_batch(set.generation, &mut cost, patience) else {
             return;
         };
         if items.is_empty() {
-            health.probe(&entry.name, || warm_up(entry, replica));
-        } else {
-            run_batch(shared, model, replica, lane, items);
+            worker.probe();
+            continue;
         }
+        // There is room among what is ready.
+        shared.preparation.wake(lane);
+        let running = Running(&model.queues);
+        worker.run_batch(lane, items);
+        drop(running);
+        shared.free_if_done(model);
     }
 }
 
-fn run_batch(shared: &Shared, model: usize, replica: usize, lane: Lane, items: Vec<Ready>) {
-    let now = Instant::now();
-    let (mut images, mut texts): (Vec<(Ticket, Patches)>, Vec<Text>) = (Vec::new(), Vec::new());
-    let mut seen: HashMap<Arc<TextKey>, usize> = HashMap::new();
-    let entry = &shared.models[model];
-    let metrics = entry.lane(lane);
-    for Ready { mut ticket, prepared } in items {
-        ticket.leave(now);
-        if ticket.is_dead(now) {
-            ticket.bury();
-            continue;
-        }
-        match prepared {
-            Prepared::Image(patches) => images.push((ticket, patches)),
-            Prepared::Text(ids, key) => {
-                if let Some(embedding) = shared.cache.get(&key) {
-                    metrics.cache_hits.increment(1);
-                    ticket.answer(Ok(embedding));
-                    continue;
-                }
-                match seen.entry(Arc::clone(&key)) {
-                    Entry::Occupied(first) => {
-                        metrics.cache_hits.increment(1);
-                        texts[*first.get()].tickets.push(ticket);
-                    }
-                    Entry::Vacant(first) => {
-                        metrics.cache_misses.increment(1);
-                        first.insert(texts.len());
-                        texts.push(Text { tickets: vec![ticket], ids, key });
-                    }
-                }
-            }
-        }
+/// A batch on this worker, until it is dropped.
+struct Running<'a>(&'a ModelQueues);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.finished();
     }
-    if !images.is_empty() {
-        embed_images(Place { shared, model, replica, lane: Lane::Images }, images);
-    }
-    if !texts.is_empty() {
-        embed_texts(Place { shared, model, replica, lane: Lane::Texts }, texts);
-    }
+}
+
+/// A thread on one replica of a model.
+struct Worker<'a> {
+    shared: &'a Shared,
+    model: &'a ModelRuntime,
+    replica: &'a Replica,
 }
 
 /// One text and everybody in the batch who asked for it.
@@ -100,50 +83,154 @@ struct Text {
     key: Arc<TextKey>,
 }
 
-fn embed_images(place: Place<'_>, items: Vec<(Ticket, Patches)>) {
-    let batch: Vec<&Patches> = items.iter().map(|(_, patches)| patches).collect();
-    let tokens = batch.iter().map(|patches| patches.grid.len()).sum();
-    let requests = items.iter().map(|(ticket, _)| ticket.span());
-    let (results, took) = place.compute(&batch, tokens, requests, &|part: &[&Patches]| {
-        place.entry().model.embed_images_on(place.replica, part)
-    });
-    for ((mut ticket, patches), result) in items.into_iter().zip(results) {
-        ticket.timings().inference = took;
-        ticket.answer(result.map(|vector| Embedding {
-            vector: vector.into(),
-            tokens: patches.grid.len(),
-            size: Some(patches.source),
-            truncated: false,
-            cached: false,
-        }));
-    }
-}
-
-fn embed_texts(place: Place<'_>, items: Vec<Text>) {
-    let batch: Vec<&TokenIds> = items.iter().map(|text| &text.ids).collect();
-    let tokens = batch.iter().map(|ids| ids.ids.len()).sum();
-    let requests = items.iter().flat_map(|text| text.tickets.iter().map(Ticket::span));
-    let (results, took) = place.compute(&batch, tokens, requests, &|part: &[&TokenIds]| {
-        place.entry().model.embed_texts_on(place.replica, part)
-    });
-    for (Text { tickets, ids, key }, result) in items.into_iter().zip(results) {
-        let result = result.map(|vector| Embedding {
-            vector: vector.into(),
-            tokens: ids.used,
-            size: None,
-            truncated: ids.truncated,
-            cached: false,
-        });
-        if let Ok(embedding) = &result {
-            place.shared.cache.insert(key, embedding.clone());
+impl Worker<'_> {
+    fn warm_up(&self) {
+        let start = Instant::now();
+        self.probe();
+        if !self.replica.health.is_failing() {
+            let seconds = start.elapsed().as_secs_f64();
+            tracing::info!(model = %self.model.name, seconds, "the model is warm");
         }
-        let mut results = copies(result, tickets.len()).into_iter();
-        for mut ticket in tickets {
-            ticket.timings().inference = took;
-            if let Some(result) = results.next() {
-                ticket.answer(result);
+    }
+
+    /// Finds out by known inputs whether the replica works.
+    fn probe(&self) {
+        let known_inputs = || warmup::run(self.model.model.as_ref(), self.replica.towers.as_ref());
+        if self.replica.health.probe(&self.model.name, known_inputs) {
+            self.shared.registry.notify();
+        }
+    }
+
+    fn run_batch(&self, lane: Lane, items: Vec<Ready>) {
+        let now = Instant::now();
+        let (mut images, mut texts): (Vec<(Ticket, Patches)>, Vec<Text>) = (Vec::new(), Vec::new());
+        let mut seen: HashMap<Arc<TextKey>, usize> = HashMap::new();
+        let metrics = self.model.lane(lane);
+        for Ready { mut ticket, prepared } in items {
+            ticket.leave(now);
+            if ticket.is_dead(now) {
+                ticket.answer_dead();
+                continue;
+            }
+            match prepared {
+                Prepared::Image(patches) => images.push((ticket, patches)),
+                Prepared::Text(ids, key) => {
+                    if let Some(embedding) = self.shared.cache.get(&key) {
+                        metrics.cache_hits.increment(1);
+                        ticket.answer(Ok(embedding));
+                        continue;
+                    }
+                    match seen.entry(Arc::clone(&key)) {
+                        Entry::Occupied(first) => {
+                            metrics.cache_hits.increment(1);
+                            texts[*first.get()].tickets.push(ticket);
+                        }
+                        Entry::Vacant(first) => {
+                            metrics.cache_misses.increment(1);
+                            first.insert(texts.len());
+                            texts.push(Text { tickets: vec![ticket], ids, key });
+                        }
+                    }
+                }
             }
         }
+        if !images.is_empty() {
+            self.embed_images(images);
+        }
+        if !texts.is_empty() {
+            self.embed_texts(texts);
+        }
+    }
+
+    fn embed_images(&self, items: Vec<(Ticket, Patches)>) {
+        let batch: Vec<&Patches> = items.iter().map(|(_, patches)| patches).collect();
+        let tokens = batch.iter().map(|patches| patches.grid.len()).sum();
+        let requests = items.iter().map(|(ticket, _)| ticket.span());
+        let (results, took) = self.compute(Lane::Images, &batch, tokens, requests, &|part: &[&Patches]| {
+            self.replica.towers.embed_images(part)
+        });
+        for ((mut ticket, patches), result) in items.into_iter().zip(results) {
+            ticket.timings().inference = took;
+            ticket.answer(result.map(|vector| Embedding {
+                vector: vector.into(),
+                tokens: patches.grid.len(),
+                size: Some(patches.source),
+                truncated: false,
+                cached: false,
+            }));
+        }
+    }
+
+    fn embed_texts(&self, items: Vec<Text>) {
+        let batch: Vec<&TokenIds> = items.iter().map(|text| &text.ids).collect();
+        let tokens = batch.iter().map(|ids| ids.ids.len()).sum();
+        let requests = items.iter().flat_map(|text| text.tickets.iter().map(Ticket::span));
+        let (results, took) = self.compute(Lane::Texts, &batch, tokens, requests, &|part: &[&TokenIds]| {
+            self.replica.towers.embed_texts(part)
+        });
+        for (Text { tickets, ids, key }, result) in items.into_iter().zip(results) {
+            let result = result.map(|vector| Embedding {
+                vector: vector.into(),
+                tokens: ids.used,
+                size: None,
+                truncated: ids.truncated,
+                cached: false,
+            });
+            if let Ok(embedding) = &result {
+                self.shared.cache.insert(key, embedding.clone());
+            }
+            let mut results = copies(result, tickets.len()).into_iter();
+            for mut ticket in tickets {
+                ticket.timings().inference = took;
+                if let Some(result) = results.next() {
+                    ticket.answer(result);
+                }
+            }
+        }
+    }
+
+    /// A result for each of `batch`, and how long it took. `requests` are the spans of those who asked.
+    fn compute<'s, T>(
+        &self,
+        lane: Lane,
+        batch: &[&T],
+        tokens: usize,
+        requests: impl Iterator<Item = &'s Span>,
+        embed: &Embed<'_, T>,
+    ) -> (Vec<Result<Vec<f32>>>, Duration) {
+        let model = self.model;
+        let metrics = model.lane(lane);
+        metrics.batch_items.record(batch.len() as f64);
+        metrics.batch_tokens.record(tokens as f64);
+        let span = telemetry::batch_span(&model.name, lane.label(), batch.len(), tokens, requests);
+        let _entered = span.enter();
+
+        let start = Instant::now();
+        let outcome = batch::run(batch, model.model.info().embedding_dim, embed);
+        let took = start.elapsed();
+        metrics.inference.record(took);
+        if outcome.panics > 0 {
+            metrics.batch_panics.increment(outcome.panics as u64);
+            tracing::error!(panics = outcome.panics, "the model panicked on a batch");
+        }
+        if outcome.unusable > 0 {
+            metrics.unusable_vectors.increment(outcome.unusable as u64);
+            tracing::error!(
+                vectors = outcome.unusable,
+                "the model gave vectors that are not finite or too wide"
+            );
+        }
+        if let Some(items) = outcome.out_of_memory_at {
+            metrics.out_of_memory.increment(1);
+            let too_many = (tokens * items).div_ceil(batch.len());
+            model.queues.shrink(lane, too_many);
+            tracing::warn!(items, too_many, "the device ran out of memory: smaller batches for a while");
+        }
+        let known_inputs = || warmup::run(model.model.as_ref(), self.replica.towers.as_ref());
+        if self.replica.health.after_batch(&model.name, outcome.worked(), known_inputs) {
+            self.shared.registry.notify();
+        }
+        (outcome.results, took)
     }
 }
 
@@ -157,87 +244,4 @@ fn copies(result: Result<Embedding>, count: usize) -> Vec<Result<Embedding>> {
     let mut all: Vec<_> = (1..count).map(|_| copy(&result)).collect();
     all.push(result);
     all
-}
-
-/// Where a batch is computed.
-struct Place<'a> {
-    shared: &'a Shared,
-    model: usize,
-    replica: usize,
-    lane: Lane,
-}
-
-impl Place<'_> {
-    fn entry(&self) -> &ModelEntry {
-        &self.shared.models[self.model]
-    }
-
-    /// A result for each of `batch`, and how long it took. `requests` are the spans of those who asked.
-    fn compute<'s, T>(
-        &self,
-        batch: &[&T],
-        tokens: usize,
-        requests: impl Iterator<Item = &'s Span>,
-        embed: &Embed<'_, T>,
-    ) -> (Vec<Result<Vec<f32>>>, Duration) {
-        let Self { shared, model, replica, lane } = *self;
-        let entry = self.entry();
-        let metrics = entry.lane(lane);
-        metrics.batch_items.record(batch.len() as f64);
-        metrics.batch_tokens.record(tokens as f64);
-        let span = telemetry::batch_span(&entry.name, lane.label(), batch.len(), tokens, requests);
-        let _entered = span.enter();
-
-        let start = Instant::now();
-        let Outcome { results, out_of_memory_at, panics } = batch::run(batch, embed);
-        let took = start.elapsed();
-        metrics.inference.record(took);
-        if panics > 0 {
-            metrics.batch_panics.increment(panics as u64);
-            tracing::error!(panics, "the model panicked on a batch");
-        }
-        if let Some(items) = out_of_memory_at {
-            metrics.out_of_memory.increment(1);
-            let too_many = (tokens * items).div_ceil(batch.len());
-            shared.scheduler.shrink(model, lane, too_many);
-            tracing::warn!(items, too_many, "the device ran out of memory: smaller batches for a while");
-        }
-        let worked = results.iter().any(Result::is_ok);
-        entry.health[replica].after_batch(&entry.name, worked, || warm_up(entry, replica));
-        (results, took)
-    }
-}
-
-/// One picture and one text through the towers that a replica has.
-pub(super) fn warm_up(entry: &ModelEntry, replica: usize) -> Result<()> {
-    let model = entry.model.as_ref();
-    if let Some(spec) = &model.info().image {
-        let patches = gray(spec);
-        first(batch::run(&[&patches], &|batch: &[&Patches]| model.embed_images_on(replica, batch)))?;
-    }
-    if let Some(spec) = &model.info().text {
-        let ids = some_text(model, spec);
-        first(batch::run(&[&ids], &|batch: &[&TokenIds]| model.embed_texts_on(replica, batch)))?;
-    }
-    Ok(())
-}
-
-fn first(outcome: Outcome) -> Result<()> {
-    outcome.results.into_iter().try_for_each(|result| result.map(drop))
-}
-
-/// A gray picture of the size that the model sees.
-fn gray(spec: &ImageSpec) -> Patches {
-    let (patch, grid) = (spec.patch.max(1), spec.grid());
-    let source = ((grid.rows * patch) as u32, (grid.cols * patch) as u32);
-    Patches { pixels: vec![127; grid.len() * patch * patch * 3], grid, source }
-}
-
-/// Warms the tokenizer too, where there is one.
-fn some_text(model: &dyn Model, spec: &TextSpec) -> TokenIds {
-    model.prepare_text("a photo of a cat", None).unwrap_or_else(|_| TokenIds {
-        ids: vec![0; spec.context],
-        used: 1,
-        truncated: false,
-    })
 }

@@ -2,19 +2,23 @@
 
 mod device;
 mod info;
+mod processor;
+
+use std::ops::Deref;
 
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use crate::checkpoint::Checkpoint;
-use crate::image::{ImageDecode, ImageInfo, ImageLimits, ImageOptions, Patches, Preprocessor};
+use crate::image::{ImageDecode, ImageLimits, Preprocessor};
 use crate::model::Siglip;
 use crate::model::zero_shot::DEFAULT_TEMPLATE;
-use crate::text::{Canonicalization, TextProcessor, TokenIds};
+use crate::text::{Canonicalization, TextProcessor};
 use crate::{Error, Result};
 
 pub use device::{DeviceChoice, GpuOptions, Placement, Switch};
 pub use info::{DeviceKind, ModelInfo, Precision};
+pub use processor::Processor;
 
 /// What the operator chooses about a model.
 #[derive(Debug, Clone, Default)]
@@ -35,12 +39,10 @@ pub struct LoadOptions {
     pub canonicalization: Option<Canonicalization>,
 }
 
-/// A model, ready to embed.
+/// A model, ready to embed: a [`Processor`] and the towers that its inputs go to.
 pub struct Pipeline {
-    info: ModelInfo,
-    image: Option<Preprocessor>,
-    text: Option<TextProcessor>,
-    /// One a device, at least one.
+    processor: Processor,
+    /// One for each device, at least one.
     models: Vec<Siglip>,
 }
 
@@ -51,11 +53,9 @@ impl Pipeline {
     /// If the device or the precision cannot be had, or if a part of the checkpoint cannot be used.
     pub fn load(checkpoint: Checkpoint, options: &LoadOptions) -> Result<Self> {
         let placements = options.device.place(options.precision, options.gpu)?;
-        let Checkpoint { spec, image, weights, .. } = &checkpoint;
-        let load = |at: &Placement| Ok(Siglip::load(spec, image.as_ref(), weights, &at.numerics)?);
         // A large vocabulary takes one thread as long as the weights take the others.
         let (loaded, parts) = rayon::join(
-            || Ok::<_, Error>((placements.iter().map(load).collect::<Result<Vec<_>>>()?, weights.digest()?)),
+            || Ok::<_, Error>((load_towers(&checkpoint, &placements)?, checkpoint.weights.digest()?)),
             || Parts::new(&checkpoint, options),
         );
         let (parts, (models, digest)) = (parts?, loaded?);
@@ -70,12 +70,7 @@ impl Pipeline {
             device: placement.kind,
             ..describe(&checkpoint, options, &parts, digest)
         };
-        Ok(Self { info, image: parts.image, text: parts.text, models })
-    }
-
-    /// What the model is.
-    pub fn info(&self) -> &ModelInfo {
-        &self.info
+        Ok(Self { processor: Processor { info, image: parts.image, text: parts.text }, models })
     }
 
     /// Its towers, on the first of its devices.
@@ -83,60 +78,24 @@ impl Pipeline {
         &self.models[0]
     }
 
-    /// Its towers on each of its devices.
-    pub fn replicas(&self) -> &[Siglip] {
-        &self.models
+    /// The preprocessing and the towers on each device.
+    pub fn into_parts(self) -> (Processor, Vec<Siglip>) {
+        (self.processor, self.models)
     }
+}
 
-    /// Image preprocessing.
-    ///
-    /// # Errors
-    /// If the checkpoint has no image tower.
-    pub fn image(&self) -> Result<&Preprocessor> {
-        self.model().image()?;
-        self.image.as_ref().ok_or_else(|| Error::Request("this model has no image preprocessing".into()))
-    }
+impl Deref for Pipeline {
+    type Target = Processor;
 
-    /// Text preprocessing.
-    ///
-    /// # Errors
-    /// If the checkpoint has no text tower.
-    pub fn text(&self) -> Result<&TextProcessor> {
-        self.model().text()?;
-        self.text.as_ref().ok_or_else(|| Error::Request("this model has no text preprocessing".into()))
+    fn deref(&self) -> &Processor {
+        &self.processor
     }
+}
 
-    /// Reads a picture's header.
-    ///
-    /// # Errors
-    /// What is wrong with it, or that there is no image tower.
-    pub fn probe_image(&self, bytes: &[u8]) -> Result<ImageInfo> {
-        Ok(self.image()?.probe(bytes)?)
-    }
-
-    /// From a picture's bytes to patches.
-    ///
-    /// # Errors
-    /// What is wrong with it, or that there is no image tower.
-    pub fn prepare_image(&self, bytes: &[u8], max_num_patches: Option<usize>) -> Result<Patches> {
-        Ok(self.image()?.from_bytes(bytes, &ImageOptions { max_num_patches })?)
-    }
-
-    /// From a text to ids.
-    ///
-    /// # Errors
-    /// What is wrong with it, or that there is no text tower or no tokenizer.
-    pub fn prepare_text(&self, text: &str, mode: Option<Canonicalization>) -> Result<TokenIds> {
-        Ok(self.text()?.encode(text, mode)?)
-    }
-
-    /// From a list of ids to a padded one.
-    ///
-    /// # Errors
-    /// If there are too many, or one is outside the vocabulary, or there is no text tower.
-    pub fn prepare_ids(&self, ids: &[u32]) -> Result<TokenIds> {
-        Ok(self.text()?.from_ids(ids)?)
-    }
+/// The towers of a checkpoint on each of these devices.
+fn load_towers(checkpoint: &Checkpoint, placements: &[Placement]) -> Result<Vec<Siglip>> {
+    let Checkpoint { spec, image, weights, .. } = checkpoint;
+    placements.iter().map(|at| Ok(Siglip::load(spec, image.as_ref(), weights, &at.numerics)?)).collect()
 }
 
 /// The preprocessing of a checkpoint, with the operator's choices applied.

@@ -41,6 +41,8 @@ pub const BATCH_TOKENS: &str = "siglip_batch_tokens";
 /// See [`METRICS`].
 pub const OUT_OF_MEMORY: &str = "siglip_out_of_memory_total";
 /// See [`METRICS`].
+pub const UNUSABLE_VECTORS: &str = "siglip_unusable_vectors_total";
+/// See [`METRICS`].
 pub const PANICS: &str = "siglip_worker_panics_total";
 /// See [`METRICS`].
 pub const TEXT_CACHE_HITS: &str = "siglip_text_cache_hits_total";
@@ -162,6 +164,13 @@ pub const METRICS: &[Metric] = &[
         Unit::Count,
         &["model", "lane"],
         "Batches that were halved because the device had no memory left.",
+    ),
+    metric(
+        UNUSABLE_VECTORS,
+        MetricKind::Counter,
+        Unit::Count,
+        &["model", "lane"],
+        "Vectors that were not finite or of the wrong width: answered with 500.",
     ),
     metric(
         PANICS,

@@ -186,6 +186,11 @@ impl From<EngineError> for ApiError {
                 Self { retry_after: Some(Duration::from_secs(1)), ..error }
             }
             EngineError::Worker(_) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "worker_failed", message),
+            EngineError::Loading { retry_after, .. } => {
+                let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "model_loading", message);
+                Self { retry_after: Some(retry_after), ..error }
+            }
+            EngineError::NameTaken { .. } => Self::new(StatusCode::CONFLICT, "name_taken", message),
             EngineError::UnknownModel { .. } => {
                 let mut error = Self::new(StatusCode::NOT_FOUND, "model_not_found", message);
                 error.detail.param = Some("model".to_owned());

@@ -137,7 +137,7 @@ async fn answer(call: &Call, task: Task, format: Format) -> ApiResult<Response> 
         max_num_patches: params.max_num_patches,
         partial: params.partial.unwrap_or(false),
     };
-    let Embedded { mut results, timings } = call.embed(model, batch, options).await?;
+    let Embedded { mut results, timings } = call.embed(&model, batch, options).await?;
     // A label that cannot be used spoils every picture's answer, so it is never partial.
     let texts: Vec<Embedding> = results.split_off(images).into_iter().collect::<ApiResult<_>>()?;
     let tokens = results.iter().flatten().chain(&texts).map(|embedding| embedding.tokens).sum();
@@ -180,7 +180,7 @@ async fn answer(call: &Call, task: Task, format: Format) -> ApiResult<Response> 
         answer::document(&response, format)
     })
     .await?;
-    Ok(answer::respond(bytes, format, model, timings))
+    Ok(answer::respond(bytes, format, &model, timings))
 }
 
 fn classification(index: usize, labels: &[String], logits: &[f32], ranking: &Ranking) -> Classification {

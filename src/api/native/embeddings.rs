@@ -126,7 +126,7 @@ async fn answer(call: &Call, batch: Batch, params: EmbedParams, format: Format) 
         max_num_patches: params.max_num_patches,
         partial: shape.partial,
     };
-    let Embedded { results, timings } = call.embed(model, batch, options).await?;
+    let Embedded { results, timings } = call.embed(&model, batch, options).await?;
     let count = results.len();
     let name = model.name().to_owned();
     let bytes = off_runtime(count * shape.width * 4, move || match format {
@@ -135,7 +135,7 @@ async fn answer(call: &Call, batch: Batch, params: EmbedParams, format: Format) 
         Format::OctetStream => Ok(answer::rows(&shape.array(results)?)),
     })
     .await?;
-    let mut response = answer::respond(bytes, format, model, timings);
+    let mut response = answer::respond(bytes, format, &model, timings);
     if matches!(format, Format::Npy | Format::OctetStream) {
         let headers = response.headers_mut();
         let extent = format!("{count},{}", shape.columns());

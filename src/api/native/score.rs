@@ -43,7 +43,7 @@ pub async fn score(call: Call) -> ApiResult<Response> {
     }
     let Task { batch, images, model, options } = from_json(&call).await?;
     let model = work::model(&call.state, model.as_deref())?;
-    let Embedded { mut results, timings } = call.embed(model, batch, options).await?;
+    let Embedded { mut results, timings } = call.embed(&model, batch, options).await?;
     let texts: Vec<Embedding> = results.split_off(images).into_iter().collect::<ApiResult<_>>()?;
     let images: Vec<Embedding> = results.into_iter().collect::<ApiResult<_>>()?;
 
@@ -68,7 +68,7 @@ pub async fn score(call: Call) -> ApiResult<Response> {
         answer::document(&response, format)
     })
     .await?;
-    Ok(answer::respond(bytes, format, model, timings))
+    Ok(answer::respond(bytes, format, &model, timings))
 }
 
 struct Task {

@@ -186,8 +186,8 @@ async fn ready(state: &AppState, item: ApiResult<Source>) -> ApiResult<Input> {
 /// The model that a request names.
 ///
 /// # Errors
-/// 404 with the names there are.
-pub fn model<'a>(state: &'a AppState, name: Option<&str>) -> ApiResult<&'a ModelHandle> {
+/// 404 with the names there are; 503 while the model is being loaded.
+pub fn model(state: &AppState, name: Option<&str>) -> ApiResult<ModelHandle> {
     Ok(state.engine().model(name)?)
 }
 

@@ -1,9 +1,10 @@
 //! A model whose vectors follow from the bytes of its inputs.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use siglip::engine::{ImageCost, Model};
+use siglip::engine::{ImageCost, Model, Progress, Towers};
 use siglip::image::{Geometry, Grid, ImageDecode, ImageError, ImageSpec, Patches, Resample};
 use siglip::model::{EncoderSpec, ImagePooling, ImageTowerSpec, ModelSpec, PositionResize, TextTowerSpec};
 use siglip::ops::Activation;
@@ -144,6 +145,12 @@ impl Model for Fake {
         Ok(TokenIds { ids: padded, used: ids.len(), truncated: false })
     }
 
+    fn load_towers(self: Arc<Self>, _: &Progress) -> Result<Vec<Arc<dyn Towers>>> {
+        Ok(vec![self])
+    }
+}
+
+impl Towers for Fake {
     fn embed_images(&self, batch: &[&Patches]) -> Result<Vec<Vec<f32>>> {
         self.compute(batch.len())?;
         Ok(batch.iter().map(|patches| vector(&patches.pixels)).collect())

@@ -20,7 +20,7 @@ use axum::response::Response;
 use http_body_util::BodyExt;
 use serde_json::Value;
 use siglip::api::{ApiConfig, AppState, app};
-use siglip::engine::{Engine, EngineConfig, Model};
+use siglip::engine::{Engine, EngineConfig};
 use tower::ServiceExt;
 
 use fake::Fake;
@@ -48,11 +48,10 @@ impl Service {
     }
 
     async fn with(config: ApiConfig, engine: EngineConfig) -> Self {
-        let models: Vec<(String, Arc<dyn Model>)> = ["fake", "other"]
-            .into_iter()
-            .map(|name| (name.to_owned(), Arc::new(Fake::new(name)) as Arc<dyn Model>))
-            .collect();
-        let engine = Engine::start(models, engine);
+        let engine = Engine::start(engine);
+        for name in ["fake", "other"] {
+            engine.insert(&[name], Arc::new(Fake::new(name))).expect("the name is free");
+        }
         engine.warmed_up().await.expect("the fake model warms up");
         let state = AppState::new(engine, config, Some(Arc::new(|| "siglip_up 1\n".to_owned())));
         Self { router: app(state.clone()), state }

@@ -8,7 +8,7 @@ use axum::body::Body;
 use axum::http::Request;
 use serde_json::json;
 use siglip::api::{ApiConfig, ApiKeys, AppState, Cors, app};
-use siglip::engine::{Engine, EngineConfig, Model};
+use siglip::engine::{Engine, EngineConfig};
 
 use super::fake::Fake;
 use super::{Service, engine_config};
@@ -45,7 +45,8 @@ async fn health_and_models() {
 #[tokio::test]
 async fn a_lost_device_shows_in_every_health_route() {
     let fake = Arc::new(Fake::new("fake"));
-    let engine = Engine::start(vec![("fake".to_owned(), fake.clone() as Arc<dyn Model>)], engine_config());
+    let engine = Engine::start(engine_config());
+    engine.insert(&["fake"], fake.clone()).expect("the name is free");
     engine.warmed_up().await.unwrap();
     let state = AppState::new(engine, ApiConfig::default(), None);
     let service = Service { router: app(state.clone()), state };

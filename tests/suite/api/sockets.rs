@@ -141,7 +141,7 @@ async fn clients_that_do_not_read_are_dropped() {
 
 #[tokio::test]
 async fn clients_that_leave_leave_no_work() {
-    let engine = EngineConfig { max_batch_tokens: fake::CONTEXT, cache_bytes: 0, ..engine_config() };
+    let engine = EngineConfig { max_batch_tokens: Some(fake::CONTEXT), cache_bytes: 0, ..engine_config() };
     let running = run(ApiConfig::default(), engine, None, Duration::from_secs(5)).await;
     let before = fake::COMPUTED.load(Ordering::SeqCst);
     let mut streams = Vec::new();

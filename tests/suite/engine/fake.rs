@@ -1,13 +1,14 @@
 //! A model without weights: its vectors follow from the input, and a test says when it answers.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use siglip::engine::{
     EmbedOptions, Embedding, Engine, EngineConfig, EngineError, ImageCost, Input, Model, ModelHandle, Output,
+    Progress, Towers,
 };
 use siglip::image::{Geometry, Grid, ImageDecode, ImageError, ImageSpec, Patches, Resample};
 use siglip::model::ModelSpec;
@@ -89,6 +90,8 @@ pub struct Fake {
     pub prepared: Mutex<Vec<String>>,
     /// A batch of more items than this runs out of memory.
     pub memory: AtomicUsize,
+    /// Whether every vector is full of NaN.
+    pub broken: AtomicBool,
     decoding: Mutex<usize>,
     /// Most bytes of pixels at once, and pictures at once while the largest was one of them.
     pub decode_peak: AtomicUsize,
@@ -117,6 +120,7 @@ impl Fake {
             batches: Mutex::default(),
             prepared: Mutex::default(),
             memory: AtomicUsize::new(usize::MAX),
+            broken: AtomicBool::new(false),
             decoding: Mutex::new(0),
             decode_peak: AtomicUsize::new(0),
         })
@@ -136,7 +140,9 @@ impl Fake {
     }
 
     fn embed(&self, names: Vec<String>, vectors: Vec<Vec<f32>>) -> Result<Vec<Vec<f32>>> {
-        let fault = names.iter().find_map(|name| name.split_once(':').map(|(fault, _)| fault.to_owned()));
+        let names_of_faults: Vec<Option<String>> =
+            names.iter().map(|name| name.split_once(':').map(|(fault, _)| fault.to_owned())).collect();
+        let fault = names_of_faults.iter().flatten().next().cloned();
         let too_many = names.len() > self.memory.load(Ordering::SeqCst);
         self.batches.lock().unwrap().push(names);
         self.gate.pass();
@@ -146,6 +152,16 @@ impl Fake {
         }
         match fault.as_deref() {
             Some("panic") => panic!("the tower fell over"),
+            _ if self.broken.load(Ordering::SeqCst) => Ok(vec![vec![f32::NAN; 2]; vectors.len()]),
+            Some("nan" | "short") => Ok(names_of_faults
+                .iter()
+                .zip(vectors)
+                .map(|(fault, vector)| match fault.as_deref() {
+                    Some("nan") => vec![f32::NAN; 2],
+                    Some("short") => vec![1.0],
+                    _ => vector,
+                })
+                .collect()),
             Some("fail") => Err(Error::Compute(candle_core::Error::Msg("shape mismatch".to_owned()))),
             _ => Ok(vectors),
         }
@@ -201,6 +217,12 @@ impl Model for Fake {
         Ok(TokenIds { ids: padded, used: ids.len(), truncated: false })
     }
 
+    fn load_towers(self: Arc<Self>, _: &Progress) -> Result<Vec<Arc<dyn Towers>>> {
+        Ok(vec![self])
+    }
+}
+
+impl Towers for Fake {
     fn embed_images(&self, batch: &[&Patches]) -> Result<Vec<Vec<f32>>> {
         let names = batch.iter().map(|patches| Picture::read(&patches.pixels).name).collect();
         self.embed(names, batch.iter().map(|patches| vector(&patches.pixels)).collect())
@@ -269,15 +291,16 @@ pub fn config() -> EngineConfig {
     EngineConfig {
         prepare_threads: 1,
         tokenize_threads: 1,
-        max_batch_tokens: 10,
+        max_batch_tokens: Some(10),
+        retry: Duration::from_millis(50),
         warm_up: false,
         ..EngineConfig::default()
     }
 }
 
 pub fn start(fake: &Arc<Fake>, config: EngineConfig) -> (Engine, ModelHandle) {
-    let engine = Engine::start(vec![("fake".to_owned(), Arc::clone(fake) as _)], config);
-    let model = engine.model(None).unwrap().clone();
+    let engine = Engine::start(config);
+    let model = engine.insert(&["fake"], Arc::clone(fake) as _).unwrap();
     (engine, model)
 }
 
@@ -336,6 +359,12 @@ fn scopeguard(run: impl FnMut()) -> impl Drop {
     Guard(run)
 }
 
+/// Every fake is a model of its own.
+fn fingerprint() -> String {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    NEXT.fetch_add(1, Ordering::SeqCst).to_string()
+}
+
 fn info() -> ModelInfo {
     ModelInfo {
         name: "fake".to_owned(),
@@ -361,7 +390,7 @@ fn info() -> ModelInfo {
         logit_scale: None,
         logit_bias: None,
         template: "{}".to_owned(),
-        fingerprint: String::new(),
+        fingerprint: fingerprint(),
         image_decode: ImageDecode::Exact,
         dtype: Precision::F32,
         device: DeviceKind::Cpu,

@@ -99,6 +99,27 @@ async fn out_of_memory_on_one_input_is_its_error() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_vector_that_is_not_finite_is_an_error_and_never_cached() {
+    let fake = Fake::new();
+    let (engine, model) = start(&fake, config());
+    let inputs = vec![image("a"), image("nan:b"), image("short:c"), image("d")];
+    let results = model.embed(inputs, client(1)).await.unwrap().results;
+    assert_eq!(results.iter().map(worker).collect::<Vec<_>>(), [false, true, true, false]);
+    fake.broken.store(true, Ordering::SeqCst);
+    let results = model.embed(vec![text("cat"), text("cat")], client(1)).await.unwrap().results;
+    assert!(results.iter().all(worker));
+    // Every vector of known inputs too: the model is failing.
+    for i in 0..3 {
+        assert!(worker(&model.embed(images(&format!("{i}"), 1), client(1)).await.unwrap().results[0]));
+    }
+    eventually("health", || engine.failing());
+    fake.broken.store(false, Ordering::SeqCst);
+    let output = model.embed(vec![text("cat")], client(1)).await.unwrap();
+    assert!(!output.results[0].as_ref().unwrap().cached);
+    eventually("health", || engine.ready());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_device_ends_readiness_until_it_is_back() {
     let fake = Fake::new();
     let (engine, model) = start(&fake, config());

@@ -4,6 +4,7 @@
 mod bounds;
 mod fake;
 mod faults;
+mod models;
 mod replicas;
 mod stopping;
 mod turns;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 
 use fake::*;
 use siglip::Error;
-use siglip::engine::{EmbedOptions, Engine, EngineConfig, EngineError, Input};
+use siglip::engine::{EmbedOptions, Engine, EngineConfig, EngineError, Input, ModelState};
 use siglip::image::ImageError;
 use siglip::text::Canonicalization;
 
@@ -109,8 +110,16 @@ async fn a_bad_input_is_an_error_in_its_place() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_model_is_found_by_its_name() {
-    let models = ["base", "large"].map(|name| (name.to_owned(), Fake::new() as _));
-    let engine = Engine::start(models.into(), config());
+    let engine = Engine::start(config());
+    assert_eq!(
+        engine.model(None).err().unwrap().to_string(),
+        "there is no model named \"\"; this service has "
+    );
+    engine.insert(&["base"], Fake::new()).unwrap();
+    engine.insert(&["large", "owner/large"], Fake::new()).unwrap();
+    assert_eq!(engine.model(Some("owner/large")).unwrap().name(), "large");
+    let taken = engine.insert(&["other", "base"], Fake::new()).err().unwrap();
+    assert_eq!(taken.to_string(), "there is a model named \"base\" already");
     assert_eq!(engine.model(None).unwrap().name(), "base");
     assert_eq!(engine.model(Some("large")).unwrap().name(), "large");
     assert_eq!(engine.models().len(), 2);
@@ -121,8 +130,10 @@ async fn a_model_is_found_by_its_name() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_model_answers_for_itself() {
     let fakes = [Fake::held(), Fake::new()];
-    let models = fakes.iter().enumerate().map(|(i, fake)| (i.to_string(), Arc::clone(fake) as _)).collect();
-    let engine = Engine::start(models, config());
+    let engine = Engine::start(config());
+    for (i, fake) in fakes.iter().enumerate() {
+        engine.insert(&[&i.to_string()], Arc::clone(fake) as _).unwrap();
+    }
     // The first model is stuck and its queues are full; the other one does not mind.
     let stuck = send(&engine, &engine.models()[0], images("a", 100), client(1));
     fakes[0].gate.wait_for(1);
@@ -210,13 +221,19 @@ async fn warm_up_comes_before_readiness() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_failed_warm_up_is_told_and_never_ready() {
+async fn a_failed_warm_up_is_told_and_tried_again() {
     let fake = Fake::new();
     fake.memory.store(0, std::sync::atomic::Ordering::SeqCst);
-    let (engine, _) = start(&fake, EngineConfig { warm_up: true, ..config() });
+    let (engine, model) = start(&fake, EngineConfig { warm_up: true, ..config() });
     let error = engine.warmed_up().await.unwrap_err();
     assert!(matches!(&error, EngineError::Worker(text) if text.starts_with("fake: ")), "{error}");
-    assert!(!engine.ready());
+    assert!(!engine.ready() && engine.failing());
+    assert!(matches!(model.state(), ModelState::Failed { reason } if reason.contains("out of memory")));
+    // No request is needed: it is tried every few seconds.
+    fake.memory.store(usize::MAX, std::sync::atomic::Ordering::SeqCst);
+    eventually("warm", || engine.ready());
+    assert_eq!(model.state(), ModelState::Ready);
+    engine.warmed_up().await.unwrap();
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use siglip::Result;
-use siglip::engine::{Engine, EngineConfig, ImageCost, Input, Load, Model, ModelHandle};
+use siglip::engine::{Engine, EngineConfig, ImageCost, Input, Load, Model, ModelHandle, Progress, Towers};
 use siglip::image::Patches;
 use siglip::pipeline::ModelInfo;
 use siglip::text::{Canonicalization, TokenIds};
@@ -35,30 +35,14 @@ impl Model for Replicas {
         self.0[0].prepare_ids(ids)
     }
 
-    fn replicas(&self) -> usize {
-        self.0.len()
-    }
-
-    fn embed_images_on(&self, replica: usize, batch: &[&Patches]) -> Result<Vec<Vec<f32>>> {
-        self.0[replica].embed_images(batch)
-    }
-
-    fn embed_texts_on(&self, replica: usize, batch: &[&TokenIds]) -> Result<Vec<Vec<f32>>> {
-        self.0[replica].embed_texts(batch)
-    }
-
-    fn embed_images(&self, _: &[&Patches]) -> Result<Vec<Vec<f32>>> {
-        unreachable!("the engine names the replica")
-    }
-
-    fn embed_texts(&self, _: &[&TokenIds]) -> Result<Vec<Vec<f32>>> {
-        unreachable!("the engine names the replica")
+    fn load_towers(self: Arc<Self>, _: &Progress) -> Result<Vec<Arc<dyn Towers>>> {
+        Ok(self.0.iter().map(|fake| Arc::clone(fake) as Arc<dyn Towers>).collect())
     }
 }
 
 fn start(fakes: &[Arc<Fake>], config: EngineConfig) -> (Engine, ModelHandle) {
-    let engine = Engine::start(vec![("fake".to_owned(), Arc::new(Replicas(fakes.to_vec())) as _)], config);
-    let model = engine.model(None).unwrap().clone();
+    let engine = Engine::start(config);
+    let model = engine.insert(&["fake"], Arc::new(Replicas(fakes.to_vec()))).unwrap();
     (engine, model)
 }
 

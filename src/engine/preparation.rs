@@ -1,0 +1,150 @@
+//! Which input the preparation threads take next: the models in turn, within the bytes that may be decoded at once.
+//!
+//! The threads are shared by all models. Lock order: this pool's, then a model's queues; never the other way. Whoever
+//! makes something preparable (a new input, room among what is ready, freed pixels) calls [`Preparation::wake`]
+//! afterwards, without a lock of the queues.
+
+use std::sync::Arc;
+
+use super::job::Lane;
+use super::lane::{Ready, Waiting};
+use super::runtime::ModelRuntime;
+use super::sync::{Condvar, Mutex, MutexGuard, lock, wait};
+
+pub(super) struct Preparation {
+    state: Mutex<State>,
+    /// Threads of each lane wait here.
+    threads: [Condvar; 2],
+    max_decode_bytes: usize,
+}
+
+struct State {
+    models: Vec<Arc<ModelRuntime>>,
+    /// The model whose turn it is, in each lane.
+    next: [usize; 2],
+    /// Bytes of pixels on the threads.
+    decode_bytes: usize,
+    closed: bool,
+}
+
+/// An input on a preparation thread: its share of the bounds, given back when dropped.
+pub(super) struct Preparing<'a> {
+    pool: &'a Preparation,
+    pub(super) model: Arc<ModelRuntime>,
+    lane: Lane,
+    tokens: usize,
+    decode_bytes: usize,
+    released: bool,
+}
+
+impl Preparation {
+    pub(super) fn new(max_decode_bytes: usize) -> Self {
+        let state = State { models: Vec::new(), next: [0; 2], decode_bytes: 0, closed: false };
+        Self { state: Mutex::new(state), threads: [Condvar::new(), Condvar::new()], max_decode_bytes }
+    }
+
+    /// Prepares for this model too.
+    pub(super) fn add(&self, model: Arc<ModelRuntime>) {
+        self.state().models.push(model);
+        Lane::ALL.into_iter().for_each(|lane| self.wake(lane));
+    }
+
+    /// Prepares no longer for this model.
+    pub(super) fn remove(&self, model: &Arc<ModelRuntime>) {
+        self.state().models.retain(|known| !Arc::ptr_eq(known, model));
+    }
+
+    /// Waits for the next input of a lane; `None` once the pool is closed.
+    pub(super) fn next(&self, lane: Lane) -> Option<(Waiting, Preparing<'_>)> {
+        let mut state = self.state();
+        loop {
+            if state.closed {
+                return None;
+            }
+            if let Some((model, item)) = state.pop(lane, self.max_decode_bytes) {
+                if state.choose(lane, self.max_decode_bytes).is_some() {
+                    self.threads[lane as usize].notify_one();
+                }
+                let (tokens, decode_bytes) = (item.tokens, item.decode_bytes);
+                let preparing = Preparing { pool: self, model, lane, tokens, decode_bytes, released: false };
+                return Some((item, preparing));
+            }
+            state = wait(&self.threads[lane as usize], state);
+        }
+    }
+
+    /// Something of this lane may be preparable now.
+    pub(super) fn wake(&self, lane: Lane) {
+        // The lock is taken so that no thread is between its look at the queues and its wait.
+        drop(self.state());
+        self.threads[lane as usize].notify_one();
+    }
+
+    /// Ends the threads once they are done with what they have; gives the models that were prepared for.
+    pub(super) fn close(&self) -> Vec<Arc<ModelRuntime>> {
+        let mut state = self.state();
+        state.closed = true;
+        let models = std::mem::take(&mut state.models);
+        drop(state);
+        self.threads.iter().for_each(Condvar::notify_all);
+        models
+    }
+
+    /// Bytes of pixels on the threads.
+    pub(super) fn decode_bytes(&self) -> usize {
+        self.state().decode_bytes
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+}
+
+impl State {
+    /// The model whose input of this lane is to be prepared next. A picture too large for the pixels in flight holds
+    /// up the others, or it would never have its turn.
+    fn choose(&self, lane: Lane, max_decode_bytes: usize) -> Option<usize> {
+        let count = self.models.len();
+        let turns = (0..count).map(|i| (self.next[lane as usize] + i) % count);
+        let preparable = |index: usize| Some((index, self.models[index].queues.next_decode_bytes(lane)?));
+        let (index, bytes) = turns.filter_map(preparable).next()?;
+        let fits = self.decode_bytes == 0
+            || bytes == 0
+            || self.decode_bytes.saturating_add(bytes) <= max_decode_bytes;
+        fits.then_some(index)
+    }
+
+    fn pop(&mut self, lane: Lane, max_decode_bytes: usize) -> Option<(Arc<ModelRuntime>, Waiting)> {
+        loop {
+            let index = self.choose(lane, max_decode_bytes)?;
+            let model = Arc::clone(&self.models[index]);
+            // It may have been forgotten since; then there may be another.
+            let Some(item) = model.queues.pop_waiting(lane) else { continue };
+            self.decode_bytes += item.decode_bytes;
+            self.next[lane as usize] = (index + 1) % self.models.len();
+            return Some((model, item));
+        }
+    }
+}
+
+impl Preparing<'_> {
+    /// Puts the prepared input where the workers find it.
+    pub(super) fn done(mut self, item: Ready) {
+        self.release(Some(item));
+    }
+
+    fn release(&mut self, item: Option<Ready>) {
+        if std::mem::replace(&mut self.released, true) {
+            return;
+        }
+        self.pool.state().decode_bytes -= self.decode_bytes;
+        self.model.queues.prepared(self.lane, self.tokens, item);
+        self.pool.wake(self.lane);
+    }
+}
+
+impl Drop for Preparing<'_> {
+    fn drop(&mut self) {
+        self.release(None);
+    }
+}

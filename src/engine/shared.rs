@@ -1,0 +1,177 @@
+//! What the handles and the threads of an engine share.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use tokio::sync::watch;
+
+use super::admission::Admission;
+use super::batch::panic_message;
+use super::cache::TextCache;
+use super::job::Lane;
+use super::model::Model;
+use super::preparation::Preparation;
+use super::registry::{Entry, Registry};
+use super::request::Ticket;
+use super::runtime::ModelRuntime;
+use super::state::{ModelState, Progress};
+use super::sync::{self, JoinHandle, Mutex, lock};
+use super::{EngineConfig, EngineError, prepare, worker};
+use crate::{Error, Result};
+
+pub(super) struct Shared {
+    pub(super) config: EngineConfig,
+    pub(super) registry: Registry,
+    pub(super) preparation: Preparation,
+    pub(super) cache: TextCache,
+    pub(super) admission: Arc<Admission>,
+    pub(super) phase: watch::Sender<Phase>,
+    /// Whether the engine was ready before: models that are added later do not change that while they load.
+    pub(super) was_ready: AtomicBool,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// How far the engine is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    Running,
+    /// Takes nothing new.
+    Draining,
+    /// Answers nothing any more.
+    Closed,
+}
+
+impl Shared {
+    /// An engine without models, with its preparation threads.
+    pub(super) fn start(config: EngineConfig) -> Arc<Self> {
+        let shared = Arc::new(Self {
+            registry: Registry::new(),
+            preparation: Preparation::new(config.max_decode_bytes),
+            cache: TextCache::new(config.cache_bytes),
+            admission: Admission::new(config.max_queue_items, config.max_queue_bytes),
+            phase: watch::Sender::new(Phase::Running),
+            was_ready: AtomicBool::new(false),
+            threads: Mutex::default(),
+            config,
+        });
+        let threads =
+            [(Lane::Images, shared.config.prepare_threads), (Lane::Texts, shared.config.tokenize_threads)];
+        for (lane, count) in threads {
+            for i in 0..count.max(1) {
+                let name = format!("prepare-{}-{i}", lane.label());
+                shared.spawn(name, move |shared| prepare::run(shared, lane));
+            }
+        }
+        shared
+    }
+
+    /// Starts a thread that goes on after a panic of its own: batches and preparations catch theirs, so that this would
+    /// be a fault of the engine, and the tickets that it held answer for themselves.
+    fn spawn(self: &Arc<Self>, name: String, mut run: impl FnMut(&Arc<Self>) + Send + 'static) {
+        let shared = Arc::clone(self);
+        let thread = sync::spawn(name, move || {
+            while let Err(panic) = catch_unwind(AssertUnwindSafe(|| run(&shared))) {
+                let message = panic_message(panic.as_ref());
+                tracing::error!(panic = %message, "a thread of the engine panicked; it goes on");
+            }
+        });
+        let mut threads = lock(&self.threads);
+        threads.retain(|thread| !thread.is_finished());
+        threads.push(thread);
+    }
+
+    /// The threads that have not been taken yet.
+    pub(super) fn take_threads(&self) -> Vec<JoinHandle<()>> {
+        std::mem::take(&mut *lock(&self.threads))
+    }
+
+    /// Loads the model of an entry and lets it serve. The model that served before finishes what it has.
+    pub(super) fn load(
+        self: &Arc<Self>,
+        entry: &Arc<Entry>,
+        loader: impl FnOnce(&Progress) -> Result<Arc<dyn Model>>,
+    ) -> Result<Arc<ModelRuntime>> {
+        let progress = self.registry.progress(entry);
+        let load = || {
+            let model = loader(&progress)?;
+            progress.loading();
+            let towers = Arc::clone(&model).load_towers(&progress)?;
+            if towers.is_empty() {
+                return Err(Error::Config("no device was named".into()));
+            }
+            Ok((model, towers))
+        };
+        let loaded = catch_unwind(AssertUnwindSafe(load)).unwrap_or_else(|panic| {
+            Err(EngineError::Worker(format!("loading it panicked: {}", panic_message(panic.as_ref()))).into())
+        });
+        let result = loaded.and_then(|(model, towers)| {
+            if *self.phase.borrow() == Phase::Closed || !self.registry.has(entry) {
+                return Err(EngineError::ShuttingDown.into());
+            }
+            let runtime = ModelRuntime::new(Arc::clone(entry.name()), model, towers.len(), &self.config);
+            let runtime = Arc::new(runtime);
+            self.start_workers(&runtime, towers);
+            self.preparation.add(Arc::clone(&runtime));
+            if let Some(before) = entry.serve(Arc::clone(&runtime)) {
+                self.retire(&before);
+            }
+            Ok(runtime)
+        });
+        if let Err(error) = &result {
+            tracing::error!(model = %entry.name(), %error, "the model could not be loaded");
+            entry.set_loading(Some(ModelState::Failed { reason: error.to_string() }));
+        }
+        self.registry.notify();
+        // Whoever closed the engine meanwhile has not seen this model.
+        if *self.phase.borrow() == Phase::Closed {
+            self.close();
+        }
+        result
+    }
+
+    fn start_workers(self: &Arc<Self>, model: &Arc<ModelRuntime>, towers: Vec<Arc<dyn super::Towers>>) {
+        let set = model.set_towers(towers, self.config.warm_up);
+        for (i, (replica, first)) in model.workers(&set).enumerate() {
+            let (model, set) = (Arc::clone(model), Arc::clone(&set));
+            let mut cold = self.config.warm_up && first;
+            self.spawn(format!("{}-{i}", short(&model.name)), move |shared| {
+                let cold = std::mem::take(&mut cold);
+                worker::run(shared, &model, &set, replica, cold);
+            });
+        }
+    }
+
+    /// Lets a model that nobody finds any more finish what it has, then frees it. Returns at once.
+    pub(super) fn retire(self: &Arc<Self>, model: &Arc<ModelRuntime>) {
+        model.retire();
+        self.free_if_done(model);
+    }
+
+    /// Frees a retired model once nothing of it is left.
+    pub(super) fn free_if_done(&self, model: &Arc<ModelRuntime>) {
+        if model.is_retired() && model.queues.is_idle() {
+            self.free(model);
+        }
+    }
+
+    fn free(&self, model: &Arc<ModelRuntime>) {
+        self.preparation.remove(model);
+        model.queues.close().into_iter().for_each(Ticket::stop);
+        model.drop_towers();
+    }
+
+    /// Takes nothing new, stops what waits, and ends the threads once they are done with what they have.
+    pub(super) fn close(&self) {
+        self.admission.close();
+        self.phase.send_replace(Phase::Closed);
+        for model in self.preparation.close() {
+            self.free(&model);
+        }
+    }
+}
+
+/// The name of a thread has 15 characters at most.
+fn short(name: &str) -> String {
+    name.chars().take(12).collect()
+}
