@@ -23,16 +23,18 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::Extension;
 use axum::http::{Method, StatusCode, header};
-use axum::middleware::{from_fn_with_state, map_response};
+use axum::middleware::{from_fn_with_state, map_request};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes as of;
 
-use edge::{error, middleware};
+use edge::render::{self, ErrorShapes};
+use edge::{body, middleware};
 
 pub use config::{ApiConfig, Cors};
+use edge::error::shortened;
 pub use edge::error::{ApiError, ApiResult, ErrorBody, ErrorDetail, ErrorKind};
 pub use edge::keys::ApiKeys;
 pub use edge::server::{Stopped, Tls, serve};
@@ -64,6 +66,8 @@ fn contract() -> (OpenApiRouter<AppState>, OpenApiRouter<AppState>) {
 pub fn app(state: AppState) -> Router {
     let (keyed, open) = contract();
     let keyed = keyed.route_layer(from_fn_with_state(state.clone(), middleware::authenticate));
+    let mut shapes = ErrorShapes::default();
+    shapes.register(&keyed, render::native);
     let whole = OpenApiRouter::with_openapi(openapi::Contract::openapi()).merge(keyed).merge(open);
     let (router, document) = whole.split_for_parts();
     let contract = pages::docs::Contract {
@@ -75,9 +79,10 @@ pub fn app(state: AppState) -> Router {
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(Extension(Arc::new(contract)))
-        .layer(map_response(error::in_our_shape))
         .layer(CatchPanicLayer::custom(middleware::panicked))
-        .layer(from_fn_with_state(state.clone(), middleware::observe));
+        .layer(map_request(body::read_on))
+        .layer(from_fn_with_state(state.clone(), middleware::observe))
+        .layer(from_fn_with_state(shapes, render::render));
     let router = match cors {
         Some(cors) => router.layer(cors),
         None => router,
@@ -86,12 +91,13 @@ pub fn app(state: AppState) -> Router {
 }
 
 async fn not_found(method: Method, uri: http::Uri) -> ApiError {
-    let message = format!("there is no route {method} {}; /docs lists them", uri.path());
+    let message = format!("there is no route {method} {}; /docs lists them", shortened(uri.path(), 256));
     ApiError::new(StatusCode::NOT_FOUND, "route_not_found", message)
 }
 
 async fn method_not_allowed(method: Method, uri: http::Uri) -> ApiError {
-    let message = format!("{} does not answer {method}; /docs lists what it does", uri.path());
+    let message =
+        format!("{} does not answer {method}; /docs lists what it does", shortened(uri.path(), 256));
     ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
 }
 

@@ -1,17 +1,22 @@
 //! Reads bodies within bounds: of each one, of all together, and of the time they take.
 
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, StatusCode, header};
 use bytes::Bytes;
 use http_body_util::BodyExt;
+use hyper::body::{Frame, SizeHint};
 use serde::de::DeserializeOwned;
+use tokio::runtime::Handle;
 
+use crate::api::edge::buffer::ChargedBuffer;
 use crate::api::edge::error::{ApiError, ApiResult};
 use crate::api::state::{AppState, RequestContext};
-use crate::budget::{Charge, MemoryBudget, MemoryKind};
+use crate::budget::{MemoryBudget, MemoryKind};
 
 /// Work on more bytes than this leaves the async runtime's threads.
 const INLINE_BYTES: usize = 32 << 10;
@@ -23,10 +28,8 @@ pub struct RawBody {
     pub media_type: String,
     /// The whole `Content-Type` header; empty without it.
     pub content_type: String,
-    /// The body.
+    /// The body; it is charged to the budget until its last slice is dropped.
     pub bytes: Bytes,
-    /// What the budget holds for it.
-    _charge: Charge,
 }
 
 impl RawBody {
@@ -73,11 +76,11 @@ impl FromRequest<AppState> for RawBody {
         let config = state.config();
         let client = parts.extensions.get::<RequestContext>().map_or(0, |context| context.client);
         let reading = read(&parts.headers, body, config.max_body_bytes, state.memory(), client);
-        let (bytes, charge) = tokio::time::timeout(config.body_timeout, reading).await.map_err(|_| {
+        let bytes = tokio::time::timeout(config.body_timeout, reading).await.map_err(|_| {
             let message = format!("the body did not arrive within {} s", config.body_timeout.as_secs_f32());
             ApiError::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", message)
         })??;
-        Ok(Self { media_type, content_type, bytes, _charge: charge })
+        Ok(Self { media_type, content_type, bytes })
     }
 }
 
@@ -87,7 +90,7 @@ async fn read(
     limit: usize,
     budget: &MemoryBudget,
     client: u64,
-) -> ApiResult<(Bytes, Charge)> {
+) -> ApiResult<Bytes> {
     let too_large = || ApiError::too_large(format!("the body is larger than {limit} bytes"));
     // hyper has checked that the header is a number; a body without one is counted as it comes.
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
@@ -96,64 +99,78 @@ async fn read(
         Some(length) => budget.check(client, length).map_err(ApiError::from),
         None => Ok(()),
     };
-    if let Err(error) = refused {
-        discard(body);
-        return Err(error);
-    }
-    let mut buffer =
-        Buffer { bytes: Vec::new(), charge: budget.charge(client, MemoryKind::Body, 0)?, announced };
+    refused?;
+    let mut buffer = ChargedBuffer::new(budget.charge(client, MemoryKind::Body, 0)?, announced);
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| {
             ApiError::bad_request("incomplete_body", format!("the body could not be read: {error}"))
         })?;
         let Ok(data) = frame.into_data() else { continue };
-        let added =
-            if data.len() > limit - buffer.bytes.len() { Err(too_large()) } else { buffer.add(&data) };
-        if let Err(error) = added {
-            discard(body);
-            return Err(error);
+        if data.len() > limit - buffer.len() {
+            return Err(too_large());
+        }
+        buffer.add(&data)?;
+    }
+    Ok(buffer.into_bytes())
+}
+
+/// Makes sure that a request gets its answer when its body is not read to the end: a client that is still sending when
+/// the connection is closed would see the reset and not the answer.
+pub async fn read_on(request: Request) -> Request {
+    let expects_continue = request.headers().contains_key(header::EXPECT);
+    request.map(|body| Body::new(Unread { body: Some(body), waits: expects_continue }))
+}
+
+/// A body of which the rest is read and thrown away when it is dropped before its end.
+struct Unread {
+    /// None once it was read to its end.
+    body: Option<Body>,
+    /// Whether the client sends nothing before it is told to go on.
+    waits: bool,
+}
+
+impl HttpBody for Unread {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        // Asking for a body is what tells the client to go on.
+        self.waits = false;
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        let frame = ready!(Pin::new(body).poll_frame(cx));
+        if !matches!(frame, Some(Ok(_))) {
+            self.body = None;
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(HttpBody::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.as_ref().map_or(SizeHint::with_exact(0), HttpBody::size_hint)
+    }
+}
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        if self.waits || self.is_end_stream() {
+            return;
+        }
+        if let (Some(body), Ok(runtime)) = (self.body.take(), Handle::try_current()) {
+            runtime.spawn(discard(body));
         }
     }
-    Ok((buffer.bytes.into(), buffer.charge))
 }
 
-/// A body as it comes in. Its capacity is what is charged.
-struct Buffer {
-    bytes: Vec<u8>,
-    charge: Charge,
-    announced: Option<usize>,
-}
-
-impl Buffer {
-    /// Room is taken as bytes arrive, not as they are announced: announcing costs a client nothing. So the buffer grows
-    /// to twice its length, or where the length was announced, to four times, but no further than that.
-    fn add(&mut self, data: &[u8]) -> ApiResult<()> {
-        const LEAST: usize = 16 << 10;
-        let needed = self.bytes.len() + data.len();
-        let before = self.bytes.capacity();
-        if needed > before {
-            let capacity = match self.announced {
-                Some(length) => needed.saturating_mul(4).max(LEAST).min(length),
-                None => needed.saturating_mul(2).max(LEAST),
-            };
-            let capacity = capacity.max(needed);
-            // For a moment there are both buffers.
-            self.charge.grow(capacity)?;
-            let mut larger = Vec::with_capacity(capacity);
-            larger.extend_from_slice(&self.bytes);
-            self.bytes = larger;
-            self.charge.shrink(before);
-        }
-        self.bytes.extend_from_slice(data);
-        Ok(())
-    }
-}
-
-/// Reads on for a while and throws it away: a client that is still sending when the connection is closed would see
-/// the reset and not the answer.
-fn discard(mut body: Body) {
+/// Reads on for a while.
+async fn discard(mut body: Body) {
     const MOST: usize = 16 << 20;
-    tokio::spawn(tokio::time::timeout(Duration::from_secs(5), async move {
+    let reading = async {
         let mut seen = 0;
         while let Some(Ok(frame)) = body.frame().await {
             seen += frame.data_ref().map_or(0, Bytes::len);
@@ -161,7 +178,9 @@ fn discard(mut body: Body) {
                 break;
             }
         }
-    }));
+    };
+    // Whichever ends it, the connection may be closed now.
+    let _ = tokio::time::timeout(Duration::from_secs(5), reading).await;
 }
 
 /// Runs work that grows with `size` bytes: here if it is little, on the blocking pool if it is much.
@@ -194,25 +213,13 @@ pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> ApiResult<T> {
         if !error.is_data() {
             return ApiError::bad_request("malformed_json", format!("the body is not valid JSON: {error}"));
         }
-        let error = ApiError::bad_request("invalid_request", shortened(error.to_string()));
+        let error = ApiError::bad_request("invalid_request", error.to_string());
         if path == "." { error } else { error.at(path) }
     })?;
     deserializer.end().map_err(|error| {
         ApiError::bad_request("malformed_json", format!("the body is not valid JSON: {error}"))
     })?;
     Ok(value)
-}
-
-/// serde quotes the value that it did not expect, and that may be a whole picture.
-fn shortened(message: String) -> String {
-    const HEAD: usize = 240;
-    const TAIL: usize = 120;
-    if message.len() <= HEAD + TAIL {
-        return message;
-    }
-    let head = &message[..message.floor_char_boundary(HEAD)];
-    let tail = &message[message.ceil_char_boundary(message.len() - TAIL)..];
-    format!("{head}…{tail}")
 }
 
 #[cfg(test)]
@@ -225,7 +232,7 @@ mod tests {
         assert!(error.detail.message.starts_with("[1][1]: invalid type: string"), "{}", error.detail.message);
         assert_eq!(error.detail.param.as_deref(), Some("[1][1]"));
         let long = format!("\"{}\"", "ä".repeat(100_000));
-        assert!(parse_json::<u32>(long.as_bytes()).unwrap_err().detail.message.len() < 500);
+        assert!(parse_json::<u32>(long.as_bytes()).unwrap_err().detail.message.len() < 800);
         for body in ["", "  ", "[1", "[1] x", "\u{feff}[1]"] {
             assert_eq!(
                 parse_json::<Vec<u32>>(body.as_bytes()).unwrap_err().detail.code,
@@ -243,10 +250,10 @@ mod tests {
             let headers = HeaderMap::from_iter([(header::CONTENT_LENGTH, n.into())]);
             read(&headers, Body::from(vec![0; n]), 12 * UNIT, &budget, 1).await
         };
-        let (bytes, charge) = read(5 * UNIT).await.unwrap();
-        assert_eq!((bytes.len(), charge.bytes(), budget.total()), (5 * UNIT, 5 * UNIT, 5 * UNIT));
+        let bytes = read(5 * UNIT).await.unwrap();
+        assert_eq!((bytes.len(), budget.total()), (5 * UNIT, 5 * UNIT));
         assert_eq!(read(4 * UNIT).await.unwrap_err().status, 429);
-        drop((bytes, charge));
+        drop(bytes);
         assert!(read(8 * UNIT).await.is_ok());
         assert_eq!(read(9 * UNIT).await.unwrap_err().status, 413, "more than a client's share");
         assert_eq!(read(13 * UNIT).await.unwrap_err().status, 413);
@@ -260,12 +267,14 @@ mod tests {
             Body::from_stream(futures::stream::iter(frames))
         };
         let budget = MemoryBudget::new(1 << 20);
-        let (bytes, charge) = read(&HeaderMap::new(), frames(100), 1 << 20, &budget, 1).await.unwrap();
+        let bytes = read(&HeaderMap::new(), frames(100), 1 << 20, &budget, 1).await.unwrap();
         assert_eq!(bytes.len(), 100_000);
-        assert!((100_000..=200_000).contains(&charge.bytes()), "{charge:?}");
+        assert!((100_000..=210_000).contains(&budget.total()), "{budget:?}");
+        drop(bytes);
         let length = HeaderMap::from_iter([(header::CONTENT_LENGTH, 100_000.into())]);
-        let (_, exact) = read(&length, frames(100), 1 << 20, &budget, 2).await.unwrap();
-        assert_eq!(exact.bytes(), 100_000);
+        let announced = read(&length, frames(100), 1 << 20, &budget, 2).await.unwrap();
+        assert_eq!(budget.total(), 100_000);
+        drop(announced);
         assert_eq!(read(&HeaderMap::new(), frames(100), 99_999, &budget, 3).await.unwrap_err().status, 413);
         assert_eq!(read(&HeaderMap::new(), frames(600), 1 << 20, &budget, 3).await.unwrap_err().status, 413);
     }

@@ -1,14 +1,14 @@
-//! Errors as they leave the service: one JSON shape, the status that says whose turn it is.
+//! Errors as values: the status that says whose turn it is, a bounded message, and for faults of ours what the log says.
+//! [`super::render`] writes them.
 //!
 //! 400 the request is malformed · 401 no valid key · 404 no such route or model · 405 method ·
-//! 406 no answer in a format the client takes · 408 the body came too slowly · 413 too large ·
+//! 406 no answer in a format the client takes · 408 the body came too slowly · 412 another embedding space · 413 too large ·
 //! 415 a body of a kind the route does not read · 422 an input was understood and cannot be used ·
 //! 429 no room, come back · 500 a fault of the service · 503 starting or stopping · 504 deadline.
 
 use std::borrow::Cow;
 use std::time::Duration;
 
-use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -71,6 +71,35 @@ pub struct ApiError {
     pub detail: Box<ErrorDetail>,
     /// When to come back, for 429 and 503.
     pub retry_after: Option<Duration>,
+    /// What the log says of a fault of ours. The caller is not told.
+    pub cause: Option<Box<str>>,
+}
+
+/// Bytes of a message at most. With the place of the error, all of it quoted twice, an answer stays below 2 kB.
+const MESSAGE_BYTES: usize = 640;
+/// Bytes of the name of a field or input at most.
+const PARAM_BYTES: usize = 96;
+/// Bytes of a cause in the log at most.
+const CAUSE_BYTES: usize = 2000;
+/// What the caller is told of a fault of ours.
+const FAULT: &str = "the service failed on this request; its log says why";
+
+/// A text in at most about `most` bytes: the middle is left out, and control characters are replaced. Callers' texts may
+/// be as long as a body, so none gets into a message in another way.
+pub fn shortened(text: &str, most: usize) -> Cow<'_, str> {
+    let printable = |part: &str| part.replace(|c: char| c.is_control(), "\u{fffd}");
+    if text.len() <= most {
+        let clean = !text.contains(|c: char| c.is_control());
+        return if clean { Cow::Borrowed(text) } else { Cow::Owned(printable(text)) };
+    }
+    let head = &text[..text.floor_char_boundary(most * 2 / 3)];
+    let tail = &text[text.ceil_char_boundary(text.len() - most / 3)..];
+    Cow::Owned(format!("{}…{}", printable(head), printable(tail)))
+}
+
+/// What a caller sent, in quotation marks and shortened.
+pub fn quoted(text: &str) -> String {
+    format!("\"{}\"", shortened(text, 80))
 }
 
 /// The result of everything in this room.
@@ -88,8 +117,9 @@ impl ApiError {
             400..=499 => ErrorKind::InvalidRequestError,
             _ => ErrorKind::ServerError,
         };
-        let detail = ErrorDetail { message: message.into(), kind, param: None, code: Cow::Borrowed(code) };
-        Self { status, detail: Box::new(detail), retry_after: None }
+        let message = shortened(&message.into(), MESSAGE_BYTES).into_owned();
+        let detail = ErrorDetail { message, kind, param: None, code: Cow::Borrowed(code) };
+        Self { status, detail: Box::new(detail), retry_after: None, cause: None }
     }
 
     /// 400: the request is malformed.
@@ -123,14 +153,19 @@ impl ApiError {
         EngineError::Deadline(limit).into()
     }
 
-    /// 500 with a message that tells the caller no more than that.
-    pub fn internal(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", message)
+    /// 500: a fault of ours. The caller gets a fixed text, the log gets `cause`.
+    pub fn internal(cause: impl AsRef<str>) -> Self {
+        Self::fault("internal_error", cause.as_ref())
+    }
+
+    fn fault(code: &'static str, cause: &str) -> Self {
+        let error = Self::new(StatusCode::INTERNAL_SERVER_ERROR, code, FAULT);
+        Self { cause: Some(shortened(cause, CAUSE_BYTES).into()), ..error }
     }
 
     /// Says which field or input is at fault.
-    pub fn at(mut self, param: impl Into<String>) -> Self {
-        let param = param.into();
+    pub fn at(mut self, param: impl AsRef<str>) -> Self {
+        let param = shortened(param.as_ref(), PARAM_BYTES).into_owned();
         self.detail.message = format!("{param}: {}", self.detail.message);
         self.detail.param = Some(param);
         self
@@ -185,7 +220,7 @@ impl From<EngineError> for ApiError {
                 let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "shutting_down", message);
                 Self { retry_after: Some(Duration::from_secs(1)), ..error }
             }
-            EngineError::Worker(_) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "worker_failed", message),
+            EngineError::Worker(_) => Self::fault("worker_failed", &message),
             EngineError::Loading { retry_after, .. } => {
                 let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "model_loading", message);
                 Self { retry_after: Some(retry_after), ..error }
@@ -201,34 +236,50 @@ impl From<EngineError> for ApiError {
 }
 
 impl IntoResponse for ApiError {
+    /// The status, the headers and the error itself: [`super::render`] writes the body.
     fn into_response(self) -> Response {
-        let body = ErrorBody { error: (*self.detail).clone() };
-        let mut response = (self.status, Json(body)).into_response();
+        let mut response = self.status.into_response();
         let headers = response.headers_mut();
         if let Some(after) = self.retry_after {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(after.as_secs().max(1)));
+            headers
+                .insert(header::RETRY_AFTER, HeaderValue::from(after.as_secs_f64().ceil().max(1.0) as u64));
         }
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        // The access log reads it from here, so that an error is logged once and in one place.
         response.extensions_mut().insert(self);
         response
     }
 }
 
-/// Puts answers of libraries (a plain text with an error status) into our shape.
-pub async fn in_our_shape(response: Response) -> Response {
-    let status = response.status();
-    let ours = response.extensions().get::<ApiError>().is_some();
-    let json = response
-        .headers()
-        .get(header::CONTENT_TYPE)
-        .is_some_and(|v| v.as_bytes().starts_with(b"application/json"));
-    let plain_health = status == StatusCode::SERVICE_UNAVAILABLE;
-    if ours || json || plain_health || !(status.is_client_error() || status.is_server_error()) {
-        return response;
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_message_is_long_whatever_was_sent() {
+        for text in ["x".repeat(1 << 20), "\u{1}".repeat(1 << 20), "\"".repeat(1 << 20), "ä…".repeat(1 << 20)]
+        {
+            let error = ApiError::bad_request("invalid_request", format!("unknown field `{text}`"))
+                .at(&text)
+                .at(&text);
+            let body = serde_json::to_string(&ErrorBody { error: *error.detail }).unwrap();
+            assert!(body.len() < 2000, "{}", body.len());
+            let fault = ApiError::internal(&text);
+            assert!(fault.cause.unwrap().len() < 7000 && !fault.detail.message.contains(&text[..2]));
+            assert!(quoted(&text).len() < 300);
+        }
+        assert_eq!(shortened("a photo", 7), "a photo");
+        assert_eq!(shortened("a\nb", 7), "a\u{fffd}b");
+        assert_eq!(shortened("123456789", 6), "1234…89");
     }
-    let reason = status.canonical_reason().unwrap_or("error").to_ascii_lowercase();
-    ApiError::new(status, "http_error", reason).into_response()
+
+    #[test]
+    fn retry_after_is_rounded_up() {
+        let after = |seconds| {
+            let response = ApiError::overloaded("full", Duration::from_secs_f32(seconds)).into_response();
+            response.headers()[header::RETRY_AFTER].to_str().unwrap().to_owned()
+        };
+        assert_eq!((after(0.2), after(1.0), after(1.9)), ("1".into(), "1".into(), "2".into()));
+    }
 }

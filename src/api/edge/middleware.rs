@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use metrics::{gauge, histogram};
 use tracing::{Instrument, Span};
 
-use crate::api::edge::error::{ApiError, ApiResult};
+use crate::api::edge::error::{ApiError, ApiResult, shortened};
 use crate::api::state::{AppState, RequestContext};
 use crate::engine::Timings;
 use crate::telemetry;
@@ -24,6 +24,8 @@ pub const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 /// Where the time of a request went.
 pub const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
+/// Bytes of a path in the log at most.
+const LOGGED_PATH: usize = 256;
 /// A client that hung up, as nginx logs it; no client sees it.
 const CLIENT_GONE: u16 = 499;
 
@@ -103,8 +105,7 @@ impl Ending {
 
     fn finish(mut self, mut answer: Response, id: &str) -> Response {
         self.over = true;
-        let error = answer.extensions_mut().remove::<ApiError>();
-        self.record(answer.status().as_u16(), error.as_ref());
+        self.record(answer.status().as_u16(), answer.extensions().get::<ApiError>());
         let timings = answer.extensions_mut().remove::<Timings>();
         if let Some(timings) = &timings {
             for (stage, took) in [
@@ -143,17 +144,18 @@ impl Ending {
 
         let ms = elapsed.as_secs_f64() * 1e3;
         let (id, method, path) = (&self.id, &self.method, &self.path);
-        match error.map(|error| &error.detail) {
-            Some(e) if status >= 500 && status != 503 => {
-                tracing::error!(target: "siglip::access", request_id = %id, %method, path, status, ms, code = %e.code, error = %e.message);
+        let path = shortened(path, LOGGED_PATH);
+        match error.map(|e| (&e.detail.code, e.cause.as_deref().unwrap_or(&e.detail.message))) {
+            Some((code, error)) if status >= 500 && status != 503 => {
+                tracing::error!(target: "siglip::access", request_id = %id, %method, %path, status, ms, %code, %error);
             }
-            Some(e) => {
-                tracing::info!(target: "siglip::access", request_id = %id, %method, path, status, ms, code = %e.code, error = %e.message);
+            Some((code, error)) => {
+                tracing::info!(target: "siglip::access", request_id = %id, %method, %path, status, ms, %code, %error);
             }
             None if self.route.starts_with("/health") || self.route == "/metrics" => {
-                tracing::debug!(target: "siglip::access", request_id = %id, %method, path, status, ms);
+                tracing::debug!(target: "siglip::access", request_id = %id, %method, %path, status, ms);
             }
-            None => tracing::info!(target: "siglip::access", request_id = %id, %method, path, status, ms),
+            None => tracing::info!(target: "siglip::access", request_id = %id, %method, %path, status, ms),
         }
     }
 }
@@ -203,7 +205,7 @@ fn key(headers: &HeaderMap) -> Option<&str> {
     bearer.or_else(|| headers.get(API_KEY).and_then(|value| value.to_str().ok()))
 }
 
-/// A handler panicked; the client learns no more than that, the log has the message from the panic hook.
+/// A handler panicked; the log has the message from the panic hook.
 pub fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
-    ApiError::internal("the service failed on this request").into_response()
+    ApiError::internal("a handler panicked").into_response()
 }
