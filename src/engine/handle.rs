@@ -14,9 +14,12 @@ use super::lane::{Waiting, Work};
 use super::metrics::Outcome;
 use super::request::{Request, Ticket};
 use super::runtime::ModelRuntime;
+use super::scoring::{Labels, ScoreJob, ScoreOptions, Scored, Waiter};
 use super::shared::{Phase, Shared};
 use super::state::ModelState;
 use super::{EmbedOptions, Embedding, EngineError, ImageCost, Input, Output, Timings};
+use crate::model::zero_shot::Ranking;
+use crate::model::{Match, ModelError, Scores};
 use crate::pipeline::ModelInfo;
 use crate::{Error, Result, telemetry};
 
@@ -95,6 +98,90 @@ impl ModelHandle {
         result
     }
 
+    /// The labels of each picture that `ranking` selects, best first, computed on the model's workers. `pictures` are
+    /// embeddings of this model. Dropping the future stops the work within milliseconds.
+    ///
+    /// # Errors
+    /// [`EngineError::Worker`] if the labels or the pictures do not fit together, or labels of another embedding space
+    /// are given; [`EngineError::Overloaded`], [`EngineError::TooLarge`], [`EngineError::Deadline`],
+    /// [`EngineError::ShuttingDown`].
+    pub async fn rank(
+        &self,
+        pictures: Vec<Arc<[f32]>>,
+        labels: Labels,
+        scores: Scores,
+        ranking: Ranking,
+        options: ScoreOptions,
+    ) -> Result<Scored<Vec<Vec<Match>>>, EngineError> {
+        let selected = ranking.top_k.unwrap_or(usize::MAX).min(labels.len());
+        let bytes = pictures.len().saturating_mul(selected).saturating_mul(size_of::<Match>());
+        let space = Arc::clone(&self.runtime.space);
+        self.score(pictures, labels, bytes, options, move |pictures, labels, stop| {
+            labels.into_set(&space)?.rank(&pictures, scores, ranking, stop)
+        })
+        .await
+    }
+
+    /// Cosine of every picture with every label, `[pictures, labels]`, as [`Self::rank`].
+    ///
+    /// # Errors
+    /// As [`Self::rank`].
+    pub async fn cosines(
+        &self,
+        pictures: Vec<Arc<[f32]>>,
+        labels: Labels,
+        options: ScoreOptions,
+    ) -> Result<Scored<Vec<f32>>, EngineError> {
+        let bytes = pictures.len().saturating_mul(labels.len()).saturating_mul(size_of::<f32>());
+        let space = Arc::clone(&self.runtime.space);
+        self.score(pictures, labels, bytes, options, move |pictures, labels, stop| {
+            labels.into_set(&space)?.all_cosines(&pictures, stop)
+        })
+        .await
+    }
+
+    /// A scoring job with an answer of `bytes`.
+    async fn score<T: Send + 'static>(
+        &self,
+        pictures: Vec<Arc<[f32]>>,
+        labels: Labels,
+        bytes: usize,
+        ScoreOptions { deadline, client }: ScoreOptions,
+        compute: impl FnOnce(Vec<Arc<[f32]>>, Labels, &dyn Fn() -> bool) -> Result<Option<T>, ModelError>
+        + Send
+        + 'static,
+    ) -> Result<Scored<T>, EngineError> {
+        let started = Instant::now();
+        if deadline.is_some_and(|deadline| deadline <= started) {
+            return Err(self.reject("deadline", EngineError::Deadline(Duration::ZERO)));
+        }
+        let held = pictures.iter().map(|picture| size_of_val(&**picture)).sum::<usize>();
+        let bytes = bytes.saturating_add(held).saturating_add(labels.bytes());
+        let admitted = self.shared.admission.admit(&[bytes], client, started);
+        let mut permits = admitted.map_err(|Refused { reason, error }| self.reject(reason, error))?;
+        let Some(permit) = permits.pop() else { return Err(EngineError::ShuttingDown) };
+        let waiter = Waiter::new(started, deadline);
+        let (count, metrics) = (pictures.len(), &self.runtime.scores);
+        let (job, answer) = ScoreJob::new(client, &waiter, permit, metrics, count, move |stop| {
+            compute(pictures, labels, stop)
+        });
+        // From here on, leaving this function early drops the job.
+        let forget = ForgetScores { handle: self, client, waiter };
+        if self.runtime.queues.enqueue_scores(job).is_err() {
+            return Err(match self.runtime.is_retired() {
+                true => EngineError::loading(&self.runtime.name, ModelState::Unloaded),
+                false => EngineError::ShuttingDown,
+            });
+        }
+        let answer = async {
+            answer.await.unwrap_or_else(|_| match *self.shared.phase.borrow() {
+                Phase::Closed => Err(EngineError::ShuttingDown),
+                _ => Err(EngineError::Worker("the scoring job was lost".to_owned())),
+            })
+        };
+        self.in_time(answer, deadline, || forget.waiter.allowed()).await?
+    }
+
     fn enqueue(&self, items: Vec<(Lane, Waiting)>) {
         match self.runtime.queues.enqueue(items) {
             Ok(lanes) => {
@@ -121,19 +208,8 @@ impl ModelHandle {
         deadline: Option<Instant>,
         request: &Request,
     ) -> Result<Output, EngineError> {
-        let late = async {
-            match deadline {
-                Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
-                None => std::future::pending().await,
-            }
-        };
-        let mut phase = self.shared.phase.subscribe();
-        let output = tokio::select! {
-            biased;
-            output = output => output.map_err(|_| EngineError::Worker("the request was lost".to_owned()))?,
-            () = late => return Err(EngineError::Deadline(request.allowed())),
-            _ = phase.wait_for(|&phase| phase == Phase::Closed) => return Err(EngineError::ShuttingDown),
-        };
+        let output = self.in_time(output, deadline, || request.allowed()).await?;
+        let output = output.map_err(|_| EngineError::Worker("the request was lost".to_owned()))?;
         // These are about the request, wherever they were noticed.
         let whole = output.results.iter().find_map(|result| match result {
             Err(Error::Engine(
@@ -142,6 +218,29 @@ impl ModelHandle {
             _ => None,
         });
         whole.cloned().map_or(Ok(output), Err)
+    }
+
+    /// What a future gives, if it does before the deadline and before the engine is closed. `allowed` is the time that
+    /// the error speaks of.
+    async fn in_time<F: Future>(
+        &self,
+        future: F,
+        deadline: Option<Instant>,
+        allowed: impl Fn() -> Duration,
+    ) -> Result<F::Output, EngineError> {
+        let late = async {
+            match deadline {
+                Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        let mut phase = self.shared.phase.subscribe();
+        tokio::select! {
+            biased;
+            output = future => Ok(output),
+            () = late => Err(EngineError::Deadline(allowed())),
+            _ = phase.wait_for(|&phase| phase == Phase::Closed) => Err(EngineError::ShuttingDown),
+        }
     }
 
     /// Answers what needs no work, and says what the rest will cost.
@@ -261,5 +360,20 @@ impl Drop for ForgetOnDrop<'_> {
         }
         tickets.into_iter().for_each(Ticket::answer_dead);
         shared.free_if_done(runtime);
+    }
+}
+
+/// Takes out a scoring job when it is dropped; that of an answered one is gone already.
+struct ForgetScores<'a> {
+    handle: &'a ModelHandle,
+    client: u64,
+    waiter: Arc<Waiter>,
+}
+
+impl Drop for ForgetScores<'_> {
+    fn drop(&mut self) {
+        self.waiter.leave();
+        drop(self.handle.runtime.queues.forget_scores(self.client, &self.waiter));
+        self.handle.shared.free_if_done(&self.handle.runtime);
     }
 }

@@ -23,13 +23,6 @@ impl Lane {
             Self::Texts => "text",
         }
     }
-
-    pub(super) fn other(self) -> Self {
-        match self {
-            Self::Images => Self::Texts,
-            Self::Texts => Self::Images,
-        }
-    }
 }
 
 /// One thing to embed.
@@ -82,6 +75,19 @@ pub struct Timings {
     pub queue: Duration,
     /// In a batch on a worker.
     pub inference: Duration,
+}
+
+impl Timings {
+    /// With what came after it.
+    #[must_use]
+    pub fn and(self, after: Self) -> Self {
+        Self {
+            decode: self.decode + after.decode,
+            tokenize: self.tokenize + after.tokenize,
+            queue: self.queue + after.queue,
+            inference: self.inference + after.inference,
+        }
+    }
 }
 
 /// The answer to a request: one result an input, in the order they came.

@@ -2,7 +2,6 @@
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
-use super::job::Lane;
 use crate::telemetry;
 
 /// The metrics of one lane of one model.
@@ -60,9 +59,9 @@ impl Outcome {
 }
 
 impl LaneMetrics {
-    pub(super) fn new(model: &str, lane: Lane) -> Self {
+    /// `lane` is its label.
+    pub(super) fn new(model: &str, lane: &'static str) -> Self {
         let model = model.to_owned();
-        let lane = lane.label();
         let labels = [("model", model.clone()), ("lane", lane.to_owned())];
         let panics =
             |stage: &'static str| counter!(telemetry::PANICS, "model" => model.clone(), "stage" => stage);

@@ -53,9 +53,11 @@ mod queues;
 mod registry;
 mod request;
 mod runtime;
+mod scoring;
 mod shared;
 mod state;
 mod sync;
+mod turns;
 mod warmup;
 mod worker;
 
@@ -66,4 +68,5 @@ pub use handle::ModelHandle;
 pub use job::{EmbedOptions, Embedding, Input, Output, Timings};
 pub use model::{ImageCost, Model, Towers};
 pub use pipeline::PipelineModel;
+pub use scoring::{Labels, ScoreOptions, Scored};
 pub use state::{ModelState, ModelStatus, Progress};

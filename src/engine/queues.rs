@@ -7,11 +7,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::EngineConfig;
+use super::fair::FairQueue;
 use super::job::Lane;
 use super::lane::{Budget, LaneState, Ready, Waiting};
 use super::metrics::LaneMetrics;
 use super::request::{Request, Ticket};
+use super::scoring::{ScoreJob, Waiter};
 use super::sync::{Condvar, Mutex, MutexGuard, lock, wait, wait_for};
+use super::turns::{Kind, Turns};
 
 pub(super) struct ModelQueues {
     state: Mutex<State>,
@@ -24,21 +27,22 @@ pub(super) struct ModelQueues {
 
 struct State {
     lanes: [LaneState; 2],
-    /// The lane that the last batch came from.
-    last: Lane,
+    scores: FairQueue<ScoreJob>,
+    turns: Turns,
     /// Counts how often the towers were loaded: workers of an earlier generation end.
     generation: u64,
     /// Inputs on preparation threads.
     preparing: usize,
-    /// Batches on workers.
+    /// Batches and scoring jobs on workers.
     running: usize,
     closed: bool,
 }
 
-/// A batch as it was taken; some of it may be dead. Empty only where the wait for one was bounded.
-pub(super) struct Batch {
-    pub(super) lane: Lane,
-    pub(super) items: Vec<Ready>,
+/// What a worker does next. It is running until [`ModelQueues::finished`].
+pub(super) enum Work {
+    /// Inputs of one lane; some may be dead.
+    Batch(Lane, Vec<Ready>),
+    Scores(ScoreJob),
 }
 
 impl ModelQueues {
@@ -55,7 +59,8 @@ impl ModelQueues {
         };
         let state = State {
             lanes: [lane(&metrics[0]), lane(&metrics[1])],
-            last: Lane::Texts,
+            scores: FairQueue::new(),
+            turns: Turns::default(),
             generation: 0,
             preparing: 0,
             running: 0,
@@ -109,33 +114,40 @@ impl ModelQueues {
         self.ready.notify_one();
     }
 
-    /// Waits for a batch; `None` once the queues are closed or the towers of `generation` are to go. Lanes that both
-    /// have something ready take turns. `cost` counts the tokens of an item. An empty batch if nothing came for
-    /// `patience`. A batch with items is running until [`Self::finished`].
-    pub(super) fn next_batch(
+    /// Queues a scoring job; gives it back if the queues are closed.
+    pub(super) fn enqueue_scores(&self, job: ScoreJob) -> Result<(), ScoreJob> {
+        let mut state = self.state();
+        if state.closed {
+            return Err(job);
+        }
+        state.scores.push(job.client, job);
+        drop(state);
+        self.ready.notify_one();
+        Ok(())
+    }
+
+    /// Waits for work; `None` once the queues are closed or the towers of `generation` are to go. `cost` counts the
+    /// tokens of an item. `Some(None)` if nothing came for `patience`.
+    pub(super) fn next(
         &self,
         generation: u64,
         cost: &mut dyn FnMut(&Ready) -> usize,
         patience: Option<Duration>,
-    ) -> Option<Batch> {
+    ) -> Option<Option<Work>> {
         let give_up = patience.map(|patience| Instant::now() + patience);
         let mut state = self.state();
         loop {
             if state.is_over(generation) {
                 return None;
             }
-            let last = state.last;
-            let turn = [last.other(), last].into_iter().find(|&lane| state.lane(lane).has_ready());
-            if let Some(lane) = turn {
-                state.last = lane;
-                let items = state.lane(lane).pop_batch(Instant::now(), cost);
+            if let Some(work) = state.take(cost) {
                 state.running += 1;
-                let more = state.lanes.iter().any(LaneState::has_ready);
+                let more = state.has_work();
                 drop(state);
                 if more {
                     self.ready.notify_one();
                 }
-                return Some(Batch { lane, items });
+                return Some(Some(work));
             }
             let Some(give_up) = give_up else {
                 state = wait(&self.ready, state);
@@ -143,15 +155,17 @@ impl ModelQueues {
             };
             let left = give_up.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Some(Batch { lane: last, items: Vec::new() });
+                return Some(None);
             }
             state = wait_for(&self.ready, state, left);
         }
     }
 
-    /// A batch of [`Self::next_batch`] is done with.
-    pub(super) fn finished(&self) {
-        self.state().running -= 1;
+    /// Work of [`Self::next`] is done with; it took so long.
+    pub(super) fn finished(&self, kind: Kind, took: Duration) {
+        let mut state = self.state();
+        state.running -= 1;
+        state.turns.used(kind, took);
     }
 
     /// Waits for `patience`; `false` if the workers of `generation` are to end.
@@ -180,12 +194,20 @@ impl ModelQueues {
         self.state().lanes.iter_mut().flat_map(|lane| lane.forget(request)).collect()
     }
 
+    /// Takes out the scoring job that nobody waits for any more.
+    pub(super) fn forget_scores(&self, client: u64, waiter: &Arc<Waiter>) -> Vec<ScoreJob> {
+        self.state().scores.remove(client, |job| job.belongs_to(waiter))
+    }
+
     /// Takes nothing any more, ends the workers once they are done with what they have, and takes out what waits.
     pub(super) fn close(&self) -> Vec<Ticket> {
         let mut state = self.state();
         state.closed = true;
         let tickets = state.lanes.iter_mut().flat_map(LaneState::clear).collect();
+        let scores = state.scores.clear();
         drop(state);
+        // Whoever waits for them notices.
+        drop(scores);
         self.wake_all();
         tickets
     }
@@ -204,7 +226,10 @@ impl ModelQueues {
     /// Whether nothing waits, is prepared or computed.
     pub(super) fn is_idle(&self) -> bool {
         let state = self.state();
-        state.preparing == 0 && state.running == 0 && state.lanes.iter().all(LaneState::is_empty)
+        state.preparing == 0
+            && state.running == 0
+            && state.scores.is_empty()
+            && state.lanes.iter().all(LaneState::is_empty)
     }
 
     fn wake_all(&self) {
@@ -220,6 +245,26 @@ impl ModelQueues {
 impl State {
     fn lane(&mut self, lane: Lane) -> &mut LaneState {
         &mut self.lanes[lane as usize]
+    }
+
+    fn has_work(&self) -> bool {
+        !self.scores.is_empty() || self.lanes.iter().any(LaneState::has_ready)
+    }
+
+    /// The work whose turn it is, if there is any.
+    fn take(&mut self, cost: &mut dyn FnMut(&Ready) -> usize) -> Option<Work> {
+        let Self { lanes, scores, turns, .. } = self;
+        let kind = turns.choose(|kind| match kind {
+            Kind::Images => lanes[Lane::Images as usize].has_ready(),
+            Kind::Texts => lanes[Lane::Texts as usize].has_ready(),
+            Kind::Scores => !scores.is_empty(),
+        })?;
+        let mut batch = |lane: Lane| Work::Batch(lane, lanes[lane as usize].pop_batch(Instant::now(), cost));
+        match kind {
+            Kind::Images => Some(batch(Lane::Images)),
+            Kind::Texts => Some(batch(Lane::Texts)),
+            Kind::Scores => scores.pop().map(Work::Scores),
+        }
     }
 
     fn is_over(&self, generation: u64) -> bool {

@@ -208,7 +208,7 @@ mod tests {
     ) -> (Arc<Admission>, Vec<Ticket>, oneshot::Receiver<Output>, Arc<Request>) {
         let now = Instant::now();
         let admission = Admission::new(n, n);
-        let metrics = Arc::new(LaneMetrics::new("m", Lane::Images));
+        let metrics = Arc::new(LaneMetrics::new("m", Lane::Images.label()));
         let (request, output) = Request::new(1, now, deadline, (0..n).map(|_| None).collect());
         let permits = admission.admit(&vec![1; n], 0, now).expect("room");
         let ticket = |(index, permit)| Ticket::new(&request, index, permit, &metrics, now);

@@ -20,6 +20,8 @@ pub(super) struct ModelRuntime {
     pub(super) model: Arc<dyn Model>,
     pub(super) queues: ModelQueues,
     lanes: [Arc<LaneMetrics>; 2],
+    /// Of scoring jobs.
+    pub(super) scores: Arc<LaneMetrics>,
     workers_per_replica: usize,
     towers: Mutex<Residence>,
     /// No request finds it any more.
@@ -50,9 +52,10 @@ impl ModelRuntime {
     pub(super) fn new(name: Arc<str>, model: Arc<dyn Model>, replicas: usize, config: &EngineConfig) -> Self {
         let device = model.info().device;
         let workers_per_replica = config.workers_on(device);
-        let lanes = Lane::ALL.map(|lane| Arc::new(LaneMetrics::new(&name, lane)));
+        let lanes = Lane::ALL.map(|lane| Arc::new(LaneMetrics::new(&name, lane.label())));
         let workers = replicas.saturating_mul(workers_per_replica);
         Self {
+            scores: Arc::new(LaneMetrics::new(&name, "score")),
             queues: ModelQueues::new(&lanes, workers, config.batch_tokens_on(device), config),
             space: model.info().fingerprint.as_str().into(),
             name,

@@ -11,10 +11,11 @@ use super::batch::{self, Embed};
 use super::cache::TextKey;
 use super::job::Lane;
 use super::lane::{Prepared, Ready};
-use super::queues::{Batch, ModelQueues};
+use super::queues::{ModelQueues, Work};
 use super::request::Ticket;
 use super::runtime::{ModelRuntime, Replica, ReplicaSet};
 use super::shared::Shared;
+use super::turns::Kind;
 use super::{Embedding, EngineError, warmup};
 use crate::image::Patches;
 use crate::text::TokenIds;
@@ -44,28 +45,40 @@ pub(super) fn run(shared: &Shared, model: &Arc<ModelRuntime>, set: &ReplicaSet, 
             _ => item.tokens(),
         };
         let patience = failing.then_some(retry);
-        let Some(Batch { lane, items }) = model.queues.next_batch(set.generation, &mut cost, patience) else {
-            return;
-        };
-        if items.is_empty() {
-            worker.probe();
-            continue;
+        let Some(work) = model.queues.next(set.generation, &mut cost, patience) else { return };
+        match work {
+            None => worker.probe(),
+            Some(Work::Batch(lane, items)) => {
+                // There is room among what is ready.
+                shared.preparation.wake(lane);
+                let _running = Running::new(&model.queues, lane.into());
+                worker.run_batch(lane, items);
+            }
+            Some(Work::Scores(job)) => {
+                let _running = Running::new(&model.queues, Kind::Scores);
+                job.run();
+            }
         }
-        // There is room among what is ready.
-        shared.preparation.wake(lane);
-        let running = Running(&model.queues);
-        worker.run_batch(lane, items);
-        drop(running);
         shared.free_if_done(model);
     }
 }
 
-/// A batch on this worker, until it is dropped.
-struct Running<'a>(&'a ModelQueues);
+/// Work on this worker, until it is dropped.
+struct Running<'a> {
+    queues: &'a ModelQueues,
+    kind: Kind,
+    since: Instant,
+}
+
+impl<'a> Running<'a> {
+    fn new(queues: &'a ModelQueues, kind: Kind) -> Self {
+        Self { queues, kind, since: Instant::now() }
+    }
+}
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        self.0.finished();
+        self.queues.finished(self.kind, self.since.elapsed());
     }
 }
 

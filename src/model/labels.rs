@@ -108,6 +108,30 @@ impl LabelSet {
         }
     }
 
+    /// [`LabelSet::cosines`] that stops with `None` as soon as `cancelled` says so; it is asked every few milliseconds.
+    ///
+    /// # Errors
+    /// As [`LabelSet::cosines`].
+    pub fn all_cosines(
+        &self,
+        pictures: &[Arc<[f32]>],
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Option<Vec<f32>>> {
+        let mut cosines = Vec::with_capacity(pictures.len() * self.len());
+        for block in self.blocks(pictures) {
+            if cancelled() {
+                return Ok(None);
+            }
+            cosines.append(&mut self.cosines(block)?);
+        }
+        Ok(Some(cosines))
+    }
+
+    /// Pictures in runs of about [`BLOCK`] scores.
+    fn blocks<'a>(&self, pictures: &'a [Arc<[f32]>]) -> impl Iterator<Item = &'a [Arc<[f32]>]> + use<'a> {
+        pictures.chunks((BLOCK / self.len()).max(1))
+    }
+
     /// The labels of each picture that `ranking` selects, best first. Stops with `None` as soon as `cancelled` says so;
     /// it is asked every few milliseconds.
     ///
@@ -121,7 +145,7 @@ impl LabelSet {
         cancelled: &dyn Fn() -> bool,
     ) -> Result<Option<Vec<Vec<Match>>>> {
         let mut ranked = Vec::with_capacity(pictures.len());
-        for block in pictures.chunks((BLOCK / self.len()).max(1)) {
+        for block in self.blocks(pictures) {
             if cancelled() {
                 return Ok(None);
             }

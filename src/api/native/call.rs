@@ -8,7 +8,7 @@ use crate::api::edge::error::{ApiError, ApiResult};
 use crate::api::edge::negotiate::{Format, negotiate};
 use crate::api::native::work::{self, Batch, Embedded, WorkOptions};
 use crate::api::state::{AppState, RequestContext};
-use crate::engine::ModelHandle;
+use crate::engine::{EngineError, ModelHandle, ScoreOptions};
 
 /// A request as the middleware let it through, its body read within bounds.
 pub struct Call {
@@ -29,6 +29,20 @@ impl Call {
     /// 406 if it wants none of them.
     pub fn format(&self, formats: &[Format]) -> ApiResult<Format> {
         negotiate(&self.headers, formats)
+    }
+
+    /// How scores are asked for on behalf of this request.
+    pub fn score_options(&self) -> ScoreOptions {
+        ScoreOptions { deadline: Some(self.context.deadline), client: self.context.client }
+    }
+
+    /// An error of the engine as this request's.
+    pub fn engine_error(&self, error: EngineError) -> ApiError {
+        match error {
+            // The engine knows what was left of the time; the caller, what it was.
+            EngineError::Deadline(_) => self.context.late(),
+            error => error.into(),
+        }
     }
 
     /// See [`work::embed`].

@@ -1,5 +1,7 @@
 //! `POST /v1/classify`: zero-shot labels of pictures.
 
+use std::sync::Arc;
+
 use axum::response::Response;
 
 use crate::api::answer;
@@ -16,9 +18,9 @@ use crate::api::native::schema::{
 use crate::api::native::work::{self, Batch, Embedded, WorkOptions};
 use crate::api::openapi::WorkErrors;
 use crate::api::source::Source;
-use crate::engine::{Embedding, Input};
-use crate::model::scores::{cosine, logit};
-use crate::model::zero_shot::{Ranking, mean_direction};
+use crate::engine::{self, Embedding, Input, Scored};
+use crate::model::zero_shot::Ranking;
+use crate::model::{Match, Scores};
 
 /// Says which of your labels fit pictures.
 ///
@@ -148,25 +150,25 @@ async fn answer(call: &Call, task: Task, format: Format) -> ApiResult<Response> 
         top_k: params.top_k,
         threshold: params.threshold,
     };
-    let pairs = images * labels.len();
-    let bytes = off_runtime(pairs * 64 + texts.len() * info.embedding_dim * 4, move || {
-        let directions: Vec<Vec<f32>> = texts
-            .chunks(labels.templates())
-            .map(|label| mean_direction(label.iter().map(|embedding| &embedding.vector[..])))
-            .collect();
+    let pictures = results.iter().flatten().map(|picture| Arc::clone(&picture.vector)).collect();
+    let names: Arc<[Arc<str>]> = labels.names().iter().map(|name| name.as_str().into()).collect();
+    let inline = engine::Labels::Inline {
+        names: Arc::clone(&names),
+        texts: texts.into_iter().map(|text| text.vector).collect(),
+        templates: labels.templates(),
+    };
+    let scored = model.rank(pictures, inline, Scores { scale, bias }, ranking, call.score_options()).await;
+    let Scored { value: ranked, timings: scoring } = scored.map_err(|error| call.engine_error(error))?;
+    let timings = timings.and(scoring);
+    let bytes = off_runtime(ranked.iter().map(Vec::len).sum::<usize>() * 64, move || {
+        let mut ranked = ranked.into_iter();
         let data = results
             .into_iter()
             .enumerate()
             .map(|(index, result)| match result {
-                Ok(picture) => {
-                    let logits: Vec<f32> =
-                        directions.iter().map(|d| logit(cosine(&picture.vector, d), scale, bias)).collect();
-                    ClassificationEntry::Classification(classification(
-                        index,
-                        labels.names(),
-                        &logits,
-                        &ranking,
-                    ))
+                Ok(_) => {
+                    let matches = ranked.next().unwrap_or_default();
+                    ClassificationEntry::Classification(classification(index, &names, &matches))
                 }
                 Err(error) => ClassificationEntry::Error(ErrorEntry {
                     object: ErrorTag::Error,
@@ -183,11 +185,10 @@ async fn answer(call: &Call, task: Task, format: Format) -> ApiResult<Response> 
     Ok(answer::respond(bytes, format, &model, timings))
 }
 
-fn classification(index: usize, labels: &[String], logits: &[f32], ranking: &Ranking) -> Classification {
-    let predictions: Vec<LabelPrediction> = ranking
-        .select(logits)
-        .into_iter()
-        .map(|m| LabelPrediction { label: labels[m.label].clone(), score: m.score, logit: m.logit })
+fn classification(index: usize, names: &[Arc<str>], matches: &[Match]) -> Classification {
+    let predictions: Vec<LabelPrediction> = matches
+        .iter()
+        .map(|m| LabelPrediction { label: names[m.label].to_string(), score: m.score, logit: m.logit })
         .collect();
     Classification {
         object: ClassificationTag::Classification,

@@ -61,11 +61,6 @@ impl Labels {
         &self.names
     }
 
-    /// Number of labels.
-    pub fn len(&self) -> usize {
-        self.names.len()
-    }
-
     /// Number of templates.
     pub fn templates(&self) -> usize {
         self.templates.len()

@@ -10,8 +10,8 @@ use crate::api::native::call::Call;
 use crate::api::native::schema::{Modality, ScoreRequest, ScoreResponse, ScoresTag, TextRules, Usage};
 use crate::api::native::work::{self, Batch, Embedded, WorkOptions};
 use crate::api::openapi::WorkErrors;
-use crate::engine::Embedding;
-use crate::model::scores::{cosine, logit, sigmoid};
+use crate::engine::{self, Embedding, Scored};
+use crate::model::scores::{logit, sigmoid};
 
 /// Compares every picture with every text.
 ///
@@ -50,11 +50,15 @@ pub async fn score(call: Call) -> ApiResult<Response> {
     let name = model.name().to_owned();
     let info = model.info();
     let scale_and_bias = info.logit_scale.zip(info.logit_bias);
-    let cost = images.len() * texts.len() * info.embedding_dim;
-    let bytes = off_runtime(cost, move || {
-        let tokens = images.iter().chain(&texts).map(|embedding| embedding.tokens).sum();
-        let row = |image: &Embedding| texts.iter().map(|text| cosine(&image.vector, &text.vector)).collect();
-        let cosines: Vec<Vec<f32>> = images.iter().map(row).collect();
+    let tokens = images.iter().chain(&texts).map(|embedding| embedding.tokens).sum();
+    let count = texts.len();
+    let labels = engine::Labels::unnamed(texts.into_iter().map(|text| text.vector).collect());
+    let pictures = images.into_iter().map(|image| image.vector).collect();
+    let scored = model.cosines(pictures, labels, call.score_options()).await;
+    let Scored { value: cosines, timings: scoring } = scored.map_err(|error| call.engine_error(error))?;
+    let timings = timings.and(scoring);
+    let bytes = off_runtime(size_of_val(cosines.as_slice()), move || {
+        let cosines: Vec<Vec<f32>> = cosines.chunks(count).map(<[f32]>::to_vec).collect();
         let logits = scale_and_bias.map(|(scale, bias)| map(&cosines, |c| logit(c, scale, bias)));
         let probability = logits.as_ref().map(|logits| map(logits, sigmoid));
         let response = ScoreResponse {

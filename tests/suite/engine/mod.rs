@@ -6,6 +6,7 @@ mod fake;
 mod faults;
 mod models;
 mod replicas;
+mod scoring;
 mod stopping;
 mod turns;
 
