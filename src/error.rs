@@ -4,7 +4,6 @@
 //! is. It knows nothing of HTTP: `api` turns it into a status.
 
 use crate::checkpoint::CheckpointError;
-use crate::engine::EngineError;
 use crate::image::ImageError;
 use crate::model::ModelError;
 use crate::text::TextError;
@@ -26,9 +25,6 @@ pub enum Error {
     /// A model cannot be found, read or understood: the operator must act.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// The engine did not take or did not finish the work: the caller may try again later.
-    #[error(transparent)]
-    Engine(#[from] EngineError),
     /// A flag, an environment variable or a combination of them is not valid: the operator must act.
     #[error("{0}")]
     Config(String),

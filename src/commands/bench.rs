@@ -5,15 +5,15 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use super::error::{Result, failed};
 use crate::config::{BenchArgs, Tower};
 use crate::image::Patches;
 use crate::pipeline::Pipeline;
 use crate::text::TokenIds;
-use crate::{Error, Result};
 
 pub(super) fn run(args: &BenchArgs) -> Result<ExitCode> {
     if !(args.seconds > 0.0 && args.seconds <= 3600.0) {
-        return Err(Error::Config(format!("--seconds {}: it must be above 0, at most 3600", args.seconds)));
+        return Err(failed(format!("--seconds {}: it must be above 0, at most 3600", args.seconds)));
     }
     let started = Instant::now();
     let pipeline = args.model.load()?;
@@ -25,9 +25,9 @@ pub(super) fn run(args: &BenchArgs) -> Result<ExitCode> {
     };
     let times = match (&args.prepare, args.tower) {
         (Some(file), _) => {
-            let bytes = std::fs::read(file)
-                .map_err(|error| Error::Request(format!("{}: {error}", file.display())))?;
-            measure(args.seconds, || pipeline.prepare_image(&bytes, None).map(drop))?
+            let bytes =
+                std::fs::read(file).map_err(|error| failed(format!("{}: {error}", file.display())))?;
+            measure(args.seconds, || Ok(pipeline.prepare_image(&bytes, None).map(drop)?))?
         }
         (None, Tower::Image) => {
             let pictures = pictures(&pipeline, batch)?;
@@ -43,7 +43,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<ExitCode> {
     let median = times[times.len() / 2];
     let rate = batch as f64 / median.as_secs_f64();
     let info = pipeline.info();
-    sayln!(
+    outln!(
         "{} {what}, batch {batch}, {} on {:?}: {rate:.2} items/s, median {:.2} ms, fastest {:.2} ms, slowest {:.2} ms \
          of {} runs; loaded in {:.2} s",
         info.name,
@@ -56,7 +56,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<ExitCode> {
         load.as_secs_f64(),
     );
     if args.json {
-        sayln!(
+        outln!(
             "{}",
             json!({
                 "model": info.name, "tower": what.trim_end_matches(" tower"), "batch": batch, "dtype": info.dtype, "device": info.device,

@@ -50,13 +50,13 @@ pub(super) fn run(args: &ClassifyArgs) -> Result<ExitCode> {
                 .iter()
                 .map(|m| json!({ "label": labels[m.label], "score": m.score, "logit": m.logit }))
                 .collect();
-            sayln!("{}", json!({ "image": image.display().to_string(), "predictions": predictions }));
+            outln!("{}", json!({ "image": image.display().to_string(), "predictions": predictions }));
         } else {
             if i > 0 {
-                say!("\n");
+                out!("\n");
             }
-            sayln!("{}", image.display());
-            say!("{}", table(&labels, &ranked));
+            outln!("{}", image.display());
+            out!("{}", table(&labels, &ranked));
         }
     }
     Ok(match failed {

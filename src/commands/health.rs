@@ -5,13 +5,13 @@ use std::process::ExitCode;
 use ureq::config::Config;
 use ureq::tls::TlsConfig;
 
+use super::error::{Result, failed};
 use crate::config::HealthArgs;
-use crate::{Error, Result};
 
 /// Asks once.
 ///
 /// # Errors
-/// [`Error::Request`] with what the service answered, or why it did not.
+/// With what the service answered, or why it did not.
 pub(super) fn run(args: &HealthArgs) -> Result<ExitCode> {
     let url = args.url();
     // The certificate names the service's public host, not this machine: only that it answers counts here.
@@ -23,10 +23,10 @@ pub(super) fn run(args: &HealthArgs) -> Result<ExitCode> {
         .tls_config(tls)
         .build();
     let mut response =
-        config.new_agent().get(&url).call().map_err(|error| Error::Request(format!("{url}: {error}")))?;
+        config.new_agent().get(&url).call().map_err(|error| failed(format!("{url}: {error}")))?;
     let text = response.body_mut().read_to_string().unwrap_or_default();
     if response.status().is_success() {
         return Ok(ExitCode::SUCCESS);
     }
-    Err(Error::Request(format!("{url}: {} {}", response.status(), text.trim())))
+    Err(failed(format!("{url}: {} {}", response.status(), text.trim())))
 }

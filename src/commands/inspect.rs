@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use crate::Result;
+use super::error::Result;
 use crate::config::InspectArgs;
 use crate::image::{Geometry, ImageDecode};
 use crate::model::{EncoderSpec, ImagePooling};
@@ -34,7 +34,7 @@ pub(super) fn run(args: &InspectArgs) -> Result<ExitCode> {
             all.remove("dtype");
             all.extend(more);
         }
-        sayln!("{all:#}");
+        outln!("{all:#}");
         return Ok(ExitCode::SUCCESS);
     }
     let mut out = summary(&info);
@@ -62,7 +62,7 @@ pub(super) fn run(args: &InspectArgs) -> Result<ExitCode> {
         bytes(memory)
     );
     let _ = writeln!(out, "fingerprint    {}", info.fingerprint);
-    say!("{out}");
+    out!("{out}");
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,18 +1,19 @@
-//! One file a command; each gives the exit code of the process.
+//! One file per command; each gives the exit code of the process.
 
 /// `print!` that ends the program quietly when whoever reads its output has gone (`siglip … | head`).
-macro_rules! say {
+macro_rules! out {
     ($($part:tt)*) => { $crate::commands::write_out(format_args!($($part)*)) };
 }
 
 /// `println!` in the same way.
-macro_rules! sayln {
+macro_rules! outln {
     ($($part:tt)*) => { $crate::commands::write_out(format_args!("{}\n", format_args!($($part)*))) };
 }
 
 mod bench;
 mod classify;
 mod embed;
+mod error;
 mod health;
 mod inspect;
 mod serve;
@@ -22,25 +23,26 @@ use std::fmt::Arguments;
 use std::io::Write;
 use std::process::ExitCode;
 
-use crate::Result;
 use crate::config::{Cli, Command};
 use crate::telemetry::{self, LogFormat};
+
+pub use error::CommandError;
 
 /// Runs the command that was asked for.
 ///
 /// # Errors
 /// What kept it from being done; the caller prints it.
-pub fn run(cli: Cli) -> Result<ExitCode> {
+pub fn run(cli: Cli) -> Result<ExitCode, CommandError> {
     let _telemetry = match cli.command {
         // The service sets up its own, with the format that its flags ask for.
         Command::Serve(_) => None,
         _ => Some(telemetry::init(LogFormat::Text, Some(cli.log.as_deref().unwrap_or("warn")))?),
     };
     match cli.command {
-        Command::Serve(args) => serve::run(*args, cli.log.as_deref()),
+        Command::Serve(args) => Ok(serve::run(*args, cli.log.as_deref())?),
         Command::Health(args) => health::run(&args),
-        Command::Embed(args) => embed::run(args),
-        Command::Classify(args) => classify::run(&args),
+        Command::Embed(args) => Ok(embed::run(args)?),
+        Command::Classify(args) => Ok(classify::run(&args)?),
         Command::Inspect(args) => inspect::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Bench(args) => bench::run(&args),

@@ -5,12 +5,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::error::{Result, failed};
 use crate::api::{self, AppState};
 use crate::checkpoint::{self, HubOptions};
 use crate::config::{ComputeArgs, ModelChoice, ServeArgs, ServeConfig};
 use crate::engine::{Engine, EngineError, Model, PipelineModel};
 use crate::pipeline::Pipeline;
-use crate::{Error, Result, telemetry};
+use crate::telemetry;
 
 /// Runs the service until SIGTERM or SIGINT.
 ///
@@ -24,14 +25,14 @@ pub(super) fn run(args: ServeArgs, log: Option<&str>) -> Result<ExitCode> {
     config.compute.start_threads()?;
     // Bound before the models are loaded: a taken port is known at once, and early clients wait in the backlog.
     let listener = TcpListener::bind(config.address)
-        .map_err(|error| Error::Config(format!("cannot listen on {}: {error}", config.address)))?;
+        .map_err(|error| failed(format!("cannot listen on {}: {error}", config.address)))?;
     let address = listener.local_addr().unwrap_or(config.address);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("http")
         .max_blocking_threads(128)
         .build()
-        .map_err(|error| Error::Config(format!("no threads for the service: {error}")))?;
+        .map_err(|error| failed(format!("no threads for the service: {error}")))?;
     let scheme = if config.tls.is_some() { "https" } else { "http" };
     if config.api.api_keys.is_empty() && !config.address.ip().is_loopback() {
         tracing::warn!("no --api-key: whoever reaches {address} may use the service");
@@ -56,12 +57,12 @@ pub(super) fn run(args: ServeArgs, log: Option<&str>) -> Result<ExitCode> {
         let router = api::app(state.clone());
         api::serve(listener, router, state, config.tls, config.drain_timeout, shutdown)
             .await
-            .map_err(|error| Error::Config(format!("{address}: {error}")))
+            .map_err(|error| failed(format!("{address}: {error}")))
     })?;
     if stopped.engine.abandoned > 0 {
         let message =
             format!("stopped with {} inputs unanswered (--drain-timeout)", stopped.engine.abandoned);
-        return Err(Error::Request(message));
+        return Err(failed(message));
     }
     tracing::info!("stopped after {:.1} s; nothing was left", stopped.took.as_secs_f32());
     Ok(ExitCode::SUCCESS)
@@ -88,12 +89,12 @@ fn load(choice: &ModelChoice, compute: &ComputeArgs) -> Result<Arc<dyn Model>> {
 
 /// Ready when the process is told to stop. The handlers are installed before the service says that it listens.
 fn signal() -> Result<impl Future<Output = ()> + Send + 'static> {
-    let failed = |error: std::io::Error| Error::Config(format!("signals: {error}"));
+    let no_signals = |error: std::io::Error| failed(format!("signals: {error}"));
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};
-        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+        let mut terminate = signal(SignalKind::terminate()).map_err(no_signals)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signals)?;
         Ok(async move {
             tokio::select! {
                 _ = terminate.recv() => {}
@@ -103,7 +104,7 @@ fn signal() -> Result<impl Future<Output = ()> + Send + 'static> {
     }
     #[cfg(not(unix))]
     {
-        let mut interrupt = tokio::signal::windows::ctrl_c().map_err(failed)?;
+        let mut interrupt = tokio::signal::windows::ctrl_c().map_err(no_signals)?;
         Ok(async move {
             interrupt.recv().await;
         })

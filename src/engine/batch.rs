@@ -3,14 +3,14 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::EngineError;
-use crate::{Error, Result};
+use super::error::{Result, WorkError};
 
 /// Once so many inputs have failed alone, one after the other and none succeeded, the model is
 /// broken and not the inputs: the rest is not tried.
 const MAX_SINGLE_FAILURES: usize = 8;
 
 /// A tower: as many vectors as there are items, in their order.
-pub(super) type Embed<'a, T> = dyn Fn(&[&T]) -> Result<Vec<Vec<f32>>> + 'a;
+pub(super) type Embed<'a, T> = dyn Fn(&[&T]) -> crate::Result<Vec<Vec<f32>>> + 'a;
 
 /// What became of a batch.
 pub(super) struct Outcome {
@@ -120,7 +120,7 @@ fn run_singly<T>(items: &[&T], embed: &Embed<'_, T>, outcome: &mut Outcome) {
 enum Call {
     /// As many vectors as there were items.
     Done(Vec<Vec<f32>>),
-    Failed(Error),
+    Failed(WorkError),
     Panicked(String),
 }
 
@@ -132,7 +132,7 @@ fn call<T>(items: &[&T], embed: &Embed<'_, T>) -> Call {
         Ok(Ok(vectors)) => Call::Failed(
             EngineError::Worker(format!("{} vectors for {} inputs", vectors.len(), items.len())).into(),
         ),
-        Ok(Err(error)) => Call::Failed(error),
+        Ok(Err(error)) => Call::Failed(error.into()),
         Err(panic) => Call::Panicked(panic_message(panic.as_ref())),
     }
 }
@@ -144,7 +144,7 @@ pub(super) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
 }
 
 /// Whether a device had no memory left. The driver's error is only text by the time it is here.
-pub(super) fn is_out_of_memory(error: &Error) -> bool {
+pub(super) fn is_out_of_memory(error: &WorkError) -> bool {
     let text = error.to_string().to_ascii_lowercase();
     ["out of memory", "out_of_memory", "cublas_status_alloc_failed"].iter().any(|known| text.contains(known))
 }
@@ -155,12 +155,15 @@ mod tests {
 
     use super::*;
 
-    fn compute(message: &str) -> Error {
-        Error::Compute(candle_core::Error::Msg(message.to_owned()))
+    fn compute(message: &str) -> crate::Error {
+        crate::Error::Compute(candle_core::Error::Msg(message.to_owned()))
     }
 
     /// Runs a batch of numbers through `embed` and gives the outcome and the sizes of the calls.
-    fn run_on(items: &[u32], embed: impl Fn(&[&u32]) -> Result<Vec<Vec<f32>>>) -> (Outcome, Vec<usize>) {
+    fn run_on(
+        items: &[u32],
+        embed: impl Fn(&[&u32]) -> crate::Result<Vec<Vec<f32>>>,
+    ) -> (Outcome, Vec<usize>) {
         let calls = RefCell::new(Vec::new());
         let items: Vec<&u32> = items.iter().collect();
         let outcome = run(&items, 1, &|batch: &[&u32]| {
@@ -170,7 +173,7 @@ mod tests {
         (outcome, calls.into_inner())
     }
 
-    fn vectors(batch: &[&u32]) -> Result<Vec<Vec<f32>>> {
+    fn vectors(batch: &[&u32]) -> crate::Result<Vec<Vec<f32>>> {
         Ok(batch.iter().map(|&&x| vec![x as f32]).collect())
     }
 

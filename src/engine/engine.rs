@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use super::error::Result;
 use super::handle::ModelHandle;
 use super::model::Model;
 use super::runtime::ModelRuntime;
@@ -13,7 +14,6 @@ use super::shared::{Phase, Shared};
 use super::state::{ModelState, ModelStatus, Progress};
 use super::sync;
 use super::{EngineConfig, EngineError};
-use crate::Result;
 
 /// All models of the process behind one admission. Cheap to clone; when the last clone is gone, the threads end.
 #[derive(Clone)]
@@ -70,7 +70,7 @@ impl Engine {
     pub fn add(
         &self,
         names: &[&str],
-        loader: impl FnOnce(&Progress) -> Result<Arc<dyn Model>> + Send + 'static,
+        loader: impl FnOnce(&Progress) -> crate::Result<Arc<dyn Model>> + Send + 'static,
     ) -> Result<(), EngineError> {
         let shared = Arc::clone(self.shared());
         let entry = shared.registry.add(names.iter().map(|&name| name.into()).collect())?;
@@ -110,7 +110,7 @@ impl Engine {
     pub fn replace(
         &self,
         name: &str,
-        loader: impl FnOnce(&Progress) -> Result<Arc<dyn Model>> + Send + 'static,
+        loader: impl FnOnce(&Progress) -> crate::Result<Arc<dyn Model>> + Send + 'static,
     ) -> Result<(), EngineError> {
         let shared = Arc::clone(self.shared());
         let entry = shared.registry.find(Some(name))?;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::ModelState;
+use crate::model::ModelError;
 
 /// Why the engine did not take or did not finish a request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -53,6 +54,27 @@ pub enum EngineError {
         known: Vec<String>,
     },
 }
+
+/// Why work that the engine took came to nothing: its own reason, or that of the input or the model.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WorkError {
+    /// The input cannot be used, or the model or its device failed.
+    #[error(transparent)]
+    Model(#[from] crate::Error),
+    /// The engine stopped it.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+impl From<ModelError> for WorkError {
+    fn from(error: ModelError) -> Self {
+        Self::Model(error.into())
+    }
+}
+
+/// `std::result::Result` with [`WorkError`].
+pub(super) type Result<T, E = WorkError> = std::result::Result<T, E>;
 
 impl EngineError {
     /// The error of a request to a model that cannot answer.

@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use super::admission::Refused;
 use super::batch::panic_message;
 use super::cache::TextSource;
+use super::error::{Result, WorkError};
 use super::job::Lane;
 use super::lane::{Waiting, Work};
 use super::metrics::Outcome;
@@ -21,7 +22,7 @@ use super::{EmbedOptions, Embedding, EngineError, ImageCost, Input, Output, Timi
 use crate::model::zero_shot::Ranking;
 use crate::model::{Match, ModelError, Scores};
 use crate::pipeline::ModelInfo;
-use crate::{Error, Result, telemetry};
+use crate::telemetry;
 
 /// One model of an [`Engine`](super::Engine). Cheap to clone. It stays the same model when another is loaded under its
 /// name: then it serves those who hold it until it has nothing left to do.
@@ -58,9 +59,8 @@ impl ModelHandle {
     /// Embeds the inputs of one request; the results are in their order. Dropping the future drops
     /// its inputs wherever they wait. Polled inside a tokio runtime with its clock on.
     ///
-    /// A result is an error in its place when the input is bad ([`Error::Image`], [`Error::Text`],
-    /// [`Error::Request`]) or when the model failed on it ([`EngineError::Worker`] inside
-    /// [`Error::Engine`], or [`Error::Compute`]).
+    /// A result is an error in its place when the input cannot be used or the model failed on it
+    /// ([`WorkError::Model`], [`EngineError::Worker`]).
     ///
     /// # Errors
     /// For the request as a whole: [`EngineError::Overloaded`], [`EngineError::TooLarge`],
@@ -212,7 +212,7 @@ impl ModelHandle {
         let output = output.map_err(|_| EngineError::Worker("the request was lost".to_owned()))?;
         // These are about the request, wherever they were noticed.
         let whole = output.results.iter().find_map(|result| match result {
-            Err(Error::Engine(
+            Err(WorkError::Engine(
                 error @ (EngineError::Deadline(_) | EngineError::ShuttingDown | EngineError::Loading { .. }),
             )) => Some(error),
             _ => None,
@@ -298,7 +298,8 @@ impl ModelHandle {
     fn probe(&self, bytes: &[u8], max_num_patches: Option<usize>) -> Result<ImageCost> {
         let model = self.runtime.model.as_ref();
         // Unwind safety: the model keeps its invariants, as in a batch.
-        catch_unwind(AssertUnwindSafe(|| model.probe_image(bytes, max_num_patches))).unwrap_or_else(|panic| {
+        let probed = catch_unwind(AssertUnwindSafe(|| model.probe_image(bytes, max_num_patches)));
+        probed.map(|probed| Ok(probed?)).unwrap_or_else(|panic| {
             let message = panic_message(panic.as_ref());
             self.runtime.lane(Lane::Images).prepare_panics.increment(1);
             tracing::error!(model = self.name(), panic = %message, "reading a header panicked");

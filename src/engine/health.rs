@@ -2,8 +2,8 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::error::Result;
 use super::sync::{Mutex, lock};
-use crate::Result;
 
 /// After so many whole batches failed in a row the towers are tried with inputs that are known to be good: what clients
 /// send must not be able to take the service out.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use crate::Error;
+use super::error::WorkError;
 use crate::text::Canonicalization;
 
 /// Pictures and texts queue apart.
@@ -94,7 +94,7 @@ impl Timings {
 #[derive(Debug)]
 pub struct Output {
     /// A bad input is an error in its place and spoils no other.
-    pub results: Vec<Result<Embedding, Error>>,
+    pub results: Vec<Result<Embedding, WorkError>>,
     /// Where the time went.
     pub timings: Timings,
 }

@@ -63,7 +63,7 @@ mod worker;
 
 pub use config::EngineConfig;
 pub use engine::{DrainReport, Engine, Load};
-pub use error::EngineError;
+pub use error::{EngineError, WorkError};
 pub use handle::ModelHandle;
 pub use job::{EmbedOptions, Embedding, Input, Output, Timings};
 pub use model::{ImageCost, Model, Towers};

@@ -7,12 +7,12 @@ use std::time::Instant;
 use super::EngineError;
 use super::batch::panic_message;
 use super::cache::TextSource;
+use super::error::Result;
 use super::job::Lane;
 use super::lane::{Prepared, Ready, Waiting, Work};
 use super::model::Model;
 use super::preparation::Preparing;
 use super::shared::Shared;
-use crate::Result;
 
 /// Prepares inputs of one lane until the engine ends.
 pub(super) fn run(shared: &Shared, lane: Lane) {

@@ -8,9 +8,10 @@ use tokio::sync::oneshot;
 use tracing::Span;
 
 use super::admission::Permit;
+use super::error::{Result, WorkError};
 use super::metrics::{LaneMetrics, Outcome};
 use super::{Embedding, EngineError, Output, Timings};
-use crate::{Error, Result};
+use crate::Error;
 
 /// What the inputs of a request have in common: where their results are gathered.
 pub(super) struct Request {
@@ -160,7 +161,7 @@ impl Ticket {
         let outcome = match &result {
             Ok(embedding) if embedding.cached => Outcome::Cached,
             Ok(_) => Outcome::Ok,
-            Err(Error::Image(_) | Error::Text(_) | Error::Request(_)) => Outcome::Invalid,
+            Err(WorkError::Model(Error::Image(_) | Error::Text(_) | Error::Request(_))) => Outcome::Invalid,
             Err(_) => Outcome::Failed,
         };
         self.end(outcome, result);
@@ -243,7 +244,7 @@ mod tests {
         drop(tickets);
         assert_eq!(admission.load(), (0, 0));
         let results = output.try_recv().expect("complete").results;
-        assert!(matches!(&results[..], [Err(Error::Engine(EngineError::Worker(_)))]));
+        assert!(matches!(&results[..], [Err(WorkError::Engine(EngineError::Worker(_)))]));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use super::admission::Admission;
 use super::batch::panic_message;
 use super::cache::TextCache;
+use super::error::{Result, WorkError};
 use super::job::Lane;
 use super::model::Model;
 use super::preparation::Preparation;
@@ -18,7 +19,7 @@ use super::runtime::ModelRuntime;
 use super::state::{ModelState, Progress};
 use super::sync::{self, JoinHandle, Mutex, lock};
 use super::{EngineConfig, EngineError, prepare, worker};
-use crate::{Error, Result};
+use crate::Error;
 
 pub(super) struct Shared {
     pub(super) config: EngineConfig,
@@ -90,7 +91,7 @@ impl Shared {
     pub(super) fn load(
         self: &Arc<Self>,
         entry: &Arc<Entry>,
-        loader: impl FnOnce(&Progress) -> Result<Arc<dyn Model>>,
+        loader: impl FnOnce(&Progress) -> crate::Result<Arc<dyn Model>>,
     ) -> Result<Arc<ModelRuntime>> {
         let progress = self.registry.progress(entry);
         let load = || {
@@ -98,9 +99,9 @@ impl Shared {
             progress.loading();
             let towers = Arc::clone(&model).load_towers(&progress)?;
             if towers.is_empty() {
-                return Err(Error::Config("no device was named".into()));
+                return Err(Error::Config("no device was named".into()).into());
             }
-            Ok((model, towers))
+            Ok::<_, WorkError>((model, towers))
         };
         let loaded = catch_unwind(AssertUnwindSafe(load)).unwrap_or_else(|panic| {
             Err(EngineError::Worker(format!("loading it panicked: {}", panic_message(panic.as_ref()))).into())

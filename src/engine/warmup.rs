@@ -4,8 +4,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::EngineError;
 use super::batch::{self, Outcome, panic_message};
+use super::error::Result;
 use super::model::{Model, Towers};
-use crate::Result;
 use crate::image::{ImageSpec, Patches};
 use crate::text::{TextSpec, TokenIds};
 

@@ -9,6 +9,7 @@ use tracing::Span;
 
 use super::batch::{self, Embed};
 use super::cache::TextKey;
+use super::error::{Result, WorkError};
 use super::job::Lane;
 use super::lane::{Prepared, Ready};
 use super::queues::{ModelQueues, Work};
@@ -18,8 +19,8 @@ use super::shared::Shared;
 use super::turns::Kind;
 use super::{Embedding, EngineError, warmup};
 use crate::image::Patches;
+use crate::telemetry;
 use crate::text::TokenIds;
-use crate::{Error, Result, telemetry};
 
 /// Runs batches of a model on one replica of its towers until the towers are to go.
 pub(super) fn run(shared: &Shared, model: &Arc<ModelRuntime>, set: &ReplicaSet, index: usize, cold: bool) {
@@ -251,7 +252,7 @@ impl Worker<'_> {
 fn copies(result: Result<Embedding>, count: usize) -> Vec<Result<Embedding>> {
     let copy = |result: &Result<Embedding>| match result {
         Ok(embedding) => Ok(embedding.clone()),
-        Err(Error::Engine(error)) => Err(error.clone().into()),
+        Err(WorkError::Engine(error)) => Err(error.clone().into()),
         Err(error) => Err(EngineError::Worker(error.to_string()).into()),
     };
     let mut all: Vec<_> = (1..count).map(|_| copy(&result)).collect();

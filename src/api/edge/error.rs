@@ -15,7 +15,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::budget::Exceeded;
-use crate::engine::EngineError;
+use crate::engine::{EngineError, WorkError};
 use crate::{Error, telemetry};
 
 /// The body of every answer that is not a success.
@@ -195,7 +195,6 @@ impl From<&Error> for ApiError {
             Error::Image(image) => Self::unprocessable("invalid_image", image.to_string()),
             Error::Text(text) => Self::unprocessable("invalid_text", text.to_string()),
             Error::Request(message) => Self::unprocessable("unsupported_by_model", message.clone()),
-            Error::Engine(engine) => engine.clone().into(),
             Error::Compute(_) | Error::Checkpoint(_) | Error::Config(_) | Error::Io { .. } => {
                 Self::internal(error.to_string())
             }
@@ -206,6 +205,15 @@ impl From<&Error> for ApiError {
 impl From<Error> for ApiError {
     fn from(error: Error) -> Self {
         Self::from(&error)
+    }
+}
+
+impl From<WorkError> for ApiError {
+    fn from(error: WorkError) -> Self {
+        match error {
+            WorkError::Model(error) => error.into(),
+            WorkError::Engine(error) => error.into(),
+        }
     }
 }
 

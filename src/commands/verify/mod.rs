@@ -6,11 +6,11 @@ mod golden;
 use std::process::ExitCode;
 
 use self::golden::Golden;
+use crate::commands::error::{Result, failed};
 use crate::config::VerifyArgs;
 use crate::image::{Patches, Picture};
 use crate::model::scores::cosine;
 use crate::pipeline::Pipeline;
-use crate::{Error, Result};
 
 /// Cosine between an item's vector alone and in a batch.
 const SAME: f32 = 0.9999;
@@ -18,7 +18,7 @@ const SAME: f32 = 0.9999;
 pub(super) fn run(args: &VerifyArgs) -> Result<ExitCode> {
     let pipeline = args.model.load()?;
     let info = pipeline.info();
-    sayln!("{} ({}, {})", info.source, info.family, info.dtype.name());
+    outln!("{} ({}, {})", info.source, info.family, info.dtype.name());
     let mut passed = true;
     for check in self_checks(&pipeline)? {
         passed &= check.print();
@@ -33,15 +33,15 @@ pub(super) fn run(args: &VerifyArgs) -> Result<ExitCode> {
             }
             None => {
                 passed = false;
-                sayln!("  missing  {}: give the picture with --coco-image", golden.source);
+                outln!("  missing  {}: give the picture with --coco-image", golden.source);
             }
         },
-        None => sayln!(
+        None => outln!(
             "  note     no logits are published for this checkpoint; there are some for {}",
             all.iter().map(|golden| golden.model).collect::<Vec<_>>().join(" and ")
         ),
     }
-    sayln!("{}", if passed { "passed" } else { "FAILED" });
+    outln!("{}", if passed { "passed" } else { "FAILED" });
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -53,7 +53,7 @@ struct Check {
 
 impl Check {
     fn print(&self) -> bool {
-        sayln!("  {:<8} {}", if self.passed { "ok" } else { "WRONG" }, self.what);
+        outln!("  {:<8} {}", if self.passed { "ok" } else { "WRONG" }, self.what);
         self.passed
     }
 }
@@ -93,13 +93,13 @@ fn self_checks(pipeline: &Pipeline) -> Result<Vec<Check>> {
 }
 
 fn one(mut vectors: Vec<Vec<f32>>) -> Result<Vec<f32>> {
-    vectors.pop().ok_or_else(|| Error::Request("the model gave no vector".into()))
+    vectors.pop().ok_or_else(|| failed("the model gave no vector"))
 }
 
 /// The pictures of the published logits, or `None` if one must be given and was not.
 fn golden_pictures(golden: &Golden, args: &VerifyArgs) -> Result<Option<Vec<Picture>>> {
     if let Some(sizes) = golden.drawn {
-        return Ok(Some(sizes.iter().map(|&(w, h)| drawing::circle(w, h)).collect::<Result<_>>()?));
+        return Ok(Some(sizes.iter().map(|&(w, h)| Ok(drawing::circle(w, h)?)).collect::<Result<_>>()?));
     }
     let Some(path) = &args.coco_image else { return Ok(None) };
     let limits = crate::image::ImageLimits::default();
@@ -108,10 +108,8 @@ fn golden_pictures(golden: &Golden, args: &VerifyArgs) -> Result<Option<Vec<Pict
 }
 
 fn golden_checks(pipeline: &Pipeline, golden: &Golden, pictures: &[Picture]) -> Result<Vec<Check>> {
-    let scores = pipeline
-        .model()
-        .scores()
-        .ok_or_else(|| Error::Request("this checkpoint has no logit scale and bias".into()))?;
+    let scores =
+        pipeline.model().scores().ok_or_else(|| failed("this checkpoint has no logit scale and bias"))?;
     let preprocessor = pipeline.image()?;
     let mut images = Vec::new();
     for picture in pictures {

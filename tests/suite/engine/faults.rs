@@ -3,12 +3,12 @@
 use std::sync::atomic::Ordering;
 
 use siglip::Error;
-use siglip::engine::{EngineError, Load};
+use siglip::engine::{EngineError, Load, WorkError};
 
 use super::fake::*;
 
-fn worker(result: &siglip::Result<siglip::engine::Embedding>) -> bool {
-    matches!(result, Err(Error::Engine(EngineError::Worker(_))))
+fn worker(result: &Result<siglip::engine::Embedding, WorkError>) -> bool {
+    matches!(result, Err(WorkError::Engine(EngineError::Worker(_))))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -59,7 +59,7 @@ async fn one_input_that_the_model_cannot_take_fails_alone() {
     fake.gate.open();
     let results = answer.await.unwrap().unwrap().results;
     assert!(results[0].is_ok() && results[2].is_ok());
-    assert!(matches!(&results[1], Err(Error::Compute(_))));
+    assert!(matches!(&results[1], Err(WorkError::Model(Error::Compute(_)))));
     first.await.unwrap().unwrap();
     last.await.unwrap().unwrap();
     // Together, then each alone.
@@ -92,7 +92,7 @@ async fn out_of_memory_on_one_input_is_its_error() {
     fake.memory.store(0, Ordering::SeqCst);
     let (engine, model) = start(&fake, config());
     let results = model.embed(images("a", 5), client(1)).await.unwrap().results;
-    assert!(results.iter().all(|result| matches!(result, Err(Error::Compute(_)))));
+    assert!(results.iter().all(|result| matches!(result, Err(WorkError::Model(Error::Compute(_))))));
     fake.memory.store(usize::MAX, Ordering::SeqCst);
     assert_eq!(ok(&model.embed(images("b", 5), client(1)).await.unwrap()).len(), 5);
     assert_eq!(engine.load(), Load::default());

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use fake::*;
 use siglip::Error;
-use siglip::engine::{EmbedOptions, Engine, EngineConfig, EngineError, Input, ModelState};
+use siglip::engine::{EmbedOptions, Engine, EngineConfig, EngineError, Input, ModelState, WorkError};
 use siglip::image::ImageError;
 use siglip::text::Canonicalization;
 
@@ -97,7 +97,7 @@ async fn a_bad_input_is_an_error_in_its_place() {
         .iter()
         .map(|result| match result {
             Ok(_) => false,
-            Err(Error::Image(ImageError::Empty)) => true,
+            Err(WorkError::Model(Error::Image(ImageError::Empty))) => true,
             Err(error) => panic!("{error}"),
         })
         .collect();
@@ -105,7 +105,7 @@ async fn a_bad_input_is_an_error_in_its_place() {
     assert!(!fake.prepared().contains(&"no-header".to_owned()), "its header was enough");
     let options = EmbedOptions { max_num_patches: Some(0), ..EmbedOptions::default() };
     let results = model.embed(vec![image("a")], options).await.unwrap().results;
-    assert!(matches!(results[..], [Err(Error::Request(_))]));
+    assert!(matches!(results[..], [Err(WorkError::Model(Error::Request(_)))]));
     assert_eq!(engine.load(), Default::default());
 }
 
