@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::Read;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use memmap2::Mmap;
 
@@ -22,8 +23,8 @@ pub enum Files {
 /// The bytes of one file, mapped into memory rather than read where that is possible.
 #[derive(Debug)]
 pub enum Blob {
-    /// A file on disk.
-    Mapped(Mmap),
+    /// A file on disk, and when it was changed last.
+    Mapped(Mmap, Option<SystemTime>),
     /// Bytes inside the program, or an empty file.
     Static(&'static [u8]),
 }
@@ -33,7 +34,7 @@ impl Deref for Blob {
 
     fn deref(&self) -> &[u8] {
         match self {
-            Self::Mapped(map) => map,
+            Self::Mapped(map, _) => map,
             Self::Static(bytes) => bytes,
         }
     }
@@ -46,15 +47,25 @@ impl Blob {
     /// If it is not there or cannot be read.
     pub fn open(path: &Path) -> Result<Self, CheckpointError> {
         let file = File::open(path).map_err(|source| read_error(path, source))?;
-        let length = file.metadata().map_err(|source| read_error(path, source))?.len();
-        if length == 0 {
+        let metadata = file.metadata().map_err(|source| read_error(path, source))?;
+        if metadata.len() == 0 {
             return Ok(Self::Static(&[]));
         }
         // SAFETY: the mapping is read-only and private. Another process that truncates the file while
         // it is served would end this one with SIGBUS, as it would any program that maps its weights;
         // downloads are written to another name and renamed, so this program never does that itself.
         let map = unsafe { Mmap::map(&file) }.map_err(|source| read_error(path, source))?;
-        Ok(Self::Mapped(map))
+        Ok(Self::Mapped(map, metadata.modified().ok()))
+    }
+}
+
+impl Blob {
+    /// When the file was changed last; `None` for bytes inside the program.
+    pub fn modified(&self) -> Option<SystemTime> {
+        match self {
+            Self::Mapped(_, modified) => *modified,
+            Self::Static(_) => None,
+        }
     }
 }
 

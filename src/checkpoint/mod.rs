@@ -29,6 +29,7 @@ pub use files::{Blob, Files};
 pub use hub::HubOptions;
 pub use layout::Layout;
 pub use reference::ModelRef;
+pub use store::FileStamp;
 pub use weights::CheckpointWeights;
 
 use crate::image::ImageSpec;

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use half::{bf16, f16};
 
@@ -70,6 +71,17 @@ impl Stored {
     }
 }
 
+/// What tells a file that was changed from one that was not, without reading it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileStamp {
+    /// How messages call it.
+    pub file: String,
+    /// Its size.
+    pub bytes: u64,
+    /// When it was changed last; `None` for bytes inside the program.
+    pub modified: Option<SystemTime>,
+}
+
 /// All tensors of a checkpoint.
 #[derive(Debug, Default)]
 pub(super) struct Store {
@@ -131,6 +143,16 @@ impl Store {
     /// Bytes of all files together.
     pub(super) fn size(&self) -> u64 {
         self.files.iter().map(|(_, blob)| blob.len() as u64).sum()
+    }
+
+    /// Name, size and time of the last change of every file.
+    pub(super) fn stamps(&self) -> Vec<FileStamp> {
+        let stamp = |(label, blob): &(String, Arc<Blob>)| FileStamp {
+            file: label.clone(),
+            bytes: blob.len() as u64,
+            modified: blob.modified(),
+        };
+        self.files.iter().map(stamp).collect()
     }
 
     /// The values of a tensor as f32, in C order. The range picks elements, in C order; it is only

@@ -6,7 +6,7 @@ use std::ops::Range;
 use candle_core::{Device, Tensor};
 
 use super::CheckpointError;
-use super::store::{Dtype, Store};
+use super::store::{Dtype, FileStamp, Store};
 use crate::model::{ModelError, ModelSpec, Table, TensorSpec, Values, Weights};
 
 /// How one canonical tensor is made of stored ones.
@@ -120,6 +120,11 @@ impl CheckpointWeights {
     /// Bytes of the weights files on disk.
     pub fn file_bytes(&self) -> u64 {
         self.store.size()
+    }
+
+    /// Name, size and time of the last change of the weights files.
+    pub fn stamps(&self) -> Vec<FileStamp> {
+        self.store.stamps()
     }
 
     /// The types the values are stored in (`f32`, `f16`, `bf16`, `f64`), sorted.

@@ -7,10 +7,9 @@ use std::time::Instant;
 
 use super::error::{Result, failed};
 use crate::api::{self, AppState};
-use crate::checkpoint::{self, HubOptions};
+use crate::checkpoint::HubOptions;
 use crate::config::{ComputeArgs, ModelChoice, ServeArgs, ServeConfig};
 use crate::engine::{Engine, EngineError, Model, PipelineModel};
-use crate::pipeline::Pipeline;
 use crate::telemetry;
 
 /// Runs the service until SIGTERM or SIGINT.
@@ -71,8 +70,8 @@ pub(super) fn run(args: ServeArgs, log: Option<&str>) -> Result<ExitCode> {
 /// Loads one model.
 fn load(choice: &ModelChoice, compute: &ComputeArgs) -> Result<Arc<dyn Model>> {
     let started = Instant::now();
-    let checkpoint = checkpoint::open(&choice.reference, &HubOptions::default())?;
-    let model = Pipeline::load(checkpoint, &compute.load_options(Some(choice.name.clone())))?;
+    let options = compute.load_options(Some(choice.name.clone()));
+    let model = PipelineModel::open(&choice.reference, &HubOptions::default(), &options)?;
     let info = model.info();
     tracing::info!(
         name = choice.name,
@@ -81,10 +80,10 @@ fn load(choice: &ModelChoice, compute: &ComputeArgs) -> Result<Arc<dyn Model>> {
         dtype = ?info.dtype,
         device = ?info.device,
         fingerprint = info.fingerprint,
-        "loaded in {:.1} s",
+        "opened in {:.1} s",
         started.elapsed().as_secs_f32()
     );
-    Ok(Arc::new(PipelineModel::from(model)))
+    Ok(Arc::new(model))
 }
 
 /// Ready when the process is told to stop. The handlers are installed before the service says that it listens.

@@ -145,6 +145,12 @@ pub struct ServeArgs {
     /// Threads that decode and resize pictures
     #[arg(long, value_name = "N", env = "SIGLIP_PREPARE_THREADS", help_heading = "Engine")]
     pub prepare_threads: Option<usize>,
+    /// Drop the weights of a model that nobody has used for so long; the next request brings them back [default: never]
+    #[arg(long, value_name = "TIME", value_parser = parse::duration, env = "SIGLIP_IDLE_UNLOAD", help_heading = "Engine")]
+    pub idle_unload: Option<Duration>,
+    /// Bytes of the weights of all models in memory at once; those used least recently make room [default: no bound]
+    #[arg(long, value_name = "BYTES", value_parser = parse::bytes, env = "SIGLIP_MAX_MODEL_MEMORY", help_heading = "Engine")]
+    pub max_model_memory: Option<usize>,
     /// Bytes of the cache of text embeddings; 0 for none
     #[arg(long, value_name = "BYTES", value_parser = parse::bytes, env = "SIGLIP_TEXT_CACHE_BYTES", help_heading = "Engine")]
     pub text_cache_bytes: Option<usize>,
@@ -303,6 +309,11 @@ fn engine(args: &ServeArgs) -> Result<EngineConfig> {
     }
     config.max_batch_tokens = args.max_batch_tokens;
     at_least_one("--prepare-threads", args.prepare_threads, &mut config.prepare_threads)?;
+    if args.idle_unload == Some(Duration::ZERO) {
+        return Err(wrong("--idle-unload must be more than 0"));
+    }
+    config.idle_unload = args.idle_unload;
+    config.max_model_memory = args.max_model_memory.map(|bytes| bytes as u64);
     config.cache_bytes = args.text_cache_bytes.unwrap_or(config.cache_bytes);
     for (name, most) in [("--max-items", args.max_items), ("--max-labels", args.max_labels)] {
         if most > config.max_queue_items {
@@ -488,6 +499,7 @@ mod tests {
             (&["--max-items", "0"], "--max-items"),
             (&["--max-items", "5000"], "--max-queue-items"),
             (&["--max-batch-tokens", "0"], "--max-batch-tokens"),
+            (&["--idle-unload", "0"], "--idle-unload"),
             (&["--max-memory", "1GiB", "--max-body-bytes", "513MiB"], "half of --max-memory 1073741824"),
             (&["--max-body-bytes", "lots"], "not a size"),
             (&["--request-timeout", "0"], "--request-timeout"),

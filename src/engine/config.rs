@@ -42,6 +42,11 @@ pub struct EngineConfig {
     pub oom_backoff: Duration,
     /// Whether each model runs one batch in each lane before [`Engine::ready`](super::Engine::ready).
     pub warm_up: bool,
+    /// Towers that nobody has used for so long leave the memory; `None` for never.
+    pub idle_unload: Option<Duration>,
+    /// Bytes that the towers of all models may take together, as [`Model::memory_bytes`](super::Model::memory_bytes) has
+    /// them. Those used least recently make room.
+    pub max_model_memory: Option<u64>,
     /// How often towers that failed are tried again while nothing is asked of them.
     pub retry: Duration,
 }
@@ -79,6 +84,8 @@ impl Default for EngineConfig {
             cache_bytes: 64 << 20,
             oom_backoff: Duration::from_secs(60),
             warm_up: true,
+            idle_unload: None,
+            max_model_memory: None,
             retry: Duration::from_secs(5),
         }
     }

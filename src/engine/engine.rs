@@ -165,10 +165,15 @@ impl Engine {
         if *shared.phase.borrow() != Phase::Running {
             return false;
         }
-        let states: Vec<ModelState> = shared.registry.all().iter().map(|entry| entry.state()).collect();
-        let starting = states.iter().any(ModelState::is_starting);
-        let ready = states.iter().any(ModelState::is_usable)
-            && (!starting || shared.was_ready.load(Ordering::Acquire));
+        let was_ready = shared.was_ready.load(Ordering::Acquire);
+        let (mut works, mut starting) = (false, false);
+        for entry in shared.registry.all() {
+            let state = entry.state();
+            // Towers that left the memory come back with the next request.
+            works |= entry.serving().is_some() && !matches!(state, ModelState::Failed { .. });
+            starting |= state.is_starting();
+        }
+        let ready = works && (was_ready || !starting);
         if ready {
             shared.was_ready.store(true, Ordering::Release);
         }

@@ -173,6 +173,8 @@ impl ModelHandle {
                 false => EngineError::ShuttingDown,
             });
         }
+        self.runtime.used();
+        self.shared.want_towers(&self.runtime);
         let answer = async {
             answer.await.unwrap_or_else(|_| match *self.shared.phase.borrow() {
                 Phase::Closed => Err(EngineError::ShuttingDown),
@@ -185,6 +187,8 @@ impl ModelHandle {
     fn enqueue(&self, items: Vec<(Lane, Waiting)>) {
         match self.runtime.queues.enqueue(items) {
             Ok(lanes) => {
+                self.runtime.used();
+                self.shared.want_towers(&self.runtime);
                 let filled = Lane::ALL.into_iter().filter(|&lane| lanes[lane as usize]);
                 filled.for_each(|lane| self.shared.preparation.wake(lane));
             }

@@ -50,13 +50,19 @@ impl Health {
         }
     }
 
-    /// After a batch: `worked` if its vectors could be used, `probe` computes known inputs. `true` if the verdict has
-    /// changed.
-    pub(super) fn after_batch(&self, name: &str, worked: bool, probe: impl FnOnce() -> Result<()>) -> bool {
+    /// After a batch: `worked` if its vectors could be used, `probe` computes known inputs; at once where another replica
+    /// takes the work meanwhile (`spare`). `true` if the verdict has changed.
+    pub(super) fn after_batch(
+        &self,
+        name: &str,
+        worked: bool,
+        spare: bool,
+        probe: impl FnOnce() -> Result<()>,
+    ) -> bool {
         if worked {
             return self.works(name);
         }
-        let suspicious = self.failures.fetch_add(1, Ordering::AcqRel) + 1 >= SUSPICIOUS;
+        let suspicious = self.failures.fetch_add(1, Ordering::AcqRel) + 1 >= SUSPICIOUS || spare;
         suspicious && !self.is_failing() && self.probe(name, probe)
     }
 
@@ -102,7 +108,7 @@ mod tests {
     fn inputs_that_fail_are_not_a_model_that_fails() {
         let health = Health::new(false);
         for _ in 0..10 {
-            assert!(!health.after_batch("m", false, || Ok(())));
+            assert!(!health.after_batch("m", false, false, || Ok(())));
         }
         assert!(!health.is_failing());
     }
@@ -110,18 +116,20 @@ mod tests {
     #[test]
     fn a_model_that_fails_on_known_inputs_is_failing_until_it_works() {
         let health = Health::new(false);
-        health.after_batch("m", false, || unreachable!("one failure says nothing"));
-        health.after_batch("m", false, || unreachable!("nor do two"));
-        health.after_batch("m", true, || unreachable!("it worked"));
+        health.after_batch("m", false, false, || unreachable!("one failure says nothing"));
+        health.after_batch("m", false, false, || unreachable!("nor do two"));
+        health.after_batch("m", true, false, || unreachable!("it worked"));
         for _ in 0..2 {
-            health.after_batch("m", false, || unreachable!("counted from the start again"));
+            health.after_batch("m", false, false, || unreachable!("counted from the start again"));
         }
-        assert!(health.after_batch("m", false, broken));
+        assert!(health.after_batch("m", false, false, broken));
         assert!(health.is_failing() && health.failure().unwrap().contains("illegal memory"));
         assert!(!health.probe("m", broken), "nothing new");
         assert!(health.is_failing());
         assert!(health.probe("m", || Ok(())));
         assert!(!health.is_failing() && health.failure().is_none());
+        health.after_batch("m", false, true, broken);
+        assert!(health.is_failing(), "with a spare one failure is enough to look");
     }
 
     #[test]

@@ -15,11 +15,37 @@ pub(super) struct LaneMetrics {
     pub(super) out_of_memory: Counter,
     pub(super) batch_panics: Counter,
     pub(super) prepare_panics: Counter,
+    /// Batches that a replica could not compute and another one was given.
+    pub(super) handed_on: Counter,
     /// Vectors that no client may have.
     pub(super) unusable_vectors: Counter,
     pub(super) cache_hits: Counter,
     pub(super) cache_misses: Counter,
     outcomes: [Counter; Outcome::ALL.len()],
+}
+
+/// The metrics of a model's towers.
+pub(super) struct TowerMetrics {
+    /// Bytes of the towers while they are in memory.
+    pub(super) memory: Gauge,
+    /// How often they were loaded.
+    pub(super) loads: Counter,
+    /// How often they were dropped because nobody asked for a while.
+    pub(super) idle: Counter,
+    /// How often they were dropped to make room for others.
+    pub(super) evicted: Counter,
+}
+
+impl TowerMetrics {
+    pub(super) fn new(model: &str) -> Self {
+        let unloads = |reason: &'static str| counter!(telemetry::MODEL_UNLOADS, "model" => model.to_owned(), "reason" => reason);
+        Self {
+            memory: gauge!(telemetry::MODEL_MEMORY, "model" => model.to_owned()),
+            loads: counter!(telemetry::MODEL_LOADS, "model" => model.to_owned()),
+            idle: unloads("idle"),
+            evicted: unloads("memory"),
+        }
+    }
 }
 
 /// How an input ended.
@@ -75,6 +101,7 @@ impl LaneMetrics {
             out_of_memory: counter!(telemetry::OUT_OF_MEMORY, &labels),
             batch_panics: panics("batch"),
             prepare_panics: panics("prepare"),
+            handed_on: counter!(telemetry::HANDED_ON, &labels),
             unusable_vectors: counter!(telemetry::UNUSABLE_VECTORS, &labels),
             cache_hits: counter!(telemetry::TEXT_CACHE_HITS, "model" => model.clone()),
             cache_misses: counter!(telemetry::TEXT_CACHE_MISSES, "model" => model.clone()),

@@ -34,6 +34,7 @@
 //! Each model's queues are behind a lock of their own; it is never held to decode, to compute or to answer.
 
 mod admission;
+mod allocator;
 mod batch;
 mod cache;
 mod config;
@@ -52,6 +53,7 @@ mod prepare;
 mod queues;
 mod registry;
 mod request;
+mod residency;
 mod runtime;
 mod scoring;
 mod shared;

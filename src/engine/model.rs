@@ -47,6 +47,9 @@ pub trait Model: Send + Sync + 'static {
     /// If an id is outside of the vocabulary or there are too many.
     fn prepare_ids(&self, ids: &[u32]) -> Result<TokenIds>;
 
+    /// Bytes that the towers take on all their devices together, about.
+    fn memory_bytes(&self) -> u64;
+
     /// Brings the towers into memory: one for each device, at least one. They share the model's queues. Called again
     /// after all of them were dropped.
     ///

@@ -2,25 +2,28 @@
 
 use std::sync::Arc;
 
-use super::sync::{Mutex, lock};
 use super::{ImageCost, Model, Progress, Towers};
+use crate::Result;
+use crate::checkpoint::{HubOptions, ModelRef};
 use crate::image::{Geometry, ImageOptions, Patches, naflex_grid};
 use crate::model::Siglip;
-use crate::pipeline::{ModelInfo, Pipeline, Processor};
+use crate::pipeline::{self, LoadOptions, ModelInfo, Processor, TowerSource};
 use crate::text::{Canonicalization, TokenIds};
-use crate::{Error, Result};
 
-/// A [`Pipeline`] whose towers can leave the memory.
+/// A checkpoint's model, whose towers can leave the memory and come back.
 pub struct PipelineModel {
     processor: Processor,
-    /// The towers as they were loaded with the rest, until the engine takes them.
-    loaded: Mutex<Vec<Siglip>>,
+    towers: TowerSource,
 }
 
-impl From<Pipeline> for PipelineModel {
-    fn from(pipeline: Pipeline) -> Self {
-        let (processor, towers) = pipeline.into_parts();
-        Self { processor, loaded: Mutex::new(towers) }
+impl PipelineModel {
+    /// Finds or downloads a checkpoint and makes ready what stays in memory.
+    ///
+    /// # Errors
+    /// As [`pipeline::open`].
+    pub fn open(reference: &ModelRef, hub: &HubOptions, options: &LoadOptions) -> Result<Self> {
+        let (processor, towers) = pipeline::open(reference, hub, options)?;
+        Ok(Self { processor, towers })
     }
 }
 
@@ -56,12 +59,13 @@ impl Model for PipelineModel {
         self.processor.prepare_ids(ids)
     }
 
+    fn memory_bytes(&self) -> u64 {
+        self.towers.memory_bytes()
+    }
+
     fn load_towers(self: Arc<Self>, _: &Progress) -> Result<Vec<Arc<dyn Towers>>> {
-        let loaded = std::mem::take(&mut *lock(&self.loaded));
-        if loaded.is_empty() {
-            return Err(Error::Config("the towers of this model cannot be loaded again".into()));
-        }
-        Ok(loaded.into_iter().map(|towers| Arc::new(towers) as Arc<dyn Towers>).collect())
+        let towers = self.towers.load()?;
+        Ok(towers.into_iter().map(|towers| Arc::new(towers) as Arc<dyn Towers>).collect())
     }
 }
 

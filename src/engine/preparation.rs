@@ -54,6 +54,11 @@ impl Preparation {
         self.state().models.retain(|known| !Arc::ptr_eq(known, model));
     }
 
+    /// Every model that inputs are prepared for.
+    pub(super) fn models(&self) -> Vec<Arc<ModelRuntime>> {
+        self.state().models.clone()
+    }
+
     /// Waits for the next input of a lane; `None` once the pool is closed.
     pub(super) fn next(&self, lane: Lane) -> Option<(Waiting, Preparing<'_>)> {
         let mut state = self.state();

@@ -3,6 +3,7 @@
 //! The lock is held to move items between queues, never to prepare, compute or answer. Whoever takes something and
 //! leaves more behind wakes the next one, so one `notify_one` per event is enough.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -28,6 +29,8 @@ pub(super) struct ModelQueues {
 struct State {
     lanes: [LaneState; 2],
     scores: FairQueue<ScoreJob>,
+    /// Batches that a replica took and could not compute, for the others.
+    handed_on: VecDeque<HandedOn>,
     turns: Turns,
     /// Counts how often the towers were loaded: workers of an earlier generation end.
     generation: u64,
@@ -40,9 +43,32 @@ struct State {
 
 /// What a worker does next. It is running until [`ModelQueues::finished`].
 pub(super) enum Work {
-    /// Inputs of one lane; some may be dead.
-    Batch(Lane, Vec<Ready>),
+    Batch(Batch),
     Scores(ScoreJob),
+}
+
+/// Inputs of one lane; some may be dead.
+pub(super) struct Batch {
+    pub(super) lane: Lane,
+    pub(super) items: Vec<Ready>,
+    /// Another replica has failed on it.
+    pub(super) retried: bool,
+}
+
+/// A batch that is not for the replica that it comes from, while another works.
+struct HandedOn {
+    from: usize,
+    batch: Batch,
+}
+
+/// The worker that asks for work.
+pub(super) struct Taker<'a> {
+    /// Of its towers, see [`ModelQueues::next_generation`].
+    pub(super) generation: u64,
+    /// Its replica.
+    pub(super) replica: usize,
+    /// Whether another replica works.
+    pub(super) another_works: &'a dyn Fn() -> bool,
 }
 
 impl ModelQueues {
@@ -60,6 +86,7 @@ impl ModelQueues {
         let state = State {
             lanes: [lane(&metrics[0]), lane(&metrics[1])],
             scores: FairQueue::new(),
+            handed_on: VecDeque::new(),
             turns: Turns::default(),
             generation: 0,
             preparing: 0,
@@ -126,21 +153,21 @@ impl ModelQueues {
         Ok(())
     }
 
-    /// Waits for work; `None` once the queues are closed or the towers of `generation` are to go. `cost` counts the
-    /// tokens of an item. `Some(None)` if nothing came for `patience`.
+    /// Waits for work; `None` once the queues are closed or the taker's towers are to go. What another replica handed on
+    /// comes first. `cost` counts the tokens of an item. `Some(None)` if nothing came for `patience`.
     pub(super) fn next(
         &self,
-        generation: u64,
+        taker: &Taker<'_>,
         cost: &mut dyn FnMut(&Ready) -> usize,
         patience: Option<Duration>,
     ) -> Option<Option<Work>> {
         let give_up = patience.map(|patience| Instant::now() + patience);
         let mut state = self.state();
         loop {
-            if state.is_over(generation) {
+            if state.is_over(taker.generation) {
                 return None;
             }
-            if let Some(work) = state.take(cost) {
+            if let Some(work) = state.take_handed_on(taker).or_else(|| state.take(cost)) {
                 state.running += 1;
                 let more = state.has_work();
                 drop(state);
@@ -161,6 +188,19 @@ impl ModelQueues {
         }
     }
 
+    /// Gives a batch that a replica took to the others; its own workers take it back only if no other works any more.
+    pub(super) fn hand_on(&self, from: usize, batch: Batch) {
+        let mut state = self.state();
+        if state.closed {
+            drop(state);
+            return batch.items.into_iter().for_each(|item| item.ticket.stop());
+        }
+        state.handed_on.push_back(HandedOn { from, batch });
+        drop(state);
+        // Not every worker may take it.
+        self.wake_all();
+    }
+
     /// Work of [`Self::next`] is done with; it took so long.
     pub(super) fn finished(&self, kind: Kind, took: Duration) {
         let mut state = self.state();
@@ -168,20 +208,27 @@ impl ModelQueues {
         state.turns.used(kind, took);
     }
 
-    /// Waits for `patience`; `false` if the workers of `generation` are to end.
-    pub(super) fn pause(&self, generation: u64, patience: Duration) -> bool {
+    /// Waits for `patience`, or until no other replica works; `false` if the taker's towers are to go.
+    pub(super) fn pause(&self, taker: &Taker<'_>, patience: Duration) -> bool {
         let until = Instant::now() + patience;
         let mut state = self.state();
         loop {
             let left = until.saturating_duration_since(Instant::now());
-            if state.is_over(generation) {
+            if state.is_over(taker.generation) {
                 return false;
             }
-            if left.is_zero() {
+            if left.is_zero() || !(taker.another_works)() {
                 return true;
             }
             state = wait_for(&self.paused, state, left);
         }
+    }
+
+    /// Something changed that waiting workers look at: which replicas work.
+    pub(super) fn wake_workers(&self) {
+        // The lock is taken so that no worker is between its look and its wait.
+        drop(self.state());
+        self.wake_all();
     }
 
     /// Batches of so many tokens did not fit on the device.
@@ -191,7 +238,20 @@ impl ModelQueues {
 
     /// Takes out what a request has queued.
     pub(super) fn forget(&self, request: &Arc<Request>) -> Vec<Ticket> {
-        self.state().lanes.iter_mut().flat_map(|lane| lane.forget(request)).collect()
+        let mut state = self.state();
+        let mut tickets: Vec<Ticket> = state.lanes.iter_mut().flat_map(|lane| lane.forget(request)).collect();
+        for handed_on in &mut state.handed_on {
+            let items = &mut handed_on.batch.items;
+            let gone = items.extract_if(.., |item| item.ticket.belongs_to(request));
+            tickets.extend(gone.map(|item| item.ticket));
+        }
+        state.handed_on.retain(|handed_on| !handed_on.batch.items.is_empty());
+        tickets
+    }
+
+    /// Takes out every input that waits.
+    pub(super) fn clear(&self) -> Vec<Ticket> {
+        self.state().clear()
     }
 
     /// Takes out the scoring job that nobody waits for any more.
@@ -203,7 +263,7 @@ impl ModelQueues {
     pub(super) fn close(&self) -> Vec<Ticket> {
         let mut state = self.state();
         state.closed = true;
-        let tickets = state.lanes.iter_mut().flat_map(LaneState::clear).collect();
+        let tickets = state.clear();
         let scores = state.scores.clear();
         drop(state);
         // Whoever waits for them notices.
@@ -229,6 +289,7 @@ impl ModelQueues {
         state.preparing == 0
             && state.running == 0
             && state.scores.is_empty()
+            && state.handed_on.is_empty()
             && state.lanes.iter().all(LaneState::is_empty)
     }
 
@@ -259,12 +320,28 @@ impl State {
             Kind::Texts => lanes[Lane::Texts as usize].has_ready(),
             Kind::Scores => !scores.is_empty(),
         })?;
-        let mut batch = |lane: Lane| Work::Batch(lane, lanes[lane as usize].pop_batch(Instant::now(), cost));
+        let mut batch = |lane: Lane| {
+            let items = lanes[lane as usize].pop_batch(Instant::now(), cost);
+            Work::Batch(Batch { lane, items, retried: false })
+        };
         match kind {
             Kind::Images => Some(batch(Lane::Images)),
             Kind::Texts => Some(batch(Lane::Texts)),
             Kind::Scores => scores.pop().map(Work::Scores),
         }
+    }
+
+    fn take_handed_on(&mut self, taker: &Taker<'_>) -> Option<Work> {
+        let is_takers = |handed_on: &HandedOn| handed_on.from != taker.replica || !(taker.another_works)();
+        let at = self.handed_on.iter().position(is_takers)?;
+        self.handed_on.remove(at).map(|handed_on| Work::Batch(handed_on.batch))
+    }
+
+    fn clear(&mut self) -> Vec<Ticket> {
+        let mut tickets: Vec<Ticket> = self.lanes.iter_mut().flat_map(LaneState::clear).collect();
+        let handed_on = self.handed_on.drain(..).flat_map(|handed_on| handed_on.batch.items);
+        tickets.extend(handed_on.map(|item| item.ticket));
+        tickets
     }
 
     fn is_over(&self, generation: u64) -> bool {

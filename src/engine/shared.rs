@@ -9,17 +9,17 @@ use tokio::sync::watch;
 use super::admission::Admission;
 use super::batch::panic_message;
 use super::cache::TextCache;
-use super::error::{Result, WorkError};
+use super::error::Result;
 use super::job::Lane;
-use super::model::Model;
+use super::model::{Model, Towers};
 use super::preparation::Preparation;
 use super::registry::{Entry, Registry};
 use super::request::Ticket;
-use super::runtime::ModelRuntime;
+use super::residency::Residency;
+use super::runtime::{ModelRuntime, ReplicaSet};
 use super::state::{ModelState, Progress};
 use super::sync::{self, JoinHandle, Mutex, lock};
 use super::{EngineConfig, EngineError, prepare, worker};
-use crate::Error;
 
 pub(super) struct Shared {
     pub(super) config: EngineConfig,
@@ -27,6 +27,7 @@ pub(super) struct Shared {
     pub(super) preparation: Preparation,
     pub(super) cache: TextCache,
     pub(super) admission: Arc<Admission>,
+    pub(super) residency: Residency,
     pub(super) phase: watch::Sender<Phase>,
     /// Whether the engine was ready before: models that are added later do not change that while they load.
     pub(super) was_ready: AtomicBool,
@@ -51,6 +52,7 @@ impl Shared {
             preparation: Preparation::new(config.max_decode_bytes),
             cache: TextCache::new(config.cache_bytes),
             admission: Admission::new(config.max_queue_items, config.max_queue_bytes),
+            residency: Residency::new(config.max_model_memory),
             phase: watch::Sender::new(Phase::Running),
             was_ready: AtomicBool::new(false),
             threads: Mutex::default(),
@@ -63,6 +65,9 @@ impl Shared {
                 let name = format!("prepare-{}-{i}", lane.label());
                 shared.spawn(name, move |shared| prepare::run(shared, lane));
             }
+        }
+        if let Some(limit) = shared.config.idle_unload {
+            shared.spawn("unload".to_owned(), move |shared| shared.unload_idle(limit));
         }
         shared
     }
@@ -94,30 +99,13 @@ impl Shared {
         loader: impl FnOnce(&Progress) -> crate::Result<Arc<dyn Model>>,
     ) -> Result<Arc<ModelRuntime>> {
         let progress = self.registry.progress(entry);
-        let load = || {
-            let model = loader(&progress)?;
-            progress.loading();
-            let towers = Arc::clone(&model).load_towers(&progress)?;
-            if towers.is_empty() {
-                return Err(Error::Config("no device was named".into()).into());
-            }
-            Ok::<_, WorkError>((model, towers))
-        };
-        let loaded = catch_unwind(AssertUnwindSafe(load)).unwrap_or_else(|panic| {
+        let loaded = catch_unwind(AssertUnwindSafe(|| loader(&progress)));
+        let loaded = loaded.map(|loaded| Ok(loaded?)).unwrap_or_else(|panic| {
             Err(EngineError::Worker(format!("loading it panicked: {}", panic_message(panic.as_ref()))).into())
         });
-        let result = loaded.and_then(|(model, towers)| {
-            if *self.phase.borrow() == Phase::Closed || !self.registry.has(entry) {
-                return Err(EngineError::ShuttingDown.into());
-            }
-            let runtime = ModelRuntime::new(Arc::clone(entry.name()), model, towers.len(), &self.config);
-            let runtime = Arc::new(runtime);
-            self.start_workers(&runtime, towers);
-            self.preparation.add(Arc::clone(&runtime));
-            if let Some(before) = entry.serve(Arc::clone(&runtime)) {
-                self.retire(&before);
-            }
-            Ok(runtime)
+        let result = loaded.and_then(|model| {
+            progress.loading();
+            self.bring_in(&model, &progress, |towers| self.serve(entry, Arc::clone(&model), towers))
         });
         if let Err(error) = &result {
             tracing::error!(model = %entry.name(), %error, "the model could not be loaded");
@@ -131,14 +119,36 @@ impl Shared {
         result
     }
 
-    fn start_workers(self: &Arc<Self>, model: &Arc<ModelRuntime>, towers: Vec<Arc<dyn super::Towers>>) {
+    fn serve(
+        self: &Arc<Self>,
+        entry: &Arc<Entry>,
+        model: Arc<dyn Model>,
+        towers: Vec<Arc<dyn Towers>>,
+    ) -> Result<Arc<ModelRuntime>> {
+        if *self.phase.borrow() == Phase::Closed || !self.registry.has(entry) {
+            return Err(EngineError::ShuttingDown.into());
+        }
+        let runtime = ModelRuntime::new(Arc::clone(entry.name()), model, towers.len(), &self.config);
+        let runtime = Arc::new(runtime);
+        self.start_workers(&runtime, towers);
+        self.preparation.add(Arc::clone(&runtime));
+        if let Some(before) = entry.serve(Arc::clone(&runtime)) {
+            self.retire(&before);
+        }
+        Ok(runtime)
+    }
+
+    /// Starts the workers of towers that are in memory now.
+    pub(super) fn start_workers(self: &Arc<Self>, model: &Arc<ModelRuntime>, towers: Vec<Arc<dyn Towers>>) {
         let set = model.set_towers(towers, self.config.warm_up);
         for (i, (replica, first)) in model.workers(&set).enumerate() {
-            let (model, set) = (Arc::clone(model), Arc::clone(&set));
+            let worker = WorkerThread { model: Arc::clone(model), towers: Some(Arc::clone(&set)) };
             let mut cold = self.config.warm_up && first;
             self.spawn(format!("{}-{i}", short(&model.name)), move |shared| {
                 let cold = std::mem::take(&mut cold);
-                worker::run(shared, &model, &set, replica, cold);
+                if let Some(towers) = &worker.towers {
+                    worker::run(shared, &worker.model, towers, replica, cold);
+                }
             });
         }
     }
@@ -166,9 +176,23 @@ impl Shared {
     pub(super) fn close(&self) {
         self.admission.close();
         self.phase.send_replace(Phase::Closed);
+        self.residency.close();
         for model in self.preparation.close() {
             self.free(&model);
         }
+    }
+}
+
+/// What a worker thread holds, from its start to its end.
+struct WorkerThread {
+    model: Arc<ModelRuntime>,
+    towers: Option<Arc<ReplicaSet>>,
+}
+
+impl Drop for WorkerThread {
+    fn drop(&mut self) {
+        self.towers = None;
+        self.model.worker_ended();
     }
 }
 

@@ -49,11 +49,6 @@ impl ModelState {
         matches!(self, Self::Downloading { .. } | Self::Loading | Self::Warming)
     }
 
-    /// Whether requests to the model can be answered: now, or once its towers are back.
-    pub fn is_usable(&self) -> bool {
-        matches!(self, Self::Ready | Self::Unloaded)
-    }
-
     /// When to ask again.
     pub(super) fn retry_after(&self) -> Duration {
         match self {

@@ -12,7 +12,7 @@ use super::cache::TextKey;
 use super::error::{Result, WorkError};
 use super::job::Lane;
 use super::lane::{Prepared, Ready};
-use super::queues::{ModelQueues, Work};
+use super::queues::{Batch, ModelQueues, Taker, Work};
 use super::request::Ticket;
 use super::runtime::{ModelRuntime, Replica, ReplicaSet};
 use super::shared::Shared;
@@ -24,16 +24,18 @@ use crate::text::TokenIds;
 
 /// Runs batches of a model on one replica of its towers until the towers are to go.
 pub(super) fn run(shared: &Shared, model: &Arc<ModelRuntime>, set: &ReplicaSet, index: usize, cold: bool) {
-    let worker = Worker { shared, model, replica: &set.replicas[index] };
+    let worker = Worker { shared, model, set, index };
+    let another_works = || set.another_works(index);
+    let taker = Taker { generation: set.generation, replica: index, another_works: &another_works };
     let retry = shared.config.retry;
     if cold {
         worker.warm_up();
     }
     loop {
-        let failing = worker.replica.health.is_failing();
+        let failing = worker.is_failing();
         // A failing replica leaves batches to the ones that work.
-        if failing && set.another_works(index) {
-            if !model.queues.pause(set.generation, retry) {
+        if failing && another_works() {
+            if !model.queues.pause(&taker, retry) {
                 return;
             }
             worker.probe();
@@ -46,20 +48,26 @@ pub(super) fn run(shared: &Shared, model: &Arc<ModelRuntime>, set: &ReplicaSet, 
             _ => item.tokens(),
         };
         let patience = failing.then_some(retry);
-        let Some(work) = model.queues.next(set.generation, &mut cost, patience) else { return };
+        let Some(work) = model.queues.next(&taker, &mut cost, patience) else { return };
         match work {
             None => worker.probe(),
-            Some(Work::Batch(lane, items)) => {
+            Some(Work::Batch(batch)) => {
                 // There is room among what is ready.
-                shared.preparation.wake(lane);
-                let _running = Running::new(&model.queues, lane.into());
-                worker.run_batch(lane, items);
+                shared.preparation.wake(batch.lane);
+                let _running = Running::new(&model.queues, batch.lane.into());
+                if !failing && worker.is_failing() && another_works() {
+                    // Another worker of this replica found out while this one waited.
+                    model.queues.hand_on(index, batch);
+                } else {
+                    worker.run_batch(batch);
+                }
             }
             Some(Work::Scores(job)) => {
                 let _running = Running::new(&model.queues, Kind::Scores);
                 job.run();
             }
         }
+        model.used();
         shared.free_if_done(model);
     }
 }
@@ -87,7 +95,23 @@ impl Drop for Running<'_> {
 struct Worker<'a> {
     shared: &'a Shared,
     model: &'a ModelRuntime,
-    replica: &'a Replica,
+    set: &'a ReplicaSet,
+    /// Of the replica.
+    index: usize,
+}
+
+/// What became of the items of a batch, in their order.
+struct Computed {
+    results: Vec<Result<Vec<f32>>>,
+    took: Duration,
+    /// See [`batch::Outcome::worked`].
+    worked: bool,
+}
+
+impl Computed {
+    fn failed_whole(&self) -> bool {
+        self.results.iter().all(Result::is_err)
+    }
 }
 
 /// One text and everybody in the batch who asked for it.
@@ -98,29 +122,54 @@ struct Text {
 }
 
 impl Worker<'_> {
+    fn replica(&self) -> &Replica {
+        &self.set.replicas[self.index]
+    }
+
+    fn is_failing(&self) -> bool {
+        self.replica().health.is_failing()
+    }
+
     fn warm_up(&self) {
         let start = Instant::now();
         self.probe();
-        if !self.replica.health.is_failing() {
+        if !self.is_failing() {
             let seconds = start.elapsed().as_secs_f64();
-            tracing::info!(model = %self.model.name, seconds, "the model is warm");
+            tracing::info!(model = %self.model.name, replica = self.index, seconds, "the model is warm");
         }
     }
 
     /// Finds out by known inputs whether the replica works.
     fn probe(&self) {
-        let known_inputs = || warmup::run(self.model.model.as_ref(), self.replica.towers.as_ref());
-        if self.replica.health.probe(&self.model.name, known_inputs) {
+        let changed = self.replica().health.probe(&self.model.name, || self.known_inputs());
+        self.tell(changed);
+    }
+
+    fn known_inputs(&self) -> Result<()> {
+        warmup::run(self.model.model.as_ref(), self.replica().towers.as_ref())
+    }
+
+    /// Takes note of how a batch went.
+    fn judge(&self, worked: bool) {
+        let (health, spare) = (&self.replica().health, self.set.another_works(self.index));
+        let changed = health.after_batch(&self.model.name, worked, spare, || self.known_inputs());
+        self.tell(changed);
+    }
+
+    /// Tells those who look at it that the health may have changed.
+    fn tell(&self, changed: bool) {
+        if changed {
+            self.model.queues.wake_workers();
             self.shared.registry.notify();
         }
     }
 
-    fn run_batch(&self, lane: Lane, items: Vec<Ready>) {
+    fn run_batch(&self, batch: Batch) {
         let now = Instant::now();
         let (mut images, mut texts): (Vec<(Ticket, Patches)>, Vec<Text>) = (Vec::new(), Vec::new());
         let mut seen: HashMap<Arc<TextKey>, usize> = HashMap::new();
-        let metrics = self.model.lane(lane);
-        for Ready { mut ticket, prepared } in items {
+        let metrics = self.model.lane(batch.lane);
+        for Ready { mut ticket, prepared } in batch.items {
             ticket.leave(now);
             if ticket.is_dead(now) {
                 ticket.answer_dead();
@@ -149,58 +198,87 @@ impl Worker<'_> {
             }
         }
         if !images.is_empty() {
-            self.embed_images(images);
+            self.embed_images(images, batch.retried);
         }
         if !texts.is_empty() {
-            self.embed_texts(texts);
+            self.embed_texts(texts, batch.retried);
         }
     }
 
-    fn embed_images(&self, items: Vec<(Ticket, Patches)>) {
+    fn embed_images(&self, items: Vec<(Ticket, Patches)>, retried: bool) {
         let batch: Vec<&Patches> = items.iter().map(|(_, patches)| patches).collect();
         let tokens = batch.iter().map(|patches| patches.grid.len()).sum();
         let requests = items.iter().map(|(ticket, _)| ticket.span());
-        let (results, took) = self.compute(Lane::Images, &batch, tokens, requests, &|part: &[&Patches]| {
-            self.replica.towers.embed_images(part)
+        let computed = self.compute(Lane::Images, &batch, tokens, requests, &|part: &[&Patches]| {
+            self.replica().towers.embed_images(part)
         });
-        for ((mut ticket, patches), result) in items.into_iter().zip(results) {
-            ticket.timings().inference = took;
-            ticket.answer(result.map(|vector| Embedding {
-                vector: vector.into(),
-                tokens: patches.grid.len(),
-                size: Some(patches.source),
-                truncated: false,
-                cached: false,
-            }));
+        if self.is_for_another(&computed, retried) {
+            let ready = |(ticket, patches)| Ready { ticket, prepared: Prepared::Image(patches) };
+            self.hand_on(Lane::Images, items.into_iter().map(ready).collect());
+        } else {
+            for ((mut ticket, patches), result) in items.into_iter().zip(computed.results) {
+                ticket.timings().inference = computed.took;
+                ticket.answer(result.map(|vector| Embedding {
+                    vector: vector.into(),
+                    tokens: patches.grid.len(),
+                    size: Some(patches.source),
+                    truncated: false,
+                    cached: false,
+                }));
+            }
         }
+        self.judge(computed.worked);
     }
 
-    fn embed_texts(&self, items: Vec<Text>) {
+    fn embed_texts(&self, items: Vec<Text>, retried: bool) {
         let batch: Vec<&TokenIds> = items.iter().map(|text| &text.ids).collect();
         let tokens = batch.iter().map(|ids| ids.ids.len()).sum();
         let requests = items.iter().flat_map(|text| text.tickets.iter().map(Ticket::span));
-        let (results, took) = self.compute(Lane::Texts, &batch, tokens, requests, &|part: &[&TokenIds]| {
-            self.replica.towers.embed_texts(part)
+        let computed = self.compute(Lane::Texts, &batch, tokens, requests, &|part: &[&TokenIds]| {
+            self.replica().towers.embed_texts(part)
         });
-        for (Text { tickets, ids, key }, result) in items.into_iter().zip(results) {
-            let result = result.map(|vector| Embedding {
-                vector: vector.into(),
-                tokens: ids.used,
-                size: None,
-                truncated: ids.truncated,
-                cached: false,
-            });
-            if let Ok(embedding) = &result {
-                self.shared.cache.insert(key, embedding.clone());
-            }
-            let mut results = copies(result, tickets.len()).into_iter();
-            for mut ticket in tickets {
-                ticket.timings().inference = took;
-                if let Some(result) = results.next() {
-                    ticket.answer(result);
+        if self.is_for_another(&computed, retried) {
+            let ready = |Text { tickets, ids, key }| {
+                let prepared = move || Prepared::Text(ids.clone(), Arc::clone(&key));
+                tickets.into_iter().map(move |ticket| Ready { ticket, prepared: prepared() })
+            };
+            self.hand_on(Lane::Texts, items.into_iter().flat_map(ready).collect());
+        } else {
+            for (Text { tickets, ids, key }, result) in items.into_iter().zip(computed.results) {
+                let result = result.map(|vector| Embedding {
+                    vector: vector.into(),
+                    tokens: ids.used,
+                    size: None,
+                    truncated: ids.truncated,
+                    cached: false,
+                });
+                if let Ok(embedding) = &result {
+                    self.shared.cache.insert(key, embedding.clone());
+                }
+                let mut results = copies(result, tickets.len()).into_iter();
+                for mut ticket in tickets {
+                    ticket.timings().inference = computed.took;
+                    if let Some(result) = results.next() {
+                        ticket.answer(result);
+                    }
                 }
             }
         }
+        self.judge(computed.worked);
+    }
+
+    /// Whether a batch is to be tried by another replica: once, and only if this one could do nothing with it.
+    fn is_for_another(&self, computed: &Computed, retried: bool) -> bool {
+        !retried && computed.failed_whole() && self.set.another_works(self.index)
+    }
+
+    fn hand_on(&self, lane: Lane, mut items: Vec<Ready>) {
+        let model = &self.model.name;
+        tracing::warn!(%model, replica = self.index, items = items.len(), "a batch failed: another replica tries it");
+        self.model.lane(lane).handed_on.increment(1);
+        let now = Instant::now();
+        items.iter_mut().for_each(|item| item.ticket.enter(now));
+        self.model.queues.hand_on(self.index, Batch { lane, items, retried: true });
     }
 
     /// A result for each of `batch`, and how long it took. `requests` are the spans of those who asked.
@@ -211,7 +289,7 @@ impl Worker<'_> {
         tokens: usize,
         requests: impl Iterator<Item = &'s Span>,
         embed: &Embed<'_, T>,
-    ) -> (Vec<Result<Vec<f32>>>, Duration) {
+    ) -> Computed {
         let model = self.model;
         let metrics = model.lane(lane);
         metrics.batch_items.record(batch.len() as f64);
@@ -240,11 +318,7 @@ impl Worker<'_> {
             model.queues.shrink(lane, too_many);
             tracing::warn!(items, too_many, "the device ran out of memory: smaller batches for a while");
         }
-        let known_inputs = || warmup::run(model.model.as_ref(), self.replica.towers.as_ref());
-        if self.replica.health.after_batch(&model.name, outcome.worked(), known_inputs) {
-            self.shared.registry.notify();
-        }
-        (outcome.results, took)
+        Computed { worked: outcome.worked(), results: outcome.results, took }
     }
 }
 

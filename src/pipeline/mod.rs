@@ -3,6 +3,7 @@
 mod device;
 mod info;
 mod processor;
+mod towers;
 
 use std::ops::Deref;
 
@@ -11,14 +12,15 @@ use sha2::{Digest, Sha256};
 
 use crate::checkpoint::Checkpoint;
 use crate::image::{ImageDecode, ImageLimits, Preprocessor};
-use crate::model::Siglip;
 use crate::model::zero_shot::DEFAULT_TEMPLATE;
+use crate::model::{Siglip, Weights};
 use crate::text::{Canonicalization, TextProcessor};
 use crate::{Error, Result};
 
 pub use device::{DeviceChoice, GpuOptions, Placement, Switch};
 pub use info::{DeviceKind, ModelInfo, Precision};
 pub use processor::Processor;
+pub use towers::{TowerSource, open};
 
 /// What the operator chooses about a model.
 #[derive(Debug, Clone, Default)]
@@ -77,11 +79,6 @@ impl Pipeline {
     pub fn model(&self) -> &Siglip {
         &self.models[0]
     }
-
-    /// The preprocessing and the towers on each device.
-    pub fn into_parts(self) -> (Processor, Vec<Siglip>) {
-        (self.processor, self.models)
-    }
 }
 
 impl Deref for Pipeline {
@@ -123,17 +120,23 @@ impl Parts {
 /// # Errors
 /// If a part of it cannot be used.
 pub fn inspect(checkpoint: &Checkpoint, options: &LoadOptions) -> Result<(ModelInfo, Option<TextProcessor>)> {
-    use crate::model::Weights;
     let (digest, parts) = rayon::join(|| checkpoint.weights.digest(), || Parts::new(checkpoint, options));
     let parts = parts?;
     let mut info = describe(checkpoint, options, &parts, digest?);
-    if checkpoint.spec.scores {
-        let number =
-            |name: &str| -> Result<f32> { Ok(checkpoint.weights.tensor(name, &[1])?.to_vec1::<f32>()?[0]) };
-        info.logit_scale = Some(number("logit_scale")?.exp());
-        info.logit_bias = Some(number("logit_bias")?);
+    if let Some((scale, bias)) = scores_of(checkpoint)? {
+        (info.logit_scale, info.logit_bias) = (Some(scale), Some(bias));
     }
     Ok((info, parts.text))
+}
+
+/// Factor and bias of a logit, where the checkpoint has them.
+fn scores_of(checkpoint: &Checkpoint) -> Result<Option<(f32, f32)>> {
+    if !checkpoint.spec.scores {
+        return Ok(None);
+    }
+    let number =
+        |name: &str| -> Result<f32> { Ok(checkpoint.weights.tensor(name, &[1])?.to_vec1::<f32>()?[0]) };
+    Ok(Some((number("logit_scale")?.exp(), number("logit_bias")?)))
 }
 
 fn describe(checkpoint: &Checkpoint, options: &LoadOptions, parts: &Parts, digest: [u8; 32]) -> ModelInfo {

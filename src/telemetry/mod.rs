@@ -41,6 +41,14 @@ pub const BATCH_TOKENS: &str = "siglip_batch_tokens";
 /// See [`METRICS`].
 pub const OUT_OF_MEMORY: &str = "siglip_out_of_memory_total";
 /// See [`METRICS`].
+pub const HANDED_ON: &str = "siglip_batches_handed_on_total";
+/// See [`METRICS`].
+pub const MODEL_MEMORY: &str = "siglip_model_memory_bytes";
+/// See [`METRICS`].
+pub const MODEL_LOADS: &str = "siglip_model_loads_total";
+/// See [`METRICS`].
+pub const MODEL_UNLOADS: &str = "siglip_model_unloads_total";
+/// See [`METRICS`].
 pub const UNUSABLE_VECTORS: &str = "siglip_unusable_vectors_total";
 /// See [`METRICS`].
 pub const PANICS: &str = "siglip_worker_panics_total";
@@ -164,6 +172,28 @@ pub const METRICS: &[Metric] = &[
         Unit::Count,
         &["model", "lane"],
         "Batches that were halved because the device had no memory left.",
+    ),
+    metric(
+        HANDED_ON,
+        MetricKind::Counter,
+        Unit::Count,
+        &["model", "lane"],
+        "Batches that failed whole on one device and were tried on another.",
+    ),
+    metric(
+        MODEL_MEMORY,
+        MetricKind::Gauge,
+        Unit::Bytes,
+        &["model"],
+        "Weights of a model's towers on all its devices; 0 while they are unloaded.",
+    ),
+    metric(MODEL_LOADS, MetricKind::Counter, Unit::Count, &["model"], "How often the towers were loaded."),
+    metric(
+        MODEL_UNLOADS,
+        MetricKind::Counter,
+        Unit::Count,
+        &["model", "reason"],
+        "How often the towers were unloaded: idle (--idle-unload), memory (--max-model-memory).",
     ),
     metric(
         UNUSABLE_VECTORS,

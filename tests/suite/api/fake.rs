@@ -145,6 +145,10 @@ impl Model for Fake {
         Ok(TokenIds { ids: padded, used: ids.len(), truncated: false })
     }
 
+    fn memory_bytes(&self) -> u64 {
+        1 << 20
+    }
+
     fn load_towers(self: Arc<Self>, _: &Progress) -> Result<Vec<Arc<dyn Towers>>> {
         Ok(vec![self])
     }

@@ -18,6 +18,8 @@ use siglip::{Error, Result};
 
 /// Tokens of a text.
 pub const CONTEXT: usize = 4;
+/// Bytes that the towers of a fake are said to take.
+pub const MEMORY: u64 = 1000;
 /// No step of a test takes this long; a test that waits longer fails.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -34,12 +36,12 @@ struct GateState {
 }
 
 impl Gate {
-    fn new(open: bool) -> Self {
+    pub fn new(open: bool) -> Self {
         Self { state: Mutex::new(GateState { open, allowed: 0, arrived: 0 }), changed: Condvar::new() }
     }
 
     /// Waits for the test, as the model.
-    fn pass(&self) {
+    pub fn pass(&self) {
         let mut state = self.state.lock().unwrap();
         state.arrived += 1;
         self.changed.notify_all();
@@ -215,6 +217,10 @@ impl Model for Fake {
         let mut padded = ids.to_vec();
         padded.resize(CONTEXT, 0);
         Ok(TokenIds { ids: padded, used: ids.len(), truncated: false })
+    }
+
+    fn memory_bytes(&self) -> u64 {
+        MEMORY
     }
 
     fn load_towers(self: Arc<Self>, _: &Progress) -> Result<Vec<Arc<dyn Towers>>> {

@@ -1,10 +1,16 @@
 //! Models that come, go and are replaced while others serve.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
 
-use siglip::Error;
-use siglip::engine::{Engine, EngineError, Load, ModelState};
+use siglip::engine::{
+    EmbedOptions, Engine, EngineConfig, EngineError, ImageCost, Load, Model, ModelState, Progress, Towers,
+};
+use siglip::image::Patches;
+use siglip::pipeline::ModelInfo;
+use siglip::text::{Canonicalization, TokenIds};
+use siglip::{Error, Result};
 
 use super::fake::*;
 
@@ -13,7 +19,7 @@ async fn a_model_says_how_far_it_is_and_the_others_serve() {
     let engine = Engine::start(config());
     assert!(!engine.ready() && !engine.failing() && engine.models().is_empty());
     let (step, steps) = mpsc::channel::<()>();
-    let loader = move |progress: &siglip::engine::Progress| {
+    let loader = move |progress: &Progress| {
         progress.downloading(10, Some(30));
         steps.recv().unwrap();
         progress.loading();
@@ -63,7 +69,7 @@ async fn a_model_that_cannot_be_loaded_says_why_and_spoils_no_other() {
 async fn a_failing_model_does_not_fail_the_process() {
     let (lost, whole) = (Fake::new(), Fake::new());
     lost.memory.store(0, Ordering::SeqCst);
-    let engine = Engine::start(siglip::engine::EngineConfig { warm_up: true, ..config() });
+    let engine = Engine::start(EngineConfig { warm_up: true, ..config() });
     engine.insert(&["lost"], Arc::clone(&lost) as _).unwrap();
     engine.insert(&["whole"], Arc::clone(&whole) as _).unwrap();
     engine.warmed_up().await.unwrap_err();
@@ -152,4 +158,191 @@ async fn models_of_one_space_share_their_texts() {
     eventually("the load", || loads.load(Ordering::SeqCst) == 1 && engine.status()[0].replacement.is_none());
     let output = engine.model(None).unwrap().embed(vec![text("cat")], client(1)).await.unwrap();
     assert!(output.results[0].as_ref().unwrap().cached);
+}
+
+/// A fake whose towers are loaded by the test's leave and which counts how often.
+struct Reloadable {
+    fake: Arc<Fake>,
+    loads: AtomicUsize,
+    lost: AtomicBool,
+    /// Before each load but the first.
+    gate: Gate,
+}
+
+impl Reloadable {
+    fn new() -> Arc<Self> {
+        let (fake, gate) = (Fake::new(), Gate::new(true));
+        Arc::new(Self { fake, loads: AtomicUsize::new(0), lost: AtomicBool::new(false), gate })
+    }
+
+    fn loads(&self) -> usize {
+        self.loads.load(Ordering::SeqCst)
+    }
+}
+
+impl Model for Reloadable {
+    fn info(&self) -> &ModelInfo {
+        self.fake.info()
+    }
+
+    fn probe_image(&self, bytes: &[u8], max_num_patches: Option<usize>) -> Result<ImageCost> {
+        self.fake.probe_image(bytes, max_num_patches)
+    }
+
+    fn prepare_image(&self, bytes: &[u8], max_num_patches: Option<usize>) -> Result<Patches> {
+        self.fake.prepare_image(bytes, max_num_patches)
+    }
+
+    fn prepare_text(&self, text: &str, canonicalization: Option<Canonicalization>) -> Result<TokenIds> {
+        self.fake.prepare_text(text, canonicalization)
+    }
+
+    fn prepare_ids(&self, ids: &[u32]) -> Result<TokenIds> {
+        self.fake.prepare_ids(ids)
+    }
+
+    fn memory_bytes(&self) -> u64 {
+        MEMORY
+    }
+
+    fn load_towers(self: Arc<Self>, _: &Progress) -> Result<Vec<Arc<dyn Towers>>> {
+        if self.loads.fetch_add(1, Ordering::SeqCst) > 0 {
+            self.gate.pass();
+        }
+        match self.lost.load(Ordering::SeqCst) {
+            true => Err(Error::Config("the disk is gone".into())),
+            false => Ok(vec![Arc::new(Loaded(Arc::clone(&self.fake)))]),
+        }
+    }
+}
+
+/// The towers of one load: as many holders of the fake as there are in memory.
+struct Loaded(Arc<Fake>);
+
+impl Towers for Loaded {
+    fn embed_images(&self, batch: &[&Patches]) -> Result<Vec<Vec<f32>>> {
+        self.0.embed_images(batch)
+    }
+
+    fn embed_texts(&self, batch: &[&TokenIds]) -> Result<Vec<Vec<f32>>> {
+        self.0.embed_texts(batch)
+    }
+}
+
+/// Whether the towers are in memory: the model has one handle on the fake, the towers another.
+fn resident(model: &Reloadable) -> bool {
+    Arc::strong_count(&model.fake) > 1
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn towers_that_nobody_uses_leave_the_memory_and_come_back() {
+    let model = Reloadable::new();
+    let idle_unload = Some(Duration::from_millis(30));
+    let engine = Engine::start(EngineConfig { idle_unload, ..config() });
+    let handle = engine.insert(&["m"], Arc::clone(&model) as _).unwrap();
+    assert_eq!(ok(&handle.embed(images("a", 3), client(1)).await.unwrap()).len(), 3);
+    eventually("the unload", || !resident(&model));
+    assert_eq!(handle.state(), ModelState::Unloaded);
+    assert!(engine.ready() && !engine.failing(), "it comes back when it is asked");
+
+    // A request waits for it, up to its deadline; what it is costs nothing meanwhile.
+    model.gate.close();
+    let deadline = Some(Instant::now() + Duration::from_millis(20));
+    let late = handle.embed(images("late", 2), EmbedOptions { deadline, ..client(1) }).await.unwrap_err();
+    assert!(matches!(late, EngineError::Deadline(_)), "{late}");
+    let waiting = send(&engine, &handle, images("b", 25), client(1));
+    model.gate.wait_for(1);
+    assert_eq!(handle.state(), ModelState::Loading);
+    assert!(engine.ready());
+    model.gate.open();
+    assert_eq!(ok(&waiting.await.unwrap().unwrap()).len(), 25);
+    assert!(model.loads() >= 2);
+    eventually("the next unload", || !resident(&model));
+    assert!(!model.fake.computed().iter().any(|name| name.starts_with("late")));
+    assert_eq!(engine.load(), Load::default());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn towers_that_do_not_come_back_are_told_and_tried_again() {
+    let model = Reloadable::new();
+    let idle_unload = Some(Duration::from_millis(20));
+    let engine = Engine::start(EngineConfig { idle_unload, ..config() });
+    let handle = engine.insert(&["m"], Arc::clone(&model) as _).unwrap();
+    model.lost.store(true, Ordering::SeqCst);
+    eventually("the unload", || !resident(&model));
+    let error = handle.embed(images("a", 30), client(1)).await.unwrap_err();
+    assert!(matches!(&error, EngineError::Loading { state: ModelState::Failed { .. }, .. }), "{error}");
+    assert_eq!(engine.load(), Load::default());
+    assert!(!engine.ready());
+    model.lost.store(false, Ordering::SeqCst);
+    assert_eq!(ok(&handle.embed(images("b", 1), client(1)).await.unwrap()).len(), 1);
+    assert!(engine.ready());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn under_a_bound_of_memory_the_least_recently_used_makes_room() {
+    let models = [Reloadable::new(), Reloadable::new(), Reloadable::new()];
+    let engine = Engine::start(EngineConfig { max_model_memory: Some(2 * MEMORY), ..config() });
+    let in_memory = || models.iter().map(|model| resident(model)).collect::<Vec<_>>();
+    let mut handles = Vec::new();
+    for (i, model) in models.iter().enumerate() {
+        handles.push(engine.insert(&[&i.to_string()], Arc::clone(model) as _).unwrap());
+    }
+    assert_eq!(in_memory(), [false, true, true], "the third had the room of the first");
+    let ask = async |i: usize| ok(&handles[i].embed(images("a", 2), client(1)).await.unwrap()).len();
+    assert_eq!(ask(1).await, 2);
+    assert_eq!(ask(0).await, 2);
+    assert_eq!(in_memory(), [true, true, false]);
+    assert_eq!(ask(2).await, 2);
+    assert_eq!(in_memory(), [true, false, true]);
+    // One that works is left alone: the other makes room, though it was used later.
+    models[0].fake.gate.close();
+    let working = send(&engine, &handles[0], images("held", 1), client(1));
+    eventually("the batch", || models[0].fake.computed().contains(&"held0".to_owned()));
+    assert_eq!(ask(2).await, 2);
+    assert_eq!(ask(1).await, 2);
+    assert_eq!(in_memory(), [true, true, false]);
+    models[0].fake.gate.open();
+    working.await.unwrap().unwrap();
+    // What can never fit is said.
+    let small = Engine::start(EngineConfig { max_model_memory: Some(MEMORY - 1), ..config() });
+    let error = small.insert(&["m"], Reloadable::new()).err().unwrap().to_string();
+    assert!(error.contains("1000 bytes, --max-model-memory is 999"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_models_in_the_room_of_one_answer_everything() {
+    let models = [Reloadable::new(), Reloadable::new()];
+    let engine = Engine::start(EngineConfig { max_model_memory: Some(MEMORY), ..config() });
+    let handles: Vec<_> =
+        (0..2).map(|i| engine.insert(&[&i.to_string()], Arc::clone(&models[i]) as _).unwrap()).collect();
+    let requests: Vec<_> = (0..40)
+        .map(|i| {
+            let model = handles[i % 2].clone();
+            tokio::spawn(async move { model.embed(images(&format!("r{i}-"), 3), client(i as u64)).await })
+        })
+        .collect();
+    for request in requests {
+        assert_eq!(ok(&request.await.unwrap().unwrap()).len(), 3);
+    }
+    let computed = models.iter().flat_map(|model| model.fake.computed()).collect();
+    assert!(counts(computed).values().all(|&times| times == 1));
+    assert_eq!(engine.load(), Load::default());
+    assert!(models.iter().filter(|model| resident(model)).count() <= 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_does_not_wait_for_towers_that_are_on_their_way() {
+    let model = Reloadable::new();
+    let engine = Engine::start(EngineConfig { idle_unload: Some(Duration::from_millis(20)), ..config() });
+    let handle = engine.insert(&["m"], Arc::clone(&model) as _).unwrap();
+    eventually("the unload", || !resident(&model));
+    model.gate.close();
+    let waiting = send(&engine, &handle, images("a", 3), client(1));
+    model.gate.wait_for(1);
+    let report = engine.drain(Duration::from_millis(20)).await;
+    assert_eq!(report.abandoned, 3);
+    assert_eq!(waiting.await.unwrap().unwrap_err(), EngineError::ShuttingDown);
+    model.gate.open();
+    eventually("the towers to be dropped again", || !resident(&model));
 }

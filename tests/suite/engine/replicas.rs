@@ -35,6 +35,10 @@ impl Model for Replicas {
         self.0[0].prepare_ids(ids)
     }
 
+    fn memory_bytes(&self) -> u64 {
+        MEMORY
+    }
+
     fn load_towers(self: Arc<Self>, _: &Progress) -> Result<Vec<Arc<dyn Towers>>> {
         Ok(self.0.iter().map(|fake| Arc::clone(fake) as Arc<dyn Towers>).collect())
     }
@@ -84,6 +88,56 @@ async fn every_replica_is_warmed_up() {
     fakes[1].gate.open();
     engine.warmed_up().await.unwrap();
     assert!(engine.ready() && fakes.iter().all(|fake| fake.batches().len() == 2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_device_answers_nobody_while_another_works() {
+    let (lost, whole) = (Fake::new(), Fake::held());
+    lost.memory.store(0, Ordering::SeqCst);
+    // Two workers on each device, as on GPUs.
+    let config = EngineConfig { workers_per_replica: Some(2), ..config() };
+    let (engine, model) = start(&[Arc::clone(&lost), Arc::clone(&whole)], config);
+    // The device that works is held with two batches: what comes now, the lost one takes.
+    let mut answers = Vec::new();
+    while whole.gate.arrived() < 2 {
+        answers.push(request(&model, images("first", 1)));
+        let before = whole.gate.arrived();
+        eventually("a batch", || whole.gate.arrived() > before || lost.batches().len() > answers.len());
+    }
+    for i in 0..20 {
+        answers.push(request(&model, images(&format!("more{i}"), 3)));
+        answers.push(request(&model, vec![text(&format!("more {i}"))]));
+    }
+    eventually("a failure", || !lost.batches().is_empty());
+    whole.gate.open();
+    for answer in answers {
+        ok(&answer.await.unwrap().unwrap());
+    }
+    assert!(!engine.failing() && engine.ready());
+    assert_eq!(engine.load(), Load::default());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_is_handed_on_once() {
+    let fakes = [Fake::new(), Fake::new()];
+    let (engine, model) = start(&fakes, config());
+    // Both panic on it: the second answers, and both go on.
+    let results = model.embed(vec![image("panic:a")], client(1)).await.unwrap().results;
+    assert!(results[0].is_err());
+    let tries: usize =
+        fakes.iter().map(|fake| fake.computed().iter().filter(|n| *n == "panic:a").count()).sum();
+    assert_eq!(tries, 2);
+    assert_eq!(ok(&model.embed(images("b", 30), client(1)).await.unwrap()).len(), 30);
+    // With no device left everything is answered all the same.
+    fakes.iter().for_each(|fake| fake.memory.store(0, Ordering::SeqCst));
+    for _ in 0..6 {
+        assert!(model.embed(images("c", 2), client(1)).await.unwrap().results.iter().all(|r| r.is_err()));
+    }
+    eventually("health", || engine.failing());
+    fakes[1].memory.store(usize::MAX, Ordering::SeqCst);
+    eventually("health", || engine.ready());
+    assert_eq!(ok(&model.embed(images("d", 9), client(1)).await.unwrap()).len(), 9);
+    assert_eq!(engine.load(), Load::default());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
