@@ -1,19 +1,32 @@
 //! The HTTP service: routes, wire formats, errors, bounds. Knows no tensors.
 //!
-//! [`app`] makes the router, [`serve`] runs it on a socket until it is told to stop. A request's way:
-//! [`edge::middleware`] gives it an id and a deadline, a route reads its body within bounds ([`edge::body`]), [`native::schema`] and
-//! [`source`] turn it into the engine's inputs, [`native::work`] hands those over, and [`answer`] writes what comes back.
+//! [`app`] makes the router, [`serve`] runs it on a socket until it is told to stop. Every request takes one way:
 //!
-//! Routes that speak another project's dialect can be merged beside the native ones in [`contract`]: they need a
-//! schema of their own and [`native::work::embed`], nothing else.
+//! 1. [`edge::middleware`] gives it an id and a deadline, and asks for a key.
+//! 2. Its route looks at what costs nothing ([`call::Call`]: format of the answer, kind of the body, query, model), then
+//!    reads the body within bounds ([`edge::body`]).
+//! 3. *Read*: bytes become a typed request ([`read`]: JSON, forms, text fields; the types are the route's own).
+//! 4. *Resolve*: the request becomes domain inputs, each with its name and the memory that it holds ([`inputs::Batch`];
+//!    [`source`] has pictures out of strings and URLs, [`labels`] the prompts).
+//! 5. *Run*: [`run::embed`] fetches what is to be fetched, hands everything to the engine, and puts errors in their places.
+//! 6. *Render*: the route makes its document or array of it ([`answer`]); an error is written by [`edge::render`].
+//!
+//! Routes that speak another project's dialect have a schema and a resolve step of their own; the rest is shared.
 
 mod admin;
 mod answer;
+mod call;
 mod config;
 mod edge;
+mod inputs;
+mod labels;
 mod native;
 mod openapi;
 mod pages;
+#[doc(hidden)]
+pub mod parsers;
+mod read;
+mod run;
 mod source;
 mod state;
 
@@ -25,7 +38,7 @@ use axum::extract::Extension;
 use axum::http::{Method, StatusCode, header};
 use axum::middleware::{from_fn_with_state, map_request};
 use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::cors::{AllowOrigin, CorsLayer};
+use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes as of;
@@ -69,7 +82,8 @@ pub fn app(state: AppState) -> Router {
     let mut shapes = ErrorShapes::default();
     shapes.register(&keyed, render::native);
     let whole = OpenApiRouter::with_openapi(openapi::Contract::openapi()).merge(keyed).merge(open);
-    let (router, document) = whole.split_for_parts();
+    let (router, mut document) = whole.split_for_parts();
+    openapi::add_headers(&mut document);
     let contract = pages::docs::Contract {
         json: document.to_pretty_json().unwrap_or_default(),
         yaml: include_str!("../../openapi.yaml"),
@@ -107,14 +121,6 @@ fn cors(cors: &Cors) -> Option<CorsLayer> {
         Cors::Origins(origins) => AllowOrigin::list(origins.iter().cloned()),
         Cors::Any => AllowOrigin::any(),
     };
-    let sent = [
-        header::AUTHORIZATION,
-        header::CONTENT_TYPE,
-        header::ACCEPT,
-        middleware::API_KEY,
-        middleware::REQUEST_ID,
-        middleware::REQUEST_TIMEOUT,
-    ];
     let read = [
         header::RETRY_AFTER,
         middleware::REQUEST_ID,
@@ -127,7 +133,8 @@ fn cors(cors: &Cors) -> Option<CorsLayer> {
     let layer = CorsLayer::new()
         .allow_origin(origins)
         .allow_methods([Method::GET, Method::POST])
-        .allow_headers(sent)
+        // Clients send headers of their own (OpenAI's a dozen of x-stainless-…), and none gives a right.
+        .allow_headers(AllowHeaders::mirror_request())
         .expose_headers(read)
         .max_age(Duration::from_secs(3600));
     Some(layer)

@@ -6,12 +6,13 @@ use axum::http::StatusCode;
 use serde_json::json;
 use utoipa::openapi::content::ContentBuilder;
 use utoipa::openapi::header::Header;
+use utoipa::openapi::path::{Parameter, ParameterIn};
 use utoipa::openapi::response::{Response, ResponseBuilder};
 use utoipa::openapi::schema::{Object, Type};
 use utoipa::openapi::security::{
     ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityRequirement, SecurityScheme,
 };
-use utoipa::openapi::{OpenApi, Ref, RefOr};
+use utoipa::openapi::{OpenApi, Ref, RefOr, Required};
 use utoipa::{IntoResponses, Modify};
 
 use crate::api::edge::error::ErrorBody;
@@ -22,8 +23,8 @@ use crate::api::edge::error::ErrorBody;
     info(
         title = "siglip",
         description = "Image-text embeddings and zero-shot classification with SigLIP, SigLIP 2 and NaFlex.\n\n\
-            Every answer carries `x-request-id` (the client's own, if it sent one) and `server-timing`. A request may \
-            carry `x-request-timeout-ms`, after which its answer is no longer wanted.\n\n\
+            Options of a request may be in its query, in fields of its form or in its JSON body, each once; what a route \
+            does not know is refused.\n\n\
             Element types: vectors are normalised first. `int8` is round(127·x), `uint8` the same plus 128. \
             `ubinary` packs the signs (1 where x > 0) eight to a byte, the first in the highest bit; `binary` is \
             that byte minus 128, signed. `base64` is the little-endian bytes of the element type.",
@@ -57,12 +58,69 @@ impl Modify for Security {
     }
 }
 
+fn header(text: &str, kind: Type) -> Header {
+    let mut header = Header::new(Object::with_type(kind));
+    header.description = Some(text.to_owned());
+    header
+}
+
+/// Headers that every request may carry, and those of embedding routes only.
+const REQUEST_HEADERS: [(&str, Type, &str); 2] = [
+    ("x-request-id", Type::String, "Names the request in the answer and in the log; made up if left out"),
+    ("x-request-timeout-ms", Type::Integer, "Milliseconds after which the answer is no longer wanted"),
+];
+const WORK_REQUEST_HEADERS: [(&str, Type, &str); 2] = [
+    (
+        "x-siglip-expect-fingerprint",
+        Type::String,
+        "The embedding space that the vectors are for; of another one the request is refused with 412",
+    ),
+    ("If-Match", Type::String, "The same as an entity tag: the fingerprint in quotation marks"),
+];
+const ANSWER_HEADERS: [(&str, Type, &str); 2] = [
+    ("x-request-id", Type::String, "The request's name in the log"),
+    ("server-timing", Type::String, "decode, tokenize, queue, inference and total, in ms"),
+];
+const WORK_ANSWER_HEADERS: [(&str, Type, &str); 2] = [
+    ("x-siglip-fingerprint", Type::String, "Names the embedding space, the request's own rules included"),
+    ("x-siglip-model", Type::String, "The model that answered"),
+];
+const ARRAY_ANSWER_HEADERS: [(&str, Type, &str); 2] = [
+    ("x-siglip-shape", Type::String, "Rows and columns, where the answer is one array"),
+    ("x-siglip-dtype", Type::String, "Element type as NumPy names it, where the answer is one array"),
+];
+
+/// Adds the headers that routes share.
+pub fn add_headers(document: &mut OpenApi) {
+    for (path, item) in &mut document.paths.paths {
+        let embeds = item.post.is_some();
+        for operation in [&mut item.get, &mut item.post].into_iter().flatten() {
+            let more = if embeds { &WORK_REQUEST_HEADERS[..] } else { &[] };
+            for (name, kind, text) in REQUEST_HEADERS.iter().chain(more) {
+                let mut parameter = Parameter::new(*name);
+                parameter.parameter_in = ParameterIn::Header;
+                parameter.required = Required::False;
+                parameter.description = Some((*text).to_owned());
+                let schema = Object::with_type(kind.clone());
+                parameter.schema = Some(RefOr::T(schema.into()));
+                operation.parameters.get_or_insert_default().push(RefOr::T(parameter));
+            }
+            let Some(RefOr::T(answer)) = operation.responses.responses.get_mut("200") else { continue };
+            let more = if embeds { &WORK_ANSWER_HEADERS[..] } else { &[] };
+            let array = if path.starts_with("/v1/embeddings") { &ARRAY_ANSWER_HEADERS[..] } else { &[] };
+            for (name, kind, text) in ANSWER_HEADERS.iter().chain(more).chain(array) {
+                answer.headers.insert((*name).to_owned(), RefOr::T(header(text, kind.clone())));
+            }
+        }
+    }
+}
+
 /// Errors of routes that embed.
 pub struct WorkErrors;
 
 impl IntoResponses for WorkErrors {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        errors(&[400, 401, 404, 406, 408, 413, 415, 422, 429, 500, 503, 504])
+        errors(&[400, 401, 404, 406, 408, 412, 413, 415, 422, 429, 500, 503, 504])
     }
 }
 
@@ -112,6 +170,13 @@ fn error(status: u16) -> Response {
             "the body did not arrive within 30 s",
             None,
         ),
+        412 => (
+            "Another embedding space than x-siglip-expect-fingerprint or If-Match names",
+            "invalid_request_error",
+            "fingerprint_mismatch",
+            "x-siglip-expect-fingerprint: the vectors would be of the embedding space 5f2a…, not of \"91cc…\"",
+            Some("x-siglip-expect-fingerprint"),
+        ),
         413 => (
             "Larger than the service takes",
             "invalid_request_error",
@@ -158,7 +223,7 @@ fn error(status: u16) -> Response {
             "A fault of the service",
             "server_error",
             "internal_error",
-            "the service failed on this request",
+            "the service failed on this request; its log says why (request 3f6c…)",
             None,
         ),
     };
@@ -167,11 +232,6 @@ fn error(status: u16) -> Response {
         ContentBuilder::new().schema(Some(Ref::from_schema_name("ErrorBody"))).example(Some(example)).build();
     let mut response =
         ResponseBuilder::new().description(description).content("application/json", content).build();
-    let header = |text: &str, kind: Type| {
-        let mut header = Header::new(Object::with_type(kind));
-        header.description = Some(text.to_owned());
-        header
-    };
     if matches!(status, 429 | 503) {
         response.headers.insert("retry-after".to_owned(), RefOr::T(header("Seconds", Type::Integer)));
     }

@@ -1,5 +1,7 @@
 //! Zero-shot labels: templates, the direction of a label, and which labels of a picture are answered.
 
+use serde::{Deserialize, Serialize};
+
 use super::scores::l2_normalize;
 
 /// Where the label goes in a template.
@@ -20,12 +22,14 @@ pub fn texts<'a, N: AsRef<str>, T: AsRef<str>>(
 }
 
 /// How the logits of one picture become the scores of its labels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum Activation {
-    /// Each label's own probability: what SigLIP is trained for.
+    /// The probability that the label fits, each label for itself: what SigLIP is trained for. The scores of a
+    /// picture need not add up to 1, and all may be small.
     #[default]
     Sigmoid,
-    /// Shares that sum to 1 over the labels.
+    /// Shares among the labels that add up to 1.
     Softmax,
     /// The logits as they are.
     None,

@@ -1,12 +1,13 @@
 //! What a loaded model says of itself: the same facts for `siglip inspect` and for the service.
 
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
 use crate::checkpoint::Checkpoint;
 use crate::image::{Geometry, ImageDecode, ImageSpec};
 use crate::model::ModelSpec;
-use crate::text::{TextFamily, TextSpec};
+use crate::text::{Canonicalization, TextFamily, TextSpec};
 
 /// Arithmetic of the towers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, ToSchema, clap::ValueEnum)]
@@ -82,6 +83,36 @@ pub struct ModelInfo {
     pub dtype: Precision,
     /// Where it runs.
     pub device: DeviceKind,
+}
+
+impl ModelInfo {
+    /// Names the embedding space of vectors that were made with other rules than the model's own: its fingerprint where
+    /// they change nothing, else SHA-256 in hex over it and the rules.
+    pub fn fingerprint_with(
+        &self,
+        canonicalization: Option<Canonicalization>,
+        max_num_patches: Option<usize>,
+    ) -> String {
+        let own = self.text.as_ref().map(|text| text.canonicalization);
+        let canonicalization = canonicalization.filter(|&rules| Some(rules) != own);
+        let own = self.image.as_ref().and_then(|image| match image.geometry {
+            Geometry::NaFlex { max_num_patches } => Some(max_num_patches),
+            Geometry::Squash { .. } => None,
+        });
+        let max_num_patches = max_num_patches.filter(|&patches| Some(patches) != own);
+        if canonicalization.is_none() && max_num_patches.is_none() {
+            return self.fingerprint.clone();
+        }
+        let mut hash = Sha256::new();
+        hash.update(&self.fingerprint);
+        if let Some(rules) = canonicalization {
+            hash.update(format!("\ncanonicalization: {rules}"));
+        }
+        if let Some(patches) = max_num_patches {
+            hash.update(format!("\nmax_num_patches: {patches}"));
+        }
+        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
 }
 
 /// `siglip`, `siglip2` or `siglip2-naflex`, by how pictures and texts are prepared.

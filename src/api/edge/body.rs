@@ -5,86 +5,36 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
-use axum::extract::{FromRequest, Request};
+use axum::extract::Request;
 use axum::http::{HeaderMap, StatusCode, header};
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Frame, SizeHint};
-use serde::de::DeserializeOwned;
 use tokio::runtime::Handle;
 
 use crate::api::edge::buffer::ChargedBuffer;
 use crate::api::edge::error::{ApiError, ApiResult};
-use crate::api::state::{AppState, RequestContext};
+use crate::api::state::AppState;
 use crate::budget::{MemoryBudget, MemoryKind};
 
 /// Work on more bytes than this leaves the async runtime's threads.
 const INLINE_BYTES: usize = 32 << 10;
 
-/// A whole body, and its place in the budget for as long as this lives.
-#[derive(Debug)]
-pub struct RawBody {
-    /// The media type without parameters, lower case; empty without the header.
-    pub media_type: String,
-    /// The whole `Content-Type` header; empty without it.
-    pub content_type: String,
-    /// The body; it is charged to the budget until its last slice is dropped.
-    pub bytes: Bytes,
+/// Reads a body within bounds: of its length, of the memory of all requests, of time. What is charged for it is held until
+/// its last slice is dropped.
+///
+/// # Errors
+/// 400 if it cannot be read, 408 if it comes too slowly, 413 if it is too long, 429 if there is no room.
+pub async fn read(headers: &HeaderMap, body: Body, state: &AppState, client: u64) -> ApiResult<Bytes> {
+    let config = state.config();
+    let reading = within(headers, body, config.max_body_bytes, state.memory(), client);
+    tokio::time::timeout(config.body_timeout, reading).await.map_err(|_| {
+        let message = format!("the body did not arrive within {} s", config.body_timeout.as_secs_f32());
+        ApiError::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", message)
+    })?
 }
 
-impl RawBody {
-    /// Whether it is JSON, or says nothing of what it is.
-    pub fn is_json(&self) -> bool {
-        let kind = self.media_type.as_str();
-        kind.is_empty()
-            || kind == "application/json"
-            || (kind.starts_with("application/") && kind.ends_with("+json"))
-    }
-
-    /// Whether it does not say what it is and is no JSON object either.
-    pub fn is_unnamed_picture(&self) -> bool {
-        self.media_type.is_empty() && self.bytes.trim_ascii_start().first() != Some(&b'{')
-    }
-
-    /// 415: a route that reads `wanted` got this body.
-    pub fn unsupported(&self, wanted: &str) -> ApiError {
-        let hint = match self.media_type.as_str() {
-            "application/x-www-form-urlencoded" => {
-                " (curl sends that by default: add -H 'Content-Type: application/json')"
-            }
-            _ => "",
-        };
-        let message = format!("this route reads {wanted}, not {:?}{hint}", self.media_type);
-        ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message)
-            .at("Content-Type")
-    }
-}
-
-impl FromRequest<AppState> for RawBody {
-    type Rejection = ApiError;
-
-    async fn from_request(request: Request, state: &AppState) -> ApiResult<Self> {
-        let (parts, body) = request.into_parts();
-        let content_type = match parts.headers.get(header::CONTENT_TYPE) {
-            None => String::new(),
-            Some(value) => value
-                .to_str()
-                .map_err(|_| ApiError::bad_request("invalid_header", "not visible ASCII").at("Content-Type"))?
-                .to_owned(),
-        };
-        let media_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-        let config = state.config();
-        let client = parts.extensions.get::<RequestContext>().map_or(0, |context| context.client);
-        let reading = read(&parts.headers, body, config.max_body_bytes, state.memory(), client);
-        let bytes = tokio::time::timeout(config.body_timeout, reading).await.map_err(|_| {
-            let message = format!("the body did not arrive within {} s", config.body_timeout.as_secs_f32());
-            ApiError::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", message)
-        })??;
-        Ok(Self { media_type, content_type, bytes })
-    }
-}
-
-async fn read(
+async fn within(
     headers: &HeaderMap,
     mut body: Body,
     limit: usize,
@@ -167,12 +117,13 @@ impl Drop for Unread {
     }
 }
 
-/// Reads on for a while.
+/// Reads on for a while, as long as something comes: who is silent is not waited for.
 async fn discard(mut body: Body) {
     const MOST: usize = 16 << 20;
+    const SILENCE: Duration = Duration::from_millis(500);
     let reading = async {
         let mut seen = 0;
-        while let Some(Ok(frame)) = body.frame().await {
+        while let Ok(Some(Ok(frame))) = tokio::time::timeout(SILENCE, body.frame()).await {
             seen += frame.data_ref().map_or(0, Bytes::len);
             if seen > MOST {
                 break;
@@ -198,49 +149,9 @@ pub async fn off_runtime<T: Send + 'static>(
     }
 }
 
-/// Parses JSON; an error says where in the document it is.
-///
-/// # Errors
-/// 400 `malformed_json` where it is no JSON, 400 `invalid_request` where it is not what the route wants.
-pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> ApiResult<T> {
-    if bytes.iter().all(u8::is_ascii_whitespace) {
-        return Err(ApiError::bad_request("malformed_json", "the body is empty; it should be a JSON object"));
-    }
-    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
-        let path = error.path().to_string();
-        let error = error.into_inner();
-        if !error.is_data() {
-            return ApiError::bad_request("malformed_json", format!("the body is not valid JSON: {error}"));
-        }
-        let error = ApiError::bad_request("invalid_request", error.to_string());
-        if path == "." { error } else { error.at(path) }
-    })?;
-    deserializer.end().map_err(|error| {
-        ApiError::bad_request("malformed_json", format!("the body is not valid JSON: {error}"))
-    })?;
-    Ok(value)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn errors_say_where_and_stay_short() {
-        let error = parse_json::<Vec<Vec<u32>>>(b"[[1],[2,\"x\"]]").unwrap_err();
-        assert!(error.detail.message.starts_with("[1][1]: invalid type: string"), "{}", error.detail.message);
-        assert_eq!(error.detail.param.as_deref(), Some("[1][1]"));
-        let long = format!("\"{}\"", "ä".repeat(100_000));
-        assert!(parse_json::<u32>(long.as_bytes()).unwrap_err().detail.message.len() < 800);
-        for body in ["", "  ", "[1", "[1] x", "\u{feff}[1]"] {
-            assert_eq!(
-                parse_json::<Vec<u32>>(body.as_bytes()).unwrap_err().detail.code,
-                "malformed_json",
-                "{body}"
-            );
-        }
-    }
 
     #[tokio::test]
     async fn the_budget_is_given_back() {
@@ -248,7 +159,7 @@ mod tests {
         let budget = MemoryBudget::new(16 * UNIT);
         let read = async |n: usize| {
             let headers = HeaderMap::from_iter([(header::CONTENT_LENGTH, n.into())]);
-            read(&headers, Body::from(vec![0; n]), 12 * UNIT, &budget, 1).await
+            within(&headers, Body::from(vec![0; n]), 12 * UNIT, &budget, 1).await
         };
         let bytes = read(5 * UNIT).await.unwrap();
         assert_eq!((bytes.len(), budget.total()), (5 * UNIT, 5 * UNIT));
@@ -267,15 +178,18 @@ mod tests {
             Body::from_stream(futures::stream::iter(frames))
         };
         let budget = MemoryBudget::new(1 << 20);
-        let bytes = read(&HeaderMap::new(), frames(100), 1 << 20, &budget, 1).await.unwrap();
+        let bytes = within(&HeaderMap::new(), frames(100), 1 << 20, &budget, 1).await.unwrap();
         assert_eq!(bytes.len(), 100_000);
         assert!((100_000..=210_000).contains(&budget.total()), "{budget:?}");
         drop(bytes);
         let length = HeaderMap::from_iter([(header::CONTENT_LENGTH, 100_000.into())]);
-        let announced = read(&length, frames(100), 1 << 20, &budget, 2).await.unwrap();
+        let announced = within(&length, frames(100), 1 << 20, &budget, 2).await.unwrap();
         assert_eq!(budget.total(), 100_000);
         drop(announced);
-        assert_eq!(read(&HeaderMap::new(), frames(100), 99_999, &budget, 3).await.unwrap_err().status, 413);
-        assert_eq!(read(&HeaderMap::new(), frames(600), 1 << 20, &budget, 3).await.unwrap_err().status, 413);
+        assert_eq!(within(&HeaderMap::new(), frames(100), 99_999, &budget, 3).await.unwrap_err().status, 413);
+        assert_eq!(
+            within(&HeaderMap::new(), frames(600), 1 << 20, &budget, 3).await.unwrap_err().status,
+            413
+        );
     }
 }

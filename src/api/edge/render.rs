@@ -7,7 +7,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::header;
+use axum::http::{StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use utoipa_axum::router::OpenApiRouter;
@@ -70,7 +70,7 @@ fn of_a_library(response: &Response) -> Option<ApiError> {
         .get(header::CONTENT_TYPE)
         .is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
     // The health routes say 503 in words of their own.
-    let health = status == http::StatusCode::SERVICE_UNAVAILABLE;
+    let health = status == StatusCode::SERVICE_UNAVAILABLE;
     if json || health || !(status.is_client_error() || status.is_server_error()) {
         return None;
     }

@@ -2,23 +2,27 @@
 
 use std::sync::Arc;
 
+use axum::body::Body;
 use axum::response::Response;
 
 use crate::api::answer;
-use crate::api::edge::body::{off_runtime, parse_json};
+use crate::api::call::Call;
 use crate::api::edge::error::{ApiError, ApiResult};
 use crate::api::edge::negotiate::Format;
-use crate::api::native::call::Call;
-use crate::api::native::form;
-use crate::api::native::labels::Labels;
+use crate::api::inputs::Batch;
+use crate::api::labels::Labels;
+use crate::api::native::embeddings::pictures;
+use crate::api::native::resolve::{Meaning, resolve};
 use crate::api::native::schema::{
-    Classification, ClassificationEntry, ClassificationTag, ClassifyForm, ClassifyParams, ClassifyRequest,
-    ClassifyResponse, ErrorEntry, ErrorTag, LabelPrediction, ListTag, Modality, Usage,
+    Classification, ClassificationEntry, ClassificationTag, ClassifyForm, ClassifyQuery, ClassifyRequest,
+    ClassifyResponse, ErrorEntry, ErrorTag, Label, LabelPrediction, ListTag, Modality, Usage,
 };
-use crate::api::native::work::{self, Batch, Embedded, WorkOptions};
 use crate::api::openapi::WorkErrors;
+use crate::api::read::{Options, missing};
+use crate::api::run::{Embedded, RunOptions, embed};
 use crate::api::source::Source;
-use crate::engine::{self, Embedding, Input, Scored};
+use crate::budget::MemoryKind;
+use crate::engine::{self, Embedding, Scored};
 use crate::model::zero_shot::Ranking;
 use crate::model::{Match, Scores};
 
@@ -30,9 +34,10 @@ use crate::model::{Match, Scores};
 /// probabilities unless `activation` says otherwise. Label texts are cached: sending the same labels with each
 /// request costs no text computation.
 ///
-/// As a form: `curl -F image=@cat.jpg -F labels=cat,dog`.
+/// As a form: `curl -F image=@cat.jpg -F labels=cat,dog`. Options may also be in the query.
 #[utoipa::path(
     post, path = "/v1/classify", tag = "classification", operation_id = "classify",
+    params(ClassifyQuery),
     request_body(description = "Pictures and labels", content(
         (ClassifyRequest = "application/json"), (ClassifyForm = "multipart/form-data"),
     )),
@@ -47,111 +52,91 @@ use crate::model::{Match, Scores};
                         "model": "siglip2-base-patch16-224",
                         "usage": {"prompt_tokens": 208, "total_tokens": 208},
                      })),
-                    (ClassifyResponse = "application/msgpack")),
-            headers(
-                ("x-siglip-fingerprint" = String, description = "Names the embedding space"),
-                ("x-siglip-model" = String, description = "The model that answered"),
-                ("server-timing" = String, description = "decode, tokenize, queue, inference and total, in ms"),
-            )),
+                    (ClassifyResponse = "application/msgpack"))),
         WorkErrors,
     )
 )]
-pub async fn classify(call: Call) -> ApiResult<Response> {
+pub async fn classify(call: Call, body: Body) -> ApiResult<Response> {
     let format = call.format(&Format::DOCUMENTS)?;
-    let task = if call.body.media_type == "multipart/form-data" {
-        from_form(&call).await?
-    } else if call.body.is_json() {
-        from_json(&call).await?
+    if !(call.media.is_form() || call.media.is_json()) {
+        let hint =
+            "add -H 'Content-Type: application/json', or send a form: -F image=@cat.jpg -F labels=cat,dog";
+        return Err(call.media.unsupported("application/json or multipart/form-data", hint));
+    }
+    let query: ClassifyRequest = call.query()?;
+    call.model(query.model.as_deref())?;
+    let body = call.read(body).await?;
+    let task = if call.media.is_form() {
+        call.form(body, |form, options: ClassifyRequest, memory| {
+            Ok(Task { pictures: pictures(&form, memory)?, options: options.and(query)? })
+        })
+        .await?
     } else {
-        return Err(call.body.unsupported("application/json or multipart/form-data"));
+        let max_pictures = call.state.config().max_items;
+        call.json(body, move |request: ClassifyRequest, memory| {
+            let mut options = request.and(query)?;
+            let inputs = options.input.take().ok_or_else(|| missing("input"))?;
+            let meaning = Meaning { bare: Modality::Image, token_ids: true, max_pictures };
+            let mut pictures = resolve("input", inputs, meaning, memory)?;
+            pictures.only(Source::is_picture, "classify labels pictures, not texts");
+            Ok(Task { pictures, options })
+        })
+        .await?
     };
     answer(&call, task, format).await
 }
 
 /// A classification as it was asked for.
 struct Task {
-    images: Batch,
-    labels: Vec<String>,
-    templates: Option<Vec<String>>,
-    params: ClassifyParams,
-}
-
-async fn from_json(call: &Call) -> ApiResult<Task> {
-    let bytes = call.body.bytes.clone();
-    let limit = call.state.config().max_items;
-    off_runtime(bytes.len(), move || {
-        let request: ClassifyRequest = parse_json(&bytes)?;
-        work::check_count("input", request.input.items.len(), limit)?;
-        let mut images = Batch::default();
-        images.extend("input", request.input, Modality::Image);
-        let params = ClassifyParams {
-            model: request.model,
-            template: request.template,
-            activation: request.activation,
-            top_k: request.top_k,
-            threshold: request.threshold,
-            canonicalization: request.canonicalization,
-            max_num_patches: request.max_num_patches,
-            partial: request.partial,
-        };
-        Ok(Task { images, labels: request.labels.0, templates: request.templates.map(|t| t.0), params })
-    })
-    .await
-}
-
-async fn from_form(call: &Call) -> ApiResult<Task> {
-    let limit = call.state.config().max_items;
-    let mut form = form::read(&call.body, limit).await?;
-    let labels = form.take_list(&["labels", "labels[]", "label"], true)?;
-    let templates = form.take_list(&["templates", "templates[]"], false)?;
-    let params = work::query(&form.over_query(None))?;
-    let templates = (!templates.is_empty()).then_some(templates);
-    work::check_count("image", form.images.len(), limit)?;
-    Ok(Task { images: form.images, labels, templates, params })
+    pictures: Batch,
+    options: ClassifyRequest,
 }
 
 async fn answer(call: &Call, task: Task, format: Format) -> ApiResult<Response> {
-    let Task { images: mut batch, labels, templates, params } = task;
-    let model = work::model(&call.state, params.model.as_deref())?;
+    let Task { pictures: mut batch, options } = task;
+    let model = call.model(options.model.as_deref())?;
     let info = model.info();
     let (Some(scale), Some(bias)) = (info.logit_scale, info.logit_bias) else {
         let message =
             format!("the model {:?} has no logit scale and bias to score labels with", model.name());
         return Err(ApiError::unprocessable("unsupported_by_model", message));
     };
-    for (name, value) in [("top_k", params.top_k), ("max_num_patches", params.max_num_patches)] {
-        if value == Some(0) {
-            return Err(ApiError::field(name, "must be at least 1"));
-        }
+    if options.top_k == Some(0) {
+        return Err(ApiError::field("top_k", "must be at least 1"));
     }
-    if params.threshold.is_some_and(|t| !t.is_finite()) {
+    if options.threshold.is_some_and(|t| !t.is_finite()) {
         return Err(ApiError::field("threshold", "must be a finite number"));
     }
+    let names = options.labels.ok_or_else(|| missing("labels"))?.0;
+    let templates = options.templates.map(|templates| templates.0);
     let labels =
-        Labels::new(labels, params.template, templates, &info.template, call.state.config().max_labels)?;
-    batch.only(work::is_image, "classify labels pictures, not texts");
+        Labels::new(names, options.template, templates, &info.template, call.state.config().max_labels)?;
     let images = batch.len();
-    for (place, text) in labels.texts() {
-        batch.push(place, Ok(Source::Ready(Input::Text(text))));
+    // What the answer takes is known now; nothing is computed for one that is too large.
+    let room = room(images, &labels, options.top_k);
+    let memory = call.charge(MemoryKind::Answer, room)?;
+    batch.memory.grow(labels.prompt_bytes())?;
+    for (place, text) in labels.prompts() {
+        batch.push_text(place, text);
     }
-    let options = WorkOptions {
-        canonicalization: params.canonicalization,
-        max_num_patches: params.max_num_patches,
-        partial: params.partial.unwrap_or(false),
+    let run = RunOptions {
+        canonicalization: options.canonicalization,
+        max_num_patches: options.max_num_patches,
+        partial: options.partial.unwrap_or(false),
     };
-    let Embedded { mut results, timings } = call.embed(&model, batch, options).await?;
+    let Embedded { mut results, fingerprint, timings } = embed(call, &model, batch, run).await?;
     // A label that cannot be used spoils every picture's answer, so it is never partial.
     let texts: Vec<Embedding> = results.split_off(images).into_iter().collect::<ApiResult<_>>()?;
     let tokens = results.iter().flatten().chain(&texts).map(|embedding| embedding.tokens).sum();
 
     let name = model.name().to_owned();
     let ranking = Ranking {
-        activation: params.activation.unwrap_or_default().into(),
-        top_k: params.top_k,
-        threshold: params.threshold,
+        activation: options.activation.unwrap_or_default(),
+        top_k: options.top_k,
+        threshold: options.threshold,
     };
     let pictures = results.iter().flatten().map(|picture| Arc::clone(&picture.vector)).collect();
-    let names: Arc<[Arc<str>]> = labels.names().iter().map(|name| name.as_str().into()).collect();
+    let names = Arc::clone(labels.names());
     let inline = engine::Labels::Inline {
         names: Arc::clone(&names),
         texts: texts.into_iter().map(|text| text.vector).collect(),
@@ -160,7 +145,7 @@ async fn answer(call: &Call, task: Task, format: Format) -> ApiResult<Response> 
     let scored = model.rank(pictures, inline, Scores { scale, bias }, ranking, call.score_options()).await;
     let Scored { value: ranked, timings: scoring } = scored.map_err(|error| call.engine_error(error))?;
     let timings = timings.and(scoring);
-    let bytes = off_runtime(ranked.iter().map(Vec::len).sum::<usize>() * 64, move || {
+    let bytes = answer::build(memory, move || {
         let mut ranked = ranked.into_iter();
         let data = results
             .into_iter()
@@ -179,22 +164,33 @@ async fn answer(call: &Call, task: Task, format: Format) -> ApiResult<Response> 
             .collect();
         let response =
             ClassifyResponse { object: ListTag::List, data, model: name, usage: Usage::of(tokens) };
-        answer::document(&response, format)
+        answer::document(&response, format, room)
     })
     .await?;
-    Ok(answer::respond(bytes, format, &model, timings))
+    Ok(answer::respond(bytes, format, &model, &fingerprint, timings))
+}
+
+/// Bytes that building the answer takes at most: every picture may name every label that it is asked for, or an error.
+fn room(pictures: usize, labels: &Labels, top_k: Option<usize>) -> usize {
+    const ENTRY: usize = 2200;
+    /// Two numbers and the names of the fields, and the entry before it is written.
+    const EACH: usize = 96 + size_of::<LabelPrediction>() + size_of::<Match>();
+    let names: Vec<usize> = labels.names().iter().map(|name| EACH + answer::escaped(name)).collect();
+    let longest = names.iter().copied().max().unwrap_or(0);
+    let all = names.iter().sum::<usize>().min(longest.saturating_mul(top_k.unwrap_or(usize::MAX)));
+    pictures.saturating_mul(ENTRY + 2 * longest + all)
 }
 
 fn classification(index: usize, names: &[Arc<str>], matches: &[Match]) -> Classification {
-    let predictions: Vec<LabelPrediction> = matches
-        .iter()
-        .map(|m| LabelPrediction { label: names[m.label].to_string(), score: m.score, logit: m.logit })
-        .collect();
+    let label = |of: &Match| Label(Arc::clone(&names[of.label]));
+    let predictions =
+        matches.iter().map(|m| LabelPrediction { label: label(m), score: m.score, logit: m.logit }).collect();
+    let best = matches.first();
     Classification {
         object: ClassificationTag::Classification,
         index,
-        prediction: predictions.first().map(|best| best.label.clone()),
-        score: predictions.first().map(|best| best.score),
+        prediction: best.map(label),
+        score: best.map(|best| best.score),
         predictions,
     }
 }

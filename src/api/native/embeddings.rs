@@ -1,155 +1,213 @@
 //! `POST /v1/embeddings` and `POST /v1/embeddings/images`.
 
+use axum::body::Body;
+use axum::http::HeaderValue;
 use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 
 use crate::api::answer::{self, EmbeddingType, Quantized};
-use crate::api::edge::body::{off_runtime, parse_json};
+use crate::api::call::Call;
 use crate::api::edge::error::{ApiError, ApiResult};
 use crate::api::edge::negotiate::Format;
-use crate::api::native::call::Call;
-use crate::api::native::form;
+use crate::api::inputs::{Batch, file_place};
+use crate::api::native::resolve::{Meaning, resolve};
 use crate::api::native::schema::{
-    Binary, EmbedParams, EmbeddingEntry, EmbeddingItem, EmbeddingTag, EmbeddingValue, EmbeddingsRequest,
+    Binary, EmbeddingEntry, EmbeddingItem, EmbeddingTag, EmbeddingValue, EmbeddingsQuery, EmbeddingsRequest,
     EmbeddingsResponse, EncodingFormat, ErrorEntry, ErrorTag, ImagesForm, ListTag, Modality, Usage,
 };
-use crate::api::native::work::{self, Batch, Embedded, WorkOptions};
 use crate::api::openapi::WorkErrors;
+use crate::api::read::{Form, Options, Picture, missing, text};
+use crate::api::run::{Embedded, RunOptions, embed};
+use crate::api::source::Source;
+use crate::budget::{Charge, MemoryKind};
+use crate::engine::{Embedding, ModelHandle};
 use crate::model::scores::l2_normalize;
 
 /// Embeds texts and pictures, mixed as they come.
 ///
 /// OpenAI's route, and more: the official clients work unchanged, and `input` may also hold pictures as data:
-/// URLs or `{"image": …}` objects, and texts as token ids. Vectors are of length 1 unless `normalize` is false,
-/// so that their dot product is the cosine.
+/// URLs or `{"image": …}` objects. Vectors are of length 1 unless `normalize` is false, so that their dot product is the
+/// cosine. Options may also be in the query.
 ///
 /// `Accept: application/x-npy` or `application/octet-stream` gives one array in the element type asked for
 /// (`x-siglip-shape`, `x-siglip-dtype`), `application/msgpack` the same document as JSON with `base64` vectors as
 /// byte strings.
 #[utoipa::path(
     post, path = "/v1/embeddings", tag = "embeddings", operation_id = "create_embeddings",
+    params(EmbeddingsQuery),
     request_body(content = EmbeddingsRequest),
     responses(
         (status = 200, description = "The embeddings, in the order of the inputs",
             content((EmbeddingsResponse = "application/json"), (EmbeddingsResponse = "application/msgpack"),
-                    (Binary = "application/x-npy"), (Binary = "application/octet-stream")),
-            headers(
-                ("x-siglip-fingerprint" = String, description = "Names the embedding space"),
-                ("x-siglip-model" = String, description = "The model that answered"),
-                ("server-timing" = String, description = "decode, tokenize, queue, inference and total, in ms"),
-            )),
+                    (Binary = "application/x-npy"), (Binary = "application/octet-stream"))),
         WorkErrors,
     )
 )]
-pub async fn create(call: Call) -> ApiResult<Response> {
+pub async fn create(call: Call, body: Body) -> ApiResult<Response> {
     let format = call.format(&Format::ALL)?;
-    if !call.body.is_json() {
-        return Err(call.body.unsupported("application/json (files go to /v1/embeddings/images)"));
+    if !call.media.is_json() {
+        let wanted = "application/json (files go to /v1/embeddings/images)";
+        return Err(call.media.unsupported(wanted, "add -H 'Content-Type: application/json'"));
     }
-    let (batch, params) = from_json(&call, Modality::Auto).await?;
-    answer(&call, batch, params, format).await
+    let query: EmbeddingsRequest = call.query()?;
+    call.model(query.model.as_deref())?;
+    let body = call.read(body).await?;
+    let task = from_json(&call, body, query, Modality::Auto).await?;
+    answer(&call, task, format).await
 }
 
 /// Embeds pictures as files.
 ///
-/// A picture as the whole body (`curl --data-binary @cat.jpg -H 'Content-Type: image/jpeg'`), a form with one or
-/// many files under any name (`curl -F image=@cat.jpg -F image=@dog.png`), or the JSON of `/v1/embeddings` with
-/// bare strings as pictures. Options go into the query or into fields of the form.
+/// A picture as the whole body (`curl --data-binary @cat.jpg`), a form with one or many files under any name
+/// (`curl -F image=@cat.jpg -F image=@dog.png`), or the JSON of `/v1/embeddings` with bare strings as pictures. Options go
+/// into the query, into fields of the form, or into the JSON.
 #[utoipa::path(
     post, path = "/v1/embeddings/images", tag = "embeddings", operation_id = "create_image_embeddings",
-    params(EmbedParams),
+    params(EmbeddingsQuery),
     request_body(description = "A picture, a form with pictures, or JSON", content(
         (Binary = "image/*"), (Binary = "application/octet-stream"), (ImagesForm = "multipart/form-data"),
-        (EmbeddingsRequest = "application/json"),
+        (EmbeddingsRequest = "application/json", example = json!({
+            "input": ["data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"]
+        })),
     )),
     responses(
         (status = 200, description = "The embeddings, in the order of the pictures",
             content((EmbeddingsResponse = "application/json"), (EmbeddingsResponse = "application/msgpack"),
-                    (Binary = "application/x-npy"), (Binary = "application/octet-stream")),
-            headers(
-                ("x-siglip-fingerprint" = String, description = "Names the embedding space"),
-                ("x-siglip-model" = String, description = "The model that answered"),
-                ("server-timing" = String, description = "decode, tokenize, queue, inference and total, in ms"),
-            )),
+                    (Binary = "application/x-npy"), (Binary = "application/octet-stream"))),
         WorkErrors,
     )
 )]
-pub async fn create_from_images(call: Call) -> ApiResult<Response> {
+pub async fn create_from_images(call: Call, body: Body) -> ApiResult<Response> {
     let format = call.format(&Format::ALL)?;
-    let (body, query) = (&call.body, call.query.as_deref());
-    let kind = body.media_type.as_str();
-    let (batch, params) = if kind == "multipart/form-data" {
-        let form = form::read(body, call.state.config().max_items).await?;
-        let params = work::query(&form.over_query(query))?;
-        (form.images, params)
-    } else if kind.starts_with("image/") || kind == "application/octet-stream" || body.is_unnamed_picture() {
-        let mut batch = Batch::default();
-        batch.push("image".to_owned(), work::picture(body.bytes.clone()));
-        (batch, work::query(query.unwrap_or_default())?)
-    } else if body.is_json() {
-        let from_query: EmbedParams = work::query(query.unwrap_or_default())?;
-        let (mut batch, params) = from_json(&call, Modality::Image).await?;
-        batch.only(work::is_image, "this route embeds pictures; texts go to /v1/embeddings");
-        (batch, params.or(from_query))
-    } else {
-        return Err(
-            body.unsupported("image/*, application/octet-stream, multipart/form-data or application/json")
-        );
+    let kind = call.media.kind.as_str();
+    let is_file = kind.starts_with("image/") || kind == "application/octet-stream";
+    let says_nothing = kind.is_empty() || call.media.is_curls_default();
+    let unsupported = || {
+        call.media.unsupported(
+            "image/*, application/octet-stream, multipart/form-data or application/json",
+            "for a file use --data-binary with -H 'Content-Type: image/jpeg', or -F image=@file",
+        )
     };
-    if batch.is_empty() {
-        return Err(ApiError::field("image", "the form holds no picture"));
+    if !(is_file || says_nothing || call.media.is_form() || call.media.is_json()) {
+        return Err(unsupported());
     }
-    answer(&call, batch, params, format).await
+    let query: EmbeddingsRequest = call.query()?;
+    call.model(query.model.as_deref())?;
+    let body = call.read(body).await?;
+    let task = if call.media.is_form() {
+        call.form(body, |form, options: EmbeddingsRequest, memory| {
+            Ok(Task { batch: pictures(&form, memory)?, options: options.and(query)? })
+        })
+        .await?
+    } else if is_file || says_nothing && is_picture(&body, kind.is_empty()) {
+        let mut batch = Batch::new(call.charge(MemoryKind::Parsed, 0)?);
+        batch.push_picture("image".to_owned(), body);
+        Task { batch, options: query }
+    } else if call.media.is_json() {
+        let mut task = from_json(&call, body, query, Modality::Image).await?;
+        task.batch.only(Source::is_picture, "this route embeds pictures; texts go to /v1/embeddings");
+        task
+    } else {
+        return Err(unsupported());
+    };
+    answer(&call, task, format).await
 }
 
-async fn from_json(call: &Call, bare: Modality) -> ApiResult<(Batch, EmbedParams)> {
-    let bytes = call.body.bytes.clone();
-    let limit = call.state.config().max_items;
-    off_runtime(bytes.len(), move || {
-        let request: EmbeddingsRequest = parse_json(&bytes)?;
-        let (inputs, modality, params) = request.into_parts();
-        // Counted before anything is decoded.
-        work::check_count("input", inputs.items.len(), limit)?;
-        let mut batch = Batch::default();
-        batch.extend("input", inputs, modality.unwrap_or(bare));
-        Ok((batch, params))
+/// Whether a body that does not say what it is is a picture. One without any type that is no JSON either is for the
+/// decoder to name.
+fn is_picture(body: &Bytes, untyped: bool) -> bool {
+    crate::image::Format::sniff(body).is_ok() || untyped && body.trim_ascii_start().first() != Some(&b'{')
+}
+
+/// Embeddings as they were asked for.
+struct Task {
+    batch: Batch,
+    options: EmbeddingsRequest,
+}
+
+async fn from_json(call: &Call, body: Bytes, query: EmbeddingsRequest, bare: Modality) -> ApiResult<Task> {
+    let max_pictures = call.state.config().max_items;
+    call.json(body, move |request: EmbeddingsRequest, memory| {
+        let mut options = request.and(query)?;
+        let inputs = options.input.take().ok_or_else(|| missing("input"))?;
+        let bare = options.modality.unwrap_or(bare);
+        let meaning = Meaning { bare, token_ids: options.token_ids == Some(true), max_pictures };
+        Ok(Task { batch: resolve("input", inputs, meaning, memory)?, options })
     })
     .await
 }
 
-async fn answer(call: &Call, batch: Batch, params: EmbedParams, format: Format) -> ApiResult<Response> {
-    let model = work::model(&call.state, params.model.as_deref())?;
-    let shape = Shape::new(&params, model.info().embedding_dim, format)?;
-    let options = WorkOptions {
-        canonicalization: params.canonicalization,
-        max_num_patches: params.max_num_patches,
+/// The pictures of a form. `memory` is what its options hold.
+pub(super) fn pictures(form: &Form, memory: Charge) -> ApiResult<Batch> {
+    let mut batch = Batch::new(memory);
+    for (index, picture) in form.pictures.iter().enumerate() {
+        match picture {
+            Picture::File(bytes, name) => {
+                batch.push_picture(file_place(index, name.as_deref()), bytes.clone())
+            }
+            Picture::Text(bytes) => {
+                let place = file_place(index, None);
+                let text = text(bytes, &place)?;
+                batch.push_encoded(place, text);
+            }
+        }
+    }
+    if batch.is_empty() {
+        return Err(ApiError::field("image", "the form holds no picture"));
+    }
+    Ok(batch)
+}
+
+async fn answer(call: &Call, task: Task, format: Format) -> ApiResult<Response> {
+    let Task { batch, options } = task;
+    let model = call.model(options.model.as_deref())?;
+    let shape = VectorFormat::new(&options, model.info().embedding_dim, format)?;
+    let run = RunOptions {
+        canonicalization: options.canonicalization,
+        max_num_patches: options.max_num_patches,
         partial: shape.partial,
     };
-    let Embedded { results, timings } = call.embed(&model, batch, options).await?;
+    let embedded = embed(call, &model, batch, run).await?;
+    render(call, embedded, &model, shape, format).await
+}
+
+async fn render(
+    call: &Call,
+    embedded: Embedded,
+    model: &ModelHandle,
+    shape: VectorFormat,
+    format: Format,
+) -> ApiResult<Response> {
+    let Embedded { results, fingerprint, timings } = embedded;
     let count = results.len();
     let name = model.name().to_owned();
-    let bytes = off_runtime(count * shape.width * 4, move || match format {
-        Format::Json | Format::MsgPack => answer::document(&shape.document(results, name, format), format),
+    let room = shape.room(&results);
+    let memory = call.charge(MemoryKind::Answer, room)?;
+    let bytes = answer::build(memory, move || match format {
+        Format::Json | Format::MsgPack => {
+            answer::document(&shape.document(results, name, format), format, room)
+        }
         Format::Npy => Ok(answer::npy(&shape.array(results)?, shape.columns(), shape.kind)),
         Format::OctetStream => Ok(answer::rows(&shape.array(results)?)),
     })
     .await?;
-    let mut response = answer::respond(bytes, format, &model, timings);
+    let mut response = answer::respond(bytes, format, model, &fingerprint, timings);
     if matches!(format, Format::Npy | Format::OctetStream) {
         let headers = response.headers_mut();
         let extent = format!("{count},{}", shape.columns());
         if let Ok(value) = extent.parse() {
             headers.insert(answer::SHAPE, value);
         }
-        headers.insert(answer::DTYPE, http::HeaderValue::from_static(shape.kind.npy_descr()));
+        headers.insert(answer::DTYPE, HeaderValue::from_static(shape.kind.npy_descr()));
     }
     Ok(response)
 }
 
 /// How vectors leave.
 #[derive(Debug, Clone, Copy)]
-struct Shape {
+struct VectorFormat {
     width: usize,
     kind: EmbeddingType,
     encoding: EncodingFormat,
@@ -157,19 +215,16 @@ struct Shape {
     partial: bool,
 }
 
-impl Shape {
-    fn new(params: &EmbedParams, width: usize, format: Format) -> ApiResult<Self> {
-        let kind = params.embedding_type.unwrap_or_default();
-        let normalize = params.normalize.unwrap_or(true);
-        let partial = params.partial.unwrap_or(false);
-        if let Some(dimensions) = params.dimensions
+impl VectorFormat {
+    fn new(options: &EmbeddingsRequest, width: usize, format: Format) -> ApiResult<Self> {
+        let kind = options.embedding_type.unwrap_or_default();
+        let normalize = options.normalize.unwrap_or(true);
+        let partial = options.partial.unwrap_or(false);
+        if let Some(dimensions) = options.dimensions
             && dimensions != width
         {
             let message = format!("this model's embeddings have {width} dimensions and cannot be shortened");
             return Err(ApiError::field("dimensions", message));
-        }
-        if params.max_num_patches == Some(0) {
-            return Err(ApiError::field("max_num_patches", "must be at least 1"));
         }
         if !normalize && kind.needs_unit_length() {
             return Err(ApiError::field(
@@ -181,14 +236,23 @@ impl Shape {
             let message = "an array has no place for errors; ask for application/json or application/msgpack";
             return Err(ApiError::field("partial", message));
         }
-        Ok(Self { width, kind, encoding: params.encoding_format.unwrap_or_default(), normalize, partial })
+        Ok(Self { width, kind, encoding: options.encoding_format.unwrap_or_default(), normalize, partial })
+    }
+
+    /// Bytes that building the answer takes at most: the vectors, and 16 characters for each number.
+    fn room(&self, results: &[ApiResult<Embedding>]) -> usize {
+        const ENTRY: usize = 160;
+        const ERROR: usize = 2200;
+        let errors = results.iter().filter(|result| result.is_err()).count();
+        let entry = ENTRY + self.width * (16 + 2 * size_of::<f32>());
+        1000 + errors * ERROR + (results.len() - errors) * entry
     }
 
     fn columns(&self) -> usize {
         self.kind.len(self.width)
     }
 
-    fn vector(&self, embedding: &crate::engine::Embedding) -> Quantized {
+    fn vector(&self, embedding: &Embedding) -> Quantized {
         let mut vector = embedding.vector.to_vec();
         if self.normalize {
             l2_normalize(&mut vector);
@@ -196,7 +260,7 @@ impl Shape {
         Quantized::new(vector, self.kind)
     }
 
-    fn array(&self, results: Vec<ApiResult<crate::engine::Embedding>>) -> ApiResult<Vec<Quantized>> {
+    fn array(&self, results: Vec<ApiResult<Embedding>>) -> ApiResult<Vec<Quantized>> {
         results.into_iter().map(|result| result.map(|embedding| self.vector(&embedding))).collect()
     }
 
@@ -210,7 +274,7 @@ impl Shape {
 
     fn document(
         &self,
-        results: Vec<ApiResult<crate::engine::Embedding>>,
+        results: Vec<ApiResult<Embedding>>,
         model: String,
         format: Format,
     ) -> EmbeddingsResponse {

@@ -1,15 +1,20 @@
 //! `POST /v1/score`: every picture with every text.
 
+use axum::body::Body;
 use axum::response::Response;
 
 use crate::api::answer;
-use crate::api::edge::body::{off_runtime, parse_json};
-use crate::api::edge::error::{ApiError, ApiResult};
+use crate::api::call::Call;
+use crate::api::edge::error::ApiResult;
 use crate::api::edge::negotiate::Format;
-use crate::api::native::call::Call;
-use crate::api::native::schema::{Modality, ScoreRequest, ScoreResponse, ScoresTag, TextRules, Usage};
-use crate::api::native::work::{self, Batch, Embedded, WorkOptions};
+use crate::api::inputs::{Batch, check_count};
+use crate::api::native::resolve::{Meaning, resolve};
+use crate::api::native::schema::{Modality, ScoreQuery, ScoreRequest, ScoreResponse, ScoresTag, Usage};
 use crate::api::openapi::WorkErrors;
+use crate::api::read::{Heap, Options, missing};
+use crate::api::run::{Embedded, RunOptions, embed};
+use crate::api::source::Source;
+use crate::budget::MemoryKind;
 use crate::engine::{self, Embedding, Scored};
 use crate::model::scores::{logit, sigmoid};
 
@@ -18,6 +23,7 @@ use crate::model::scores::{logit, sigmoid};
 /// Three matrices with a row for each picture and a column for each text: cosine, logit and sigmoid probability.
 #[utoipa::path(
     post, path = "/v1/score", tag = "classification", operation_id = "score",
+    params(ScoreQuery),
     request_body(content = ScoreRequest),
     responses(
         (status = 200, description = "The matrices",
@@ -27,24 +33,63 @@ use crate::model::scores::{logit, sigmoid};
                         "probability": [[0.786, 0.0000005]], "model": "siglip2-base-patch16-224",
                         "usage": {"prompt_tokens": 208, "total_tokens": 208},
                      })),
-                    (ScoreResponse = "application/msgpack")),
-            headers(
-                ("x-siglip-fingerprint" = String, description = "Names the embedding space"),
-                ("x-siglip-model" = String, description = "The model that answered"),
-                ("server-timing" = String, description = "decode, tokenize, queue, inference and total, in ms"),
-            )),
+                    (ScoreResponse = "application/msgpack"))),
         WorkErrors,
     )
 )]
-pub async fn score(call: Call) -> ApiResult<Response> {
+pub async fn score(call: Call, body: Body) -> ApiResult<Response> {
     let format = call.format(&Format::DOCUMENTS)?;
-    if !call.body.is_json() {
-        return Err(call.body.unsupported("application/json"));
+    if !call.media.is_json() {
+        return Err(call.media.unsupported("application/json", "add -H 'Content-Type: application/json'"));
     }
-    let Task { batch, images, model, options } = from_json(&call).await?;
-    let model = work::model(&call.state, model.as_deref())?;
-    let Embedded { mut results, timings } = call.embed(&model, batch, options).await?;
-    let texts: Vec<Embedding> = results.split_off(images).into_iter().collect::<ApiResult<_>>()?;
+    let query: ScoreRequest = call.query()?;
+    call.model(query.model.as_deref())?;
+    let body = call.read(body).await?;
+    let task = from_json(&call, body, query).await?;
+    answer(&call, task, format).await
+}
+
+/// A comparison as it was asked for: the pictures, then the texts.
+struct Task {
+    batch: Batch,
+    pictures: usize,
+    options: ScoreRequest,
+}
+
+async fn from_json(call: &Call, body: bytes::Bytes, query: ScoreRequest) -> ApiResult<Task> {
+    let (max_pictures, max_texts) = (call.state.config().max_items, call.state.config().max_labels);
+    call.json(body, move |request: ScoreRequest, mut memory| {
+        let mut options = request.and(query)?;
+        let images = options.images.take().ok_or_else(|| missing("images"))?;
+        let texts = options.texts.take().ok_or_else(|| missing("texts"))?;
+        check_count("texts", texts.items.len(), max_texts)?;
+        let token_ids = options.token_ids == Some(true);
+        let of_texts = memory.split(texts.heap());
+        let meaning = Meaning { bare: Modality::Image, token_ids: true, max_pictures };
+        let mut batch = resolve("images", images, meaning, memory)?;
+        batch.only(Source::is_picture, "a text among the pictures");
+        let pictures = batch.len();
+        let meaning = Meaning { bare: Modality::Text, token_ids, max_pictures: max_texts };
+        let mut texts = resolve("texts", texts, meaning, of_texts)?;
+        texts.only(|source| !source.is_picture(), "a picture among the texts");
+        batch.append(texts);
+        Ok(Task { batch, pictures, options })
+    })
+    .await
+}
+
+async fn answer(call: &Call, task: Task, format: Format) -> ApiResult<Response> {
+    let Task { batch, pictures, options } = task;
+    let model = call.model(options.model.as_deref())?;
+    let room = room(pictures, batch.len() - pictures);
+    let memory = call.charge(MemoryKind::Answer, room)?;
+    let run = RunOptions {
+        canonicalization: options.canonicalization,
+        max_num_patches: options.max_num_patches,
+        partial: false,
+    };
+    let Embedded { mut results, fingerprint, timings } = embed(call, &model, batch, run).await?;
+    let texts: Vec<Embedding> = results.split_off(pictures).into_iter().collect::<ApiResult<_>>()?;
     let images: Vec<Embedding> = results.into_iter().collect::<ApiResult<_>>()?;
 
     let name = model.name().to_owned();
@@ -57,7 +102,7 @@ pub async fn score(call: Call) -> ApiResult<Response> {
     let scored = model.cosines(pictures, labels, call.score_options()).await;
     let Scored { value: cosines, timings: scoring } = scored.map_err(|error| call.engine_error(error))?;
     let timings = timings.and(scoring);
-    let bytes = off_runtime(size_of_val(cosines.as_slice()), move || {
+    let bytes = answer::build(memory, move || {
         let cosines: Vec<Vec<f32>> = cosines.chunks(count).map(<[f32]>::to_vec).collect();
         let logits = scale_and_bias.map(|(scale, bias)| map(&cosines, |c| logit(c, scale, bias)));
         let probability = logits.as_ref().map(|logits| map(logits, sigmoid));
@@ -69,44 +114,19 @@ pub async fn score(call: Call) -> ApiResult<Response> {
             model: name,
             usage: Usage::of(tokens),
         };
-        answer::document(&response, format)
+        answer::document(&response, format, room)
     })
     .await?;
-    Ok(answer::respond(bytes, format, &model, timings))
+    Ok(answer::respond(bytes, format, &model, &fingerprint, timings))
 }
 
-struct Task {
-    batch: Batch,
-    images: usize,
-    model: Option<String>,
-    options: WorkOptions,
-}
-
-async fn from_json(call: &Call) -> ApiResult<Task> {
-    let bytes = call.body.bytes.clone();
-    let (max_images, max_texts) = (call.state.config().max_items, call.state.config().max_labels);
-    off_runtime(bytes.len(), move || {
-        let request: ScoreRequest = parse_json(&bytes)?;
-        let images = request.images.items.len();
-        work::check_count("images", images, max_images)?;
-        work::check_count("texts", request.texts.items.len(), max_texts)?;
-        if request.max_num_patches == Some(0) {
-            return Err(ApiError::field("max_num_patches", "must be at least 1"));
-        }
-        let mut batch = Batch::default();
-        batch.extend("images", request.images, Modality::Image);
-        batch.only(work::is_image, "a text among the pictures");
-        let mut texts = Batch::default();
-        texts.extend("texts", request.texts, Modality::Text);
-        texts.only(|input| !work::is_image(input), "a picture among the texts");
-        batch.items.append(&mut texts.items);
-        batch.places.append(&mut texts.places);
-        let canonicalization: Option<TextRules> = request.canonicalization;
-        let options =
-            WorkOptions { canonicalization, max_num_patches: request.max_num_patches, partial: false };
-        Ok(Task { batch, images, model: request.model, options })
-    })
-    .await
+/// Bytes that building the answer takes at most: three matrices, each as numbers and as at most 16 characters for each, and
+/// the cosines in one piece.
+fn room(pictures: usize, texts: usize) -> usize {
+    const EACH: usize = 4 * size_of::<f32>() + 3 * 16;
+    const ROW: usize = 3 * 32;
+    let cells = pictures.saturating_mul(texts).saturating_mul(EACH);
+    cells.saturating_add(pictures.saturating_mul(ROW)).saturating_add(1000)
 }
 
 fn map(matrix: &[Vec<f32>], f: impl Fn(f32) -> f32) -> Vec<Vec<f32>> {

@@ -8,7 +8,9 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use bytes::Bytes;
 
 use super::Source;
+use crate::api::edge::buffer::charged;
 use crate::api::edge::error::{ApiError, ApiResult};
+use crate::budget::Charge;
 use crate::engine::Input;
 
 const TOLERANT: GeneralPurposeConfig = GeneralPurposeConfig::new()
@@ -31,12 +33,18 @@ pub fn is_data_url(text: &str) -> bool {
     })
 }
 
+/// Whether a string is an http(s) URL and nothing else.
+pub fn is_url(text: &str) -> bool {
+    let begins = |scheme| strip_prefix_ignore_case(text, scheme).is_some();
+    (begins("http://") || begins("https://")) && !text.contains(char::is_whitespace)
+}
+
 /// A string in a place for a picture: an http(s) URL, a data: URL, or base64 in the standard or the
-/// URL-safe alphabet, with or without padding and line breaks.
+/// URL-safe alphabet, with or without padding and line breaks. The bytes are charged to the client of `memory`.
 ///
 /// # Errors
-/// 422 if it is none of them.
-pub fn decode_image(text: &str) -> ApiResult<Source> {
+/// 422 if it is none of them; 413 or 429 if there is no room for its bytes.
+pub fn decode_image(text: &str, memory: &mut Charge) -> ApiResult<Source> {
     let is_url = |scheme| strip_prefix_ignore_case(text, scheme).is_some();
     if is_url("http://") || is_url("https://") {
         return Ok(Source::Url(text.to_owned()));
@@ -51,24 +59,34 @@ pub fn decode_image(text: &str) -> ApiResult<Source> {
             data
         }
     };
-    decode_base64(encoded).map(|bytes| Source::Ready(Input::Image(bytes)))
+    decode_base64(encoded, memory).map(|bytes| Source::Ready(Input::Image(bytes)))
 }
 
-fn decode_base64(encoded: &str) -> ApiResult<Bytes> {
+fn decode_base64(encoded: &str, memory: &mut Charge) -> ApiResult<Bytes> {
     // Line breaks only: a space inside is more likely a sentence than base64.
     let is_break = |b: u8| matches!(b, b'\r' | b'\n' | b'\t');
     let encoded = encoded.trim_ascii();
-    let compact = if encoded.bytes().any(is_break) {
-        Cow::Owned(encoded.split(['\r', '\n', '\t']).collect::<String>())
+    let broken = encoded.bytes().any(is_break);
+    let room = encoded.len() / 4 * 3 + 3;
+    let copy = if broken { encoded.len() } else { 0 };
+    let mut held = memory.split(0);
+    held.grow(room + copy)?;
+    let compact = if broken {
+        let mut compact = String::with_capacity(encoded.len());
+        compact.extend(encoded.split(['\r', '\n', '\t']));
+        Cow::Owned(compact)
     } else {
         Cow::Borrowed(encoded)
     };
     let url_safe = compact.bytes().any(|b| matches!(b, b'-' | b'_'));
     let engine = if url_safe { &URL_SAFE } else { &STANDARD };
-    engine.decode(compact.as_bytes()).map(Bytes::from).map_err(|error| {
+    let mut bytes = engine.decode(compact.as_bytes()).map_err(|error| {
         let looks_like = "an image is a URL, a data: URL or base64";
         invalid(&format!("not valid base64 ({error}); {looks_like}"))
-    })
+    })?;
+    bytes.shrink_to_fit();
+    held.shrink(held.bytes().saturating_sub(bytes.capacity()));
+    Ok(charged(bytes, held))
 }
 
 fn invalid(message: &str) -> ApiError {
@@ -83,6 +101,12 @@ fn strip_prefix_ignore_case<'a>(text: &'a str, prefix: &str) -> Option<&'a str> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::budget::{MemoryBudget, MemoryKind};
+
+    fn decode_image(text: &str) -> ApiResult<Source> {
+        let mut memory = MemoryBudget::new(1 << 20).charge(0, MemoryKind::Parsed, 0).unwrap();
+        super::decode_image(text, &mut memory)
+    }
 
     fn bytes(text: &str) -> Vec<u8> {
         match decode_image(text) {

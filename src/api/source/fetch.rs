@@ -6,7 +6,7 @@
 //! cookies, no credentials, no kept connections. Bytes and time are bounded.
 
 use std::fmt;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -21,10 +21,14 @@ use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 use url::{Host, Url};
 
 use super::is_public;
+use crate::api::edge::buffer::ChargedBuffer;
 use crate::api::edge::error::{ApiError, ApiResult};
+use crate::budget::{Charge, MemoryBudget, MemoryKind};
 
 /// Fetches that run at once; more wait.
 const CONCURRENT: usize = 32;
+/// Bytes that are read from a host at once.
+const PIECE: usize = 32 << 10;
 
 /// Where pictures may be fetched from, and how much of them.
 #[derive(Debug, Clone)]
@@ -105,23 +109,24 @@ impl Fetcher {
         Self { policy: Arc::new(policy), slots: Arc::new(Semaphore::new(CONCURRENT)) }
     }
 
-    /// The bytes at a URL; what they are is for the decoder to say.
+    /// The bytes at a URL, charged to a client as they arrive; what they are is for the decoder to say.
     ///
     /// # Errors
-    /// 422 if the URL is not allowed, its host does not answer as it should, or it is too large or too slow.
-    pub async fn fetch(&self, url: &str) -> ApiResult<Bytes> {
+    /// 422 if the URL is not allowed, its host does not answer as it should, or it is too large or too slow; 413 or 429 if
+    /// there is no room for it.
+    pub async fn fetch(&self, url: &str, memory: &MemoryBudget, client: u64) -> ApiResult<Bytes> {
         let url = Url::parse(url).map_err(|error| refused(format!("not a URL: {error}")))?;
-        let policy = Arc::clone(&self.policy);
+        let (policy, memory) = (Arc::clone(&self.policy), memory.clone());
         let slot = Arc::clone(&self.slots).acquire_owned().await;
         let work = move || {
             let _slot = slot;
-            fetch(url, &policy)
+            fetch(url, &policy, memory.charge(client, MemoryKind::Fetch, 0)?)
         };
         tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(ApiError::internal("a fetch failed")))
     }
 }
 
-fn fetch(mut url: Url, policy: &Arc<FetchPolicy>) -> ApiResult<Bytes> {
+fn fetch(mut url: Url, policy: &Arc<FetchPolicy>, memory: Charge) -> ApiResult<Bytes> {
     let deadline = Instant::now() + policy.timeout;
     for _ in 0..=policy.max_redirects {
         check(&url, policy)?;
@@ -141,14 +146,22 @@ fn fetch(mut url: Url, policy: &Arc<FetchPolicy>) -> ApiResult<Bytes> {
         if !status.is_success() {
             return Err(unusable(format!("the host answered {status}")));
         }
-        let mut bytes = Vec::new();
-        let limit = policy.max_bytes as u64;
-        let mut reader = response.body_mut().as_reader().take(limit + 1);
-        reader.read_to_end(&mut bytes).map_err(|error| failed(&ureq::Error::from(error), policy))?;
-        if bytes.len() as u64 > limit {
-            return Err(unusable(format!("the picture is larger than {limit} bytes")));
+        let limit = policy.max_bytes;
+        let mut buffer = ChargedBuffer::new(memory, None);
+        let mut reader = response.body_mut().as_reader();
+        let mut piece = vec![0; PIECE];
+        loop {
+            let read = match reader.read(&mut piece) {
+                Ok(0) => return Ok(buffer.into_bytes()),
+                Ok(read) => read,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => return Err(failed(&ureq::Error::from(error), policy)),
+            };
+            if read > limit - buffer.len() {
+                return Err(unusable(format!("the picture is larger than {limit} bytes")));
+            }
+            buffer.add(&piece[..read])?;
         }
-        return Ok(bytes.into());
     }
     Err(unusable(format!("more than {} redirects", policy.max_redirects)))
 }
@@ -254,7 +267,8 @@ mod tests {
     }
 
     fn code(url: &str, policy: FetchPolicy) -> String {
-        fetch(Url::parse(url).unwrap(), &Arc::new(policy)).unwrap_err().detail.code.into_owned()
+        let memory = MemoryBudget::new(1 << 20).charge(0, MemoryKind::Fetch, 0).unwrap();
+        fetch(Url::parse(url).unwrap(), &Arc::new(policy), memory).unwrap_err().detail.code.into_owned()
     }
 
     #[test]

@@ -5,7 +5,7 @@ mod decode;
 mod fetch;
 
 pub use address::is_public;
-pub use decode::{decode_image, is_data_url};
+pub use decode::{decode_image, is_data_url, is_url};
 pub use fetch::{FetchPolicy, Fetcher, HostPattern};
 
 use crate::engine::Input;
@@ -17,4 +17,11 @@ pub enum Source {
     Ready(Input),
     /// A picture at this http(s) URL.
     Url(String),
+}
+
+impl Source {
+    /// Whether it is a picture.
+    pub fn is_picture(&self) -> bool {
+        matches!(self, Self::Url(_) | Self::Ready(Input::Image(_)))
+    }
 }

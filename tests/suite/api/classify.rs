@@ -4,6 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use siglip::api::ApiConfig;
+use siglip::budget::MemoryBudget;
 use siglip::model::scores::{cosine, l2_normalize, sigmoid, softmax};
 
 use super::fake::{BIAS, SCALE, vector};
@@ -167,4 +168,23 @@ async fn partial_leaves_the_other_pictures_alone() {
     assert_eq!(body["data"][0]["object"], "classification");
     assert_eq!(body["data"][1]["object"], "error");
     assert_eq!(body["data"][1]["error"]["param"], "input[1]");
+}
+
+#[tokio::test]
+async fn prompts_and_answers_are_bounded_before_they_are_built() {
+    let config = ApiConfig { memory: MemoryBudget::new(40 << 20), ..ApiConfig::default() };
+    let service = Service::configured(config).await;
+    let labels = |n: usize, length: usize| -> Vec<String> {
+        (0..n).map(|i| format!("{i:04}{}", "x".repeat(length - 4))).collect()
+    };
+    let many = json!({"input": vec![image(b"PIC"); 200], "labels": labels(1000, 900)});
+    let message = service.json(PATH, many).await.error(413, "payload_too_large");
+    assert!(message.contains("bytes of memory are needed"), "{message}");
+    let few = json!({"input": vec![image(b"PIC"); 200], "labels": labels(200, 900), "top_k": 3});
+    service.json(PATH, few).await.ok();
+    let long = json!({"input": image(b"PIC"), "labels": labels(1, 1001)});
+    assert!(service.json(PATH, long).await.error(422, "invalid_value").starts_with("labels[0]: 1001 bytes"));
+    let slots = json!({"input": image(b"PIC"), "labels": ["a"], "template": "{}".repeat(17)});
+    assert!(service.json(PATH, slots).await.error(422, "invalid_value").starts_with("template: 17 times {}"));
+    assert_eq!(service.state.memory().total(), 0);
 }

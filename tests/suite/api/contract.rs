@@ -58,6 +58,41 @@ async fn every_operation_is_described() {
     }
 }
 
+#[tokio::test]
+async fn an_option_is_described_for_json_query_and_form() {
+    let service = Service::new().await;
+    let document = service.get("/openapi.json").await.ok();
+    let schema =
+        |name: &str| document["components"]["schemas"][name]["properties"].as_object().unwrap().clone();
+    for (path, request, form, inputs) in [
+        ("/v1/embeddings", "EmbeddingsRequest", None, &["input"][..]),
+        ("/v1/embeddings/images", "EmbeddingsRequest", Some("ImagesForm"), &["input"]),
+        ("/v1/classify", "ClassifyRequest", Some("ClassifyForm"), &["input"]),
+        ("/v1/score", "ScoreRequest", None, &["images", "texts"]),
+    ] {
+        let parameters = document["paths"][path]["post"]["parameters"].as_array().unwrap();
+        let names = |place: &str| -> Vec<&str> {
+            let of = parameters.iter().filter(|parameter| parameter["in"] == place);
+            of.map(|parameter| parameter["name"].as_str().unwrap()).collect()
+        };
+        let options: Vec<String> =
+            schema(request).keys().filter(|name| !inputs.contains(&name.as_str())).cloned().collect();
+        assert_eq!(names("query"), options, "{path}");
+        if let Some(form) = form {
+            let fields: Vec<String> = schema(form).keys().filter(|name| *name != "image").cloned().collect();
+            assert_eq!(fields, options, "{path}");
+        }
+        for header in ["x-request-id", "x-request-timeout-ms", "x-siglip-expect-fingerprint", "If-Match"] {
+            assert!(names("header").contains(&header), "{path}: {header}");
+        }
+        let answer = document["paths"][path]["post"]["responses"]["200"]["headers"].as_object().unwrap();
+        for header in ["x-request-id", "server-timing", "x-siglip-fingerprint", "x-siglip-model"] {
+            assert!(answer.contains_key(header), "{path}: {header}");
+        }
+        assert_eq!(answer.contains_key("x-siglip-shape"), path.starts_with("/v1/embeddings"), "{path}");
+    }
+}
+
 fn collect_references(value: &Value, found: &mut Vec<String>) {
     match value {
         Value::Object(map) => {

@@ -49,7 +49,7 @@ async fn every_form_of_input_in_one_request() {
         {"text": format!("data:image/png;base64,{standard}")},
         "data: not a picture",
     ]);
-    let body = service.json(PATH, json!({"input": input})).await.ok();
+    let body = service.json(PATH, json!({"input": input, "token_ids": true})).await.ok();
     let vectors: Vec<_> = body["data"].as_array().unwrap().iter().map(|e| floats(&e["embedding"])).collect();
     assert_eq!(vectors.len(), 8);
     for text in &vectors[..3] {
@@ -69,7 +69,8 @@ async fn every_form_of_input_in_one_request() {
 async fn one_input_without_a_list() {
     let service = Service::new().await;
     for input in [json!("cat"), json!({"text": "cat"}), json!([99, 97, 116]), json!(["cat"])] {
-        let body = service.json(PATH, json!({"input": input, "model": "other"})).await.ok();
+        let body =
+            service.json(PATH, json!({"input": input, "model": "other", "token_ids": true})).await.ok();
         assert_eq!(body["data"].as_array().unwrap().len(), 1);
         assert_eq!(body["model"], "other");
         assert_close(&floats(&body["data"][0]["embedding"]), &unit(b"cat"));
@@ -194,7 +195,8 @@ async fn what_is_malformed_gets_400_and_says_where() {
     for (body, code, part) in [
         ("", "malformed_json", "the body is empty"),
         ("{\"input\": [", "malformed_json", "EOF"),
-        ("[]", "invalid_request", "EmbeddingsRequest"),
+        ("[]", "invalid_request", "not an object"),
+        ("{\"input\": \"a\", \"encoding_format\": [\"float\"]}", "invalid_request", "encoding_format: "),
         ("{}", "invalid_request", "missing field `input`"),
         ("{\"input\": 5}", "invalid_request", "input: "),
         ("{\"input\": [\"a\", {\"txt\": \"b\"}]}", "invalid_request", "input[1]"),
@@ -209,7 +211,10 @@ async fn what_is_malformed_gets_400_and_says_where() {
         assert!(message.contains(part), "{body}: {message}");
     }
     service.json(PATH, json!({"input": []})).await.error(422, "invalid_value");
-    let ids = service.json(PATH, json!({"input": [[1], [999]]})).await.error(422, "unsupported_by_model");
+    let ids = service
+        .json(PATH, json!({"input": [[1], [999]], "token_ids": true}))
+        .await
+        .error(422, "unsupported_by_model");
     assert!(ids.starts_with("input[1]: the token id 999"), "{ids}");
     let form = service.post(PATH, "application/x-www-form-urlencoded", "input=a").await;
     assert!(form.error(415, "unsupported_media_type").contains("application/json"));
@@ -226,8 +231,11 @@ async fn a_body_that_does_not_say_what_it_is_is_json() {
 async fn limits_hold() {
     let config = ApiConfig { max_items: 3, max_body_bytes: 1000, ..ApiConfig::default() };
     let service = Service::configured(config).await;
-    service.json(PATH, json!({"input": ["a", "b", "c"]})).await.ok();
-    let many = service.json(PATH, json!({"input": ["a", "b", "c", "d"]})).await;
+    let pictures = |n: usize| json!({"input": vec![json!({"image": STANDARD.encode("PIC")}); n]});
+    service.json(PATH, pictures(3)).await.ok();
+    // Texts are counted by what they cost: OpenAI's clients send 2,048 at once.
+    service.json(PATH, json!({"input": ["a", "b", "c", "d"]})).await.ok();
+    let many = service.json(PATH, pictures(4)).await;
     assert!(many.error(413, "payload_too_large").contains("4 in one request; the service takes 3"));
     let large = service.json(PATH, json!({"input": "x".repeat(2000)})).await;
     assert!(large.error(413, "payload_too_large").contains("1000 bytes"));
@@ -266,4 +274,123 @@ async fn large_requests_leave_the_runtime_and_come_back_whole() {
     for (entry, picture) in body["data"].as_array().unwrap().iter().zip(&pictures) {
         assert_close(&floats(&entry["embedding"]), &unit(picture));
     }
+}
+
+#[tokio::test]
+async fn inputs_that_may_mean_something_else_are_refused() {
+    let service = Service::new().await;
+    for ids in [json!([99, 97]), json!([[99, 97], [98]])] {
+        let message = service.json(PATH, json!({"input": ids})).await.error(422, "token_ids_refused");
+        assert!(
+            message.contains("check_embedding_ctx_length=False") && message.contains("token_ids"),
+            "{message}"
+        );
+    }
+    let url = "https://example.com/cat.jpg";
+    let message = service.json(PATH, json!({"input": ["a", url]})).await.error(422, "ambiguous_input");
+    assert!(message.starts_with("input[1]: ") && message.contains("{\"image\": …}"), "{message}");
+    let words = json!({"input": [{"text": url}, "see https://example.com"]});
+    service.json(PATH, words).await.ok();
+    service.json(PATH, json!({"input": url, "modality": "text"})).await.ok();
+    service.json(PATH, json!({"input": {"image": url}})).await.error(422, "url_fetch_disabled");
+}
+
+#[tokio::test]
+async fn the_chunks_of_langchain_and_openai_are_taken() {
+    let service = Service::new().await;
+    let input: Vec<String> = (0..2048).map(|i| format!("t{i}")).collect();
+    let body = service.json(PATH, json!({"input": input})).await.ok();
+    assert_eq!(body["data"].as_array().unwrap().len(), 2048);
+}
+
+#[tokio::test]
+async fn a_requests_own_rules_are_another_embedding_space() {
+    let service = Service::new().await;
+    let space = async |body: Value| service.json(PATH, body).await.header("x-siglip-fingerprint").to_owned();
+    let own = space(json!({"input": "CAT"})).await;
+    assert_eq!(own, "finger-fake");
+    assert_eq!(space(json!({"input": "CAT", "canonicalization": "hf"})).await, own, "the model's own rules");
+    let none = space(json!({"input": "CAT", "canonicalization": "none"})).await;
+    assert!(none != own && none.len() == 64, "{none}");
+    assert_eq!(space(json!({"input": "dog", "canonicalization": "none"})).await, none);
+    assert_ne!(space(json!({"input": "dog", "canonicalization": "big_vision"})).await, none);
+    let picture = json!({"input": {"image": STANDARD.encode("PIC")}, "canonicalization": "none"});
+    assert_eq!(space(picture).await, own, "it changes no picture");
+}
+
+#[tokio::test]
+async fn another_space_than_expected_is_refused() {
+    let service = Service::new().await;
+    let ask = async |name: &str, value: &str, body: Value| {
+        let request = Request::post(PATH).header("content-type", "application/json").header(name, value);
+        service.send(request.body(Body::from(body.to_string())).unwrap()).await
+    };
+    for (name, value) in [
+        ("x-siglip-expect-fingerprint", "finger-fake"),
+        ("if-match", "\"finger-fake\""),
+        ("if-match", "\"x\", \"finger-fake\""),
+        ("if-match", "*"),
+    ] {
+        ask(name, value, json!({"input": "cat"})).await.ok();
+    }
+    for name in ["x-siglip-expect-fingerprint", "if-match"] {
+        let message = ask(name, "\"old\"", json!({"input": "cat"})).await.error(412, "fingerprint_mismatch");
+        assert!(message.contains("finger-fake") && message.contains("\"old\""), "{message}");
+        let own_rules = json!({"input": "cat", "canonicalization": "none"});
+        ask(name, "finger-fake", own_rules).await.error(412, "fingerprint_mismatch");
+    }
+}
+
+#[tokio::test]
+async fn options_come_once_from_the_query_or_the_body() {
+    let service = Service::new().await;
+    let body = json!({"input": "cat"});
+    assert_eq!(service.json(&format!("{PATH}?model=other"), body.clone()).await.ok()["model"], "other");
+    let twice = service.json(&format!("{PATH}?model=other"), json!({"input": "cat", "model": "fake"})).await;
+    assert!(twice.error(400, "invalid_request").contains("model: it is in the query and in the body"));
+    let unknown = service.json(&format!("{PATH}?modle=other"), body.clone()).await;
+    assert!(unknown.error(400, "invalid_request").contains("unknown field `modle`, expected one of"));
+    service.json(&format!("{PATH}?input=cat"), body.clone()).await.error(400, "invalid_request");
+    for route in ["/v1/classify", "/v1/score"] {
+        service.json(&format!("{route}?modle=x"), body.clone()).await.error(400, "invalid_request");
+        service.json(&format!("{route}?model=x"), body.clone()).await.error(404, "model_not_found");
+    }
+}
+
+#[tokio::test]
+async fn what_is_free_to_check_is_checked_before_the_body() {
+    let service = Service::new().await;
+    let never = || Body::from_stream(futures::stream::pending::<Result<bytes::Bytes, std::io::Error>>());
+    let json = "application/json";
+    for (path, kind, accept, status) in [
+        (PATH, json, "image/png", 406),
+        (PATH, "text/plain", "*/*", 415),
+        ("/v1/embeddings?model=clip", json, "*/*", 404),
+        ("/v1/embeddings?size=3", json, "*/*", 400),
+        ("/v1/embeddings/images?size=3", "image/png", "*/*", 400),
+        ("/v1/embeddings/images?model=clip", "multipart/form-data; boundary=x", "*/*", 404),
+        ("/v1/classify?top_k=x", json, "*/*", 400),
+        ("/v1/classify", json, "application/x-npy", 406),
+        ("/v1/score?model=clip", json, "*/*", 404),
+        ("/v1/nothing", json, "*/*", 404),
+        ("/v1/models", json, "*/*", 405),
+    ] {
+        let request = Request::post(path).header("content-type", kind).header("accept", accept);
+        let answer = service.send(request.body(never()).unwrap());
+        let answer = tokio::time::timeout(std::time::Duration::from_secs(5), answer).await;
+        assert_eq!(answer.expect("the body is not waited for").status, status, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_charged_once_a_request_is_answered() {
+    let service = Service::new().await;
+    let picture = STANDARD.encode("PIC");
+    service.json(PATH, json!({"input": ["a", {"image": picture}]})).await.ok();
+    service.json(PATH, json!({"input": ["a", {"image": "*"}], "partial": true})).await.ok();
+    service.json(PATH, json!({"input": ["a", {"image": "*"}]})).await.error(422, "invalid_image_encoding");
+    service.json("/v1/classify", json!({"input": picture, "labels": ["a", "b"]})).await.ok();
+    service.json("/v1/score", json!({"images": picture, "texts": ["a", "b"]})).await.ok();
+    service.post("/v1/embeddings/images", "image/png", "PIC").await.ok();
+    assert_eq!(service.state.memory().total(), 0);
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use siglip::api::{ApiConfig, FetchPolicy};
+use siglip::budget::MemoryBudget;
 
 use super::{Service, assert_close, floats, unit};
 
@@ -32,6 +33,9 @@ fn host() -> SocketAddr {
                     "/loop" => redirect("/loop"),
                     "/large" => {
                         format!("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nPIC{}", "x".repeat(100_000))
+                    }
+                    "/mebibyte" => {
+                        format!("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nPIC{}", "x".repeat(1 << 20))
                     }
                     "/slow" => {
                         std::thread::sleep(Duration::from_secs(5));
@@ -108,4 +112,32 @@ async fn partial_leaves_the_others_alone() {
     let body = service.json("/v1/embeddings", json!({"input": urls, "partial": true})).await.ok();
     let kinds: Vec<&str> = (0..3).map(|i| body["data"][i]["object"].as_str().unwrap()).collect();
     assert_eq!(kinds, ["embedding", "error", "embedding"]);
+}
+
+#[tokio::test]
+async fn what_one_request_fetches_is_bounded_and_charged() {
+    let address = host();
+    let policy = FetchPolicy { max_bytes: 2 << 20, timeout: Duration::from_secs(10), ..policy() };
+    let fetching = async |memory: usize, together: usize| {
+        let config = ApiConfig {
+            fetch: Some(policy.clone()),
+            max_body_bytes: together,
+            memory: MemoryBudget::new(memory),
+            ..ApiConfig::default()
+        };
+        Service::configured(config).await
+    };
+    let ask = async |service: &Service, n: usize| {
+        let input = vec![json!({"image": format!("http://{address}/mebibyte")}); n];
+        service.json("/v1/embeddings", json!({"input": input})).await
+    };
+    let service = fetching(256 << 20, 4 << 20).await;
+    ask(&service, 3).await.ok();
+    let message = ask(&service, 8).await.error(413, "payload_too_large");
+    assert!(message.contains("4194304 bytes together"), "{message}");
+    assert_eq!(service.state.memory().total(), 0);
+    // A client may hold 16 MiB here.
+    let service = fetching(32 << 20, 64 << 20).await;
+    ask(&service, 1).await.ok();
+    ask(&service, 30).await.error(429, "overloaded");
 }

@@ -78,3 +78,44 @@ async fn json_holds_pictures_only() {
         service.json(PATH, json!({"input": [picture, {"text": "a"}]})).await.error(422, "wrong_modality");
     assert!(message.starts_with("input[1]: "), "{message}");
 }
+
+#[tokio::test]
+async fn curls_default_is_no_obstacle_to_a_picture() {
+    let service = Service::new().await;
+    let form = "application/x-www-form-urlencoded";
+    // A JPEG by its first bytes, which the fake model cannot read: it was taken for a picture.
+    service.post(PATH, form, &b"\xff\xd8\xff\xe0"[..]).await.error(422, "invalid_image");
+    let message = service.post(PATH, form, "PIC").await.error(415, "unsupported_media_type");
+    assert!(message.contains("--data-binary") && !message.contains("application/json'"), "{message}");
+    service.post(&format!("{PATH}?normalize=maybe"), "image/png", "PIC").await.error(400, "invalid_request");
+}
+
+#[tokio::test]
+async fn the_example_of_the_contract_is_taken_as_pictures() {
+    let service = Service::new().await;
+    let document = service.get("/openapi.json").await.ok();
+    let content = &document["paths"][PATH]["post"]["requestBody"]["content"]["application/json"];
+    // The fake model reads no PNG: that it says so shows that the example was decoded.
+    service.json(PATH, content["example"].clone()).await.error(422, "invalid_image");
+}
+
+#[tokio::test]
+async fn every_option_works_in_a_form() {
+    let service = Service::new().await;
+    let (kind, body) = form(&[
+        ("image", Some("a.jpg"), None, b"PIC1"),
+        ("image", Some("b.jpg"), None, b"nothing"),
+        ("model", None, None, b"other"),
+        ("partial", None, None, b"true"),
+        ("canonicalization", None, None, b"none"),
+        ("dimensions", None, None, b"12"),
+        ("embedding_type", None, None, b"int8"),
+        ("encoding_format", None, None, b"base64"),
+    ]);
+    let answer = service.post(PATH, &kind, body).await.ok();
+    assert_eq!((&answer["model"], &answer["data"][1]["object"]), (&"other".into(), &"error".into()));
+    assert!(answer["data"][0]["embedding"].is_string());
+    let (kind, body) = form(&[("image", Some("a.jpg"), None, b"PIC1"), ("top_k", None, None, b"1")]);
+    let message = service.post(PATH, &kind, body).await.error(400, "invalid_request");
+    assert!(message.contains("unknown field `top_k`"), "{message}");
+}

@@ -7,6 +7,7 @@ mod fake;
 mod fetch;
 mod images;
 mod operations;
+mod parsers;
 mod score;
 mod sockets;
 

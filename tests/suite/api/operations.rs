@@ -52,7 +52,11 @@ async fn a_lost_device_shows_in_every_health_route() {
     let service = Service { router: app(state.clone()), state };
     fake.lost.store(true, Ordering::SeqCst);
     for i in 0..3 {
-        assert_eq!(service.json("/v1/embeddings", json!({"input": format!("text {i}")})).await.status, 500);
+        let answer = service.json("/v1/embeddings", json!({"input": format!("text {i}")})).await;
+        assert_eq!(answer.status, 500);
+        let message = answer.json()["error"]["message"].as_str().unwrap().to_owned();
+        assert!(!message.contains("lost"), "what failed is for the log: {message}");
+        assert!(message.contains(answer.header("x-request-id")), "{message}");
     }
     assert_eq!(service.get("/health").await.json()["status"], "failing");
     assert_eq!(service.get("/health/ready").await.status, 503);
@@ -148,6 +152,15 @@ async fn browsers_are_told_who_may_call() {
             .await
             .headers
             .contains_key("access-control-allow-origin")
+    );
+    let own = Request::options("/v1/classify").header("origin", origin);
+    let own = own.header("access-control-request-method", "POST");
+    let own = own.header("access-control-request-headers", "authorization,x-stainless-lang,x-stainless-os");
+    let allowed = service.send(own.body(Body::empty()).unwrap()).await;
+    assert_eq!(
+        allowed.header("access-control-allow-headers"),
+        "authorization,x-stainless-lang,x-stainless-os",
+        "what OpenAI's client sends from a browser"
     );
     let open = Service::configured(ApiConfig { cors: Cors::Any, ..ApiConfig::default() }).await;
     assert_eq!(open.send(preflight(origin)).await.header("access-control-allow-origin"), "*");

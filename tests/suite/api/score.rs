@@ -14,7 +14,8 @@ const PATH: &str = "/v1/score";
 async fn three_matrices() {
     let service = Service::new().await;
     let pictures: Vec<String> = ["PIC1", "PIC2"].iter().map(|p| STANDARD.encode(p)).collect();
-    let request = json!({"images": pictures, "texts": ["cat", [100, 111, 103], {"text": "car"}]});
+    let request =
+        json!({"images": pictures, "texts": ["cat", [100, 111, 103], {"text": "car"}], "token_ids": true});
     let body = service.json(PATH, request).await.ok();
     assert_eq!(body["object"], "scores");
     for (row, picture) in [b"PIC1", b"PIC2"].into_iter().enumerate() {

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use siglip::api::{ApiConfig, Stopped, Tls, serve};
+use siglip::api::{ApiConfig, ApiKeys, Stopped, Tls, serve};
 use siglip::engine::EngineConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -260,4 +260,30 @@ async fn tls_by_files() {
         Tls::from_files(&cert, &key).unwrap_err().to_string().contains("key.pem"),
         "a key of another certificate"
     );
+}
+
+#[tokio::test]
+async fn refusals_reach_clients_that_are_still_sending() {
+    let config =
+        ApiConfig { api_keys: ApiKeys::new(["secret"]), max_body_bytes: 1 << 20, ..ApiConfig::default() };
+    let running = plain(config).await;
+    let length = 12 << 20;
+    for (line, key, status) in [
+        ("POST /v1/embeddings", "wrong", "401"),
+        ("POST /v1/nothing", "secret", "404"),
+        ("POST /v1/models", "secret", "405"),
+        ("POST /v1/embeddings", "secret", "413"),
+    ] {
+        let mut stream = running.connect().await;
+        let head = format!(
+            "{line} HTTP/1.1\r\nhost: x\r\nx-api-key: {key}\r\ncontent-type: application/json\r\n\
+             connection: close\r\ncontent-length: {length}\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        // Only what reads nothing while it sends sees the reset.
+        stream.write_all(&vec![b' '; length]).await.unwrap_or_else(|error| panic!("{line}: {error}"));
+        let answer = rest(&mut stream).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{line}: {answer:?}");
+    }
+    running.stop().await;
 }

@@ -1,89 +1,52 @@
 //! `/v1/embeddings` and `/v1/embeddings/images`.
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Serialize, Serializer};
 use serde_json::json;
 use utoipa::openapi::{RefOr, schema::Schema};
 use utoipa::{PartialSchema, ToSchema};
 
-use super::{EmbedParams, EncodingFormat, Inputs, Modality, TextRules};
+use super::{EncodingFormat, Inputs, Modality};
 use crate::api::answer::{EmbeddingType, Quantized};
 use crate::api::edge::error::ErrorDetail;
+use crate::api::read::options;
+use crate::text::Canonicalization;
 
-/// A request for embeddings: OpenAI's, and more.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-#[schema(example = json!({"input": ["a photo of a cat", {"image": "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"}]}))]
-pub struct EmbeddingsRequest {
-    /// The model's name; may be left out, then it is the service's first model.
-    #[serde(default)]
-    pub model: Option<String>,
-    /// What to embed.
-    pub input: Inputs,
-    /// How numbers are written in a document; `float` if left out.
-    #[serde(default)]
-    pub encoding_format: Option<EncodingFormat>,
-    /// The element type; `float32` if left out.
-    #[serde(default)]
-    pub embedding_type: Option<EmbeddingType>,
-    /// Whether vectors are brought to length 1; true if left out. `int8` and `uint8` are only defined so.
-    #[serde(default)]
-    pub normalize: Option<bool>,
-    /// Must be the model's own width: SigLIP is not trained for shortened vectors.
-    #[serde(default)]
-    #[schema(minimum = 1)]
-    pub dimensions: Option<usize>,
-    /// Another canonicalisation than the checkpoint's.
-    #[serde(default)]
-    pub canonicalization: Option<TextRules>,
-    /// Another patch budget than the checkpoint's; NaFlex models only.
-    #[serde(default)]
-    #[schema(minimum = 1)]
-    pub max_num_patches: Option<usize>,
-    /// What bare strings are; `auto` if left out.
-    #[serde(default)]
-    pub modality: Option<Modality>,
-    /// Whether a bad input is answered by an error entry in its place instead of failing the request.
-    #[serde(default)]
-    pub partial: Option<bool>,
-    /// Accepted as OpenAI's clients send it, and ignored.
-    #[serde(default)]
-    #[expect(dead_code, reason = "accepted and ignored")]
-    pub user: Option<String>,
-}
-
-impl EmbeddingsRequest {
-    /// The request in its parts: inputs, what bare strings are, and the options.
-    pub fn into_parts(self) -> (Inputs, Option<Modality>, EmbedParams) {
-        let params = EmbedParams {
-            model: self.model,
-            encoding_format: self.encoding_format,
-            embedding_type: self.embedding_type,
-            normalize: self.normalize,
-            dimensions: self.dimensions,
-            canonicalization: self.canonicalization,
-            max_num_patches: self.max_num_patches,
-            partial: self.partial,
-        };
-        (self.input, self.modality, params)
+options! {
+    /// A request for embeddings: OpenAI's, and more.
+    #[schema(example = json!({"input": ["a photo of a cat", {"image": "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"}]}))]
+    pub struct EmbeddingsRequest {
+        inputs {
+            /// What to embed.
+            input: Inputs,
+        }
+        lists {}
+        options {
+            /// The model's name; may be left out, then it is the service's first model.
+            model: String,
+            /// How numbers are written in a document; `float` if left out.
+            encoding_format: EncodingFormat,
+            /// The element type; `float32` if left out.
+            embedding_type: EmbeddingType,
+            /// Whether vectors are brought to length 1; true if left out. `int8` and `uint8` are only defined so.
+            normalize: bool,
+            /// Must be the model's own width: SigLIP is not trained for shortened vectors.
+            #[schema(minimum = 1)]
+            dimensions: usize,
+            /// Another canonicalisation than the checkpoint's.
+            canonicalization: Canonicalization,
+            /// Another patch budget than the checkpoint's; NaFlex models only.
+            #[schema(minimum = 1)]
+            max_num_patches: usize,
+            /// What bare strings are; `auto` if left out.
+            modality: Modality,
+            /// Says that token ids are of this model's tokenizer; without it they are refused.
+            token_ids: bool,
+            /// Whether a bad input is answered by an error entry in its place instead of failing the request.
+            partial: bool,
+            /// Accepted as OpenAI's clients send it, and ignored.
+            user: String,
+        }
     }
-}
-
-/// A form with pictures: files under any name, and the options as fields.
-#[derive(ToSchema)]
-#[schema(as = ImagesForm)]
-#[expect(dead_code, reason = "the form is read part by part; this is its schema")]
-pub struct ImagesForm {
-    /// One or many files, under this or any other name.
-    #[schema(value_type = Vec<String>, format = Binary)]
-    pub image: Vec<Vec<u8>>,
-    /// As in the query.
-    pub model: Option<String>,
-    /// As in the query.
-    pub embedding_type: Option<EmbeddingType>,
-    /// As in the query.
-    pub encoding_format: Option<EncodingFormat>,
-    /// As in the query.
-    pub normalize: Option<bool>,
 }
 
 /// Embeddings in the order of the inputs.
@@ -91,7 +54,7 @@ pub struct ImagesForm {
 pub struct EmbeddingsResponse {
     /// Always `list`.
     pub object: ListTag,
-    /// One entry an input.
+    /// One entry per input.
     pub data: Vec<EmbeddingItem>,
     /// The model that made them.
     pub model: String,

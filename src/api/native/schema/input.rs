@@ -1,7 +1,6 @@
 //! The inputs of a request, in every form they are sent in.
 
 use std::fmt;
-use std::marker::PhantomData;
 
 use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
@@ -9,9 +8,8 @@ use serde_json::json;
 use utoipa::openapi::{RefOr, schema::Schema};
 use utoipa::{PartialSchema, ToSchema};
 
-/// No list of a request is longer than this, whatever the service's own limits are: it bounds what a small body
-/// of many tiny elements can become.
-const MOST: usize = 65_536;
+use crate::api::edge::error::quoted;
+use crate::api::read::{Bounded, Heap, within};
 
 /// One input as it was sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +33,23 @@ pub struct Inputs {
     pub single: bool,
 }
 
+impl Heap for Input {
+    fn heap(&self) -> usize {
+        match self {
+            Self::Bare(text) | Self::Text(text) | Self::Image(text) => text.heap(),
+            Self::TokenIds(ids) => ids.capacity() * size_of::<u32>(),
+        }
+    }
+}
+
+impl Heap for Inputs {
+    /// With the names that the inputs get.
+    fn heap(&self) -> usize {
+        const PLACE: usize = 64;
+        self.items.heap() + self.items.len() * PLACE
+    }
+}
+
 impl PartialSchema for Input {
     fn schema() -> RefOr<Schema> {
         super::literal(json!({
@@ -47,7 +62,7 @@ impl PartialSchema for Input {
                  "properties": {"image": {"type": "string", "description":
                     "A picture: base64 with or without a data: URL, or an http(s) URL where the service fetches those."}}},
                 {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0, "maximum": u32::MAX},
-                 "description": "Token ids of one text, without padding."},
+                 "description": "Token ids of one text, without padding; only with `token_ids`."},
             ],
         }))
     }
@@ -107,17 +122,18 @@ impl<'de> Visitor<'de> for InputVisitor {
         let input = match map.next_key::<String>()?.as_deref() {
             Some("text") => Input::Text(map.next_value()?),
             Some("image") => Input::Image(map.next_value()?),
-            Some(key) => return Err(de::Error::custom(format!("{EXPECTED}, not {key:?}"))),
+            Some(key) => return Err(de::Error::custom(format!("{EXPECTED}, not {}", quoted(key)))),
             None => return Err(de::Error::custom(EXPECTED)),
         };
         match map.next_key::<String>()? {
             None => Ok(input),
-            Some(key) => Err(de::Error::custom(format!("{EXPECTED}; there is also {key:?}"))),
+            Some(key) => Err(de::Error::custom(format!("{EXPECTED}; there is also {}", quoted(&key)))),
         }
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Input, A::Error> {
-        collect(seq).map(Input::TokenIds)
+        let ids = de::value::SeqAccessDeserializer::new(seq);
+        Bounded::deserialize(ids).map(|ids| Input::TokenIds(ids.0))
     }
 }
 
@@ -209,46 +225,10 @@ impl<'de> Deserialize<'de> for Element {
     }
 }
 
-/// A list that a small body cannot make large.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Bounded<T>(pub Vec<T>);
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Bounded<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct ListVisitor<T>(PhantomData<T>);
-
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for ListVisitor<T> {
-            type Value = Bounded<T>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a list")
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Bounded<T>, A::Error> {
-                collect(seq).map(Bounded)
-            }
-        }
-
-        deserializer.deserialize_seq(ListVisitor(PhantomData))
-    }
-}
-
-fn collect<'de, T: Deserialize<'de>, A: SeqAccess<'de>>(mut seq: A) -> Result<Vec<T>, A::Error> {
-    let mut items = Vec::new();
-    while let Some(item) = seq.next_element()? {
-        items.push(item);
-        within::<A::Error>(items.len())?;
-    }
-    Ok(items)
-}
-
-fn within<E: de::Error>(len: usize) -> Result<(), E> {
-    if len <= MOST { Ok(()) } else { Err(E::custom(format!("a list of more than {MOST} elements"))) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::read::MOST;
 
     fn parse(json: &str) -> Result<Inputs, String> {
         serde_json::from_str(json).map_err(|e| e.to_string())

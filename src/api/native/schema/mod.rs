@@ -1,6 +1,7 @@
 //! What requests and answers look like on the wire; no behaviour.
 
 mod classify;
+mod derived;
 mod embeddings;
 mod input;
 mod models;
@@ -8,16 +9,17 @@ mod options;
 mod score;
 
 pub use classify::{
-    Classification, ClassificationEntry, ClassificationTag, ClassifyForm, ClassifyParams, ClassifyRequest,
-    ClassifyResponse, LabelPrediction,
+    Classification, ClassificationEntry, ClassificationTag, ClassifyRequest, ClassifyResponse, Label,
+    LabelPrediction,
 };
+pub use derived::{ClassifyForm, ClassifyQuery, EmbeddingsQuery, ImagesForm, ScoreQuery};
 pub use embeddings::{
     EmbeddingEntry, EmbeddingItem, EmbeddingTag, EmbeddingValue, EmbeddingsRequest, EmbeddingsResponse,
-    ErrorEntry, ErrorTag, ImagesForm, ListTag, Usage,
+    ErrorEntry, ErrorTag, ListTag, Usage,
 };
-pub use input::{Bounded, Input, Inputs};
+pub use input::{Input, Inputs};
 pub use models::{Health, HealthStatus, Model, ModelList};
-pub use options::{EmbedParams, EncodingFormat, Modality, TextRules};
+pub use options::{EncodingFormat, Modality};
 pub use score::{ScoreRequest, ScoreResponse, ScoresTag};
 
 /// Bytes as they are.
@@ -36,7 +38,7 @@ impl utoipa::ToSchema for Binary {}
 /// A schema written as JSON, where the derive cannot say it.
 fn literal(schema: serde_json::Value) -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
     match serde_json::from_value(schema) {
-        Ok(schema) => utoipa::openapi::RefOr::T(schema),
+        Ok(schema) => schema,
         // The schemas are literals of this crate; the test that compares openapi.yaml would show it.
         Err(error) => unreachable!("a literal schema: {error}"),
     }

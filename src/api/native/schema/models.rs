@@ -3,10 +3,10 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{ListTag, TextRules};
+use super::ListTag;
 use crate::image::{Geometry, ImageDecode, Resample};
 use crate::pipeline::{DeviceKind, ModelInfo, Precision};
-use crate::text::TextFamily;
+use crate::text::{Canonicalization, TextFamily};
 
 /// Every model of the service.
 #[derive(Debug, Serialize, ToSchema)]
@@ -108,7 +108,7 @@ pub struct TextCard {
     #[schema(value_type = String, example = "sig_lip2")]
     pub family: TextFamily,
     /// What is done to a text before it is tokenised, if the request does not say otherwise.
-    pub canonicalization: TextRules,
+    pub canonicalization: Canonicalization,
 }
 
 impl Model {
@@ -135,7 +135,7 @@ impl Model {
             context: spec.context,
             vocab: spec.vocab,
             family: spec.family,
-            canonicalization: spec.canonicalization.into(),
+            canonicalization: spec.canonicalization,
         });
         Self {
             id: name.to_owned(),

@@ -1,31 +1,37 @@
 //! `/v1/score`.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{Inputs, TextRules, Usage};
+use super::{Inputs, Usage};
+use crate::api::read::options;
+use crate::text::Canonicalization;
 
-/// Pictures and texts to compare, each with each.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-#[schema(example = json!({
-    "images": ["data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"], "texts": ["a photo of a cat", "a photo of a dog"],
-}))]
-pub struct ScoreRequest {
-    /// The model's name; may be left out, then it is the service's first model.
-    #[serde(default)]
-    pub model: Option<String>,
-    /// Pictures; a bare string is one too.
-    pub images: Inputs,
-    /// Texts or lists of token ids, as they are: no template is put around them.
-    pub texts: Inputs,
-    /// Another canonicalisation than the checkpoint's.
-    #[serde(default)]
-    pub canonicalization: Option<TextRules>,
-    /// Another patch budget than the checkpoint's; NaFlex models only.
-    #[serde(default)]
-    #[schema(minimum = 1)]
-    pub max_num_patches: Option<usize>,
+options! {
+    /// Pictures and texts to compare, each with each.
+    #[schema(example = json!({
+        "images": ["data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"], "texts": ["a photo of a cat", "a photo of a dog"],
+    }))]
+    pub struct ScoreRequest {
+        inputs {
+            /// Pictures; a bare string is one too.
+            images: Inputs,
+            /// Texts, as they are: no template is put around them. Token ids only with `token_ids`.
+            texts: Inputs,
+        }
+        lists {}
+        options {
+            /// The model's name; may be left out, then it is the service's first model.
+            model: String,
+            /// Another canonicalisation than the checkpoint's.
+            canonicalization: Canonicalization,
+            /// Another patch budget than the checkpoint's; NaFlex models only.
+            #[schema(minimum = 1)]
+            max_num_patches: usize,
+            /// Says that token ids are of this model's tokenizer; without it they are refused.
+            token_ids: bool,
+        }
+    }
 }
 
 /// `scores`.
