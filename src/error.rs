@@ -49,6 +49,7 @@ impl From<ModelError> for Error {
                 Ok(error) => Self::Checkpoint(*error),
                 Err(error) => Self::Compute(candle_core::Error::Msg(error.to_string())),
             },
+            error @ ModelError::Scores { .. } => Self::Config(error.to_string()),
             error => Self::Request(error.to_string()),
         }
     }

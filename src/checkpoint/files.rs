@@ -23,8 +23,15 @@ pub enum Files {
 /// The bytes of one file, mapped into memory rather than read where that is possible.
 #[derive(Debug)]
 pub enum Blob {
-    /// A file on disk, and when it was changed last.
-    Mapped(Mmap, Option<SystemTime>),
+    /// A file on disk.
+    Mapped {
+        /// Its bytes as memory.
+        map: Mmap,
+        /// To read pieces of it once the model serves.
+        file: File,
+        /// When it was changed last.
+        modified: Option<SystemTime>,
+    },
     /// Bytes inside the program, or an empty file.
     Static(&'static [u8]),
 }
@@ -34,7 +41,7 @@ impl Deref for Blob {
 
     fn deref(&self) -> &[u8] {
         match self {
-            Self::Mapped(map, _) => map,
+            Self::Mapped { map, .. } => map,
             Self::Static(bytes) => bytes,
         }
     }
@@ -52,20 +59,36 @@ impl Blob {
             return Ok(Self::Static(&[]));
         }
         // SAFETY: the mapping is read-only and private. Another process that truncates the file while
-        // it is served would end this one with SIGBUS, as it would any program that maps its weights;
-        // downloads are written to another name and renamed, so this program never does that itself.
+        // it is loaded would end this one with SIGBUS, as it would any program that maps its weights;
+        // downloads are written to another name and renamed, so this program never does that itself. What
+        // is read after that is read by `read_at`.
         let map = unsafe { Mmap::map(&file) }.map_err(|source| read_error(path, source))?;
-        Ok(Self::Mapped(map, metadata.modified().ok()))
+        let modified = metadata.modified().ok();
+        Ok(Self::Mapped { map, file, modified })
     }
-}
 
-impl Blob {
     /// When the file was changed last; `None` for bytes inside the program.
     pub fn modified(&self) -> Option<SystemTime> {
         match self {
-            Self::Mapped(_, modified) => *modified,
+            Self::Mapped { modified, .. } => *modified,
             Self::Static(_) => None,
         }
+    }
+
+    /// Reads bytes at an offset by a system call, so that a file that has been cut short meanwhile is an error and
+    /// not the end of the process.
+    ///
+    /// # Errors
+    /// If the file ends before them or cannot be read.
+    pub fn read_at(&self, bytes: &mut [u8], offset: usize) -> std::io::Result<()> {
+        #[cfg(unix)]
+        if let Self::Mapped { file, .. } = self {
+            use std::os::unix::fs::FileExt;
+            return file.read_exact_at(bytes, offset as u64);
+        }
+        let found = offset.checked_add(bytes.len()).and_then(|end| self.get(offset..end));
+        bytes.copy_from_slice(found.ok_or(std::io::ErrorKind::UnexpectedEof)?);
+        Ok(())
     }
 }
 

@@ -91,6 +91,22 @@ pub fn model_spec(file: &str, config: &[u8]) -> Result<ModelSpec, CheckpointErro
     layout::huggingface::spec(&config)
 }
 
+/// The image preprocessing that open_clip's `open_clip_config.json` or timm's `config.json` describes; `None` for
+/// transformers, which has it in a file of its own.
+///
+/// # Errors
+/// As [`model_spec`].
+pub fn image_spec(file: &str, config: &[u8]) -> Result<Option<ImageSpec>, CheckpointError> {
+    let config = json::Object::parse(file.to_string(), config)?;
+    if config.has("text_cfg") || config.has("model_cfg") {
+        return layout::open_clip::spec(&config).map(|(_, image, _)| Some(image));
+    }
+    if config.has("architecture") && !layout::huggingface::is_config(&config) {
+        return layout::open_clip::timm_spec(&config).map(|(_, image)| Some(image));
+    }
+    Ok(None)
+}
+
 fn open_path(path: &Path) -> Result<Checkpoint, CheckpointError> {
     if !path.exists() {
         return Err(CheckpointError::NotFound(path.to_path_buf()));

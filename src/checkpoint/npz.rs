@@ -16,6 +16,10 @@ use super::store::{Bytes, Dtype, Store, Stored};
 
 /// Longest `.npy` header that is read; real ones have 128 bytes.
 const HEADER_LIMIT: usize = 1 << 16;
+/// Bytes that a deflated archive may hold beyond [`INFLATION`] times its own: a gigabyte of zeros deflates to a megabyte.
+const INFLATED: u64 = 1 << 30;
+/// Trained weights deflate by a tenth.
+const INFLATION: u64 = 16;
 const MAGIC: &[u8] = b"\x93NUMPY";
 
 /// Adds the arrays of one file to a store. A name loses its `.npy`.
@@ -31,6 +35,8 @@ pub(super) fn add(store: &mut Store, label: String, blob: Blob) -> Result<(), Ch
 fn read(bytes: &[u8]) -> Result<Vec<(String, Stored)>, String> {
     let mut archive = ZipArchive::new(Cursor::new(bytes)).map_err(|error| error.to_string())?;
     let mut tensors = Vec::with_capacity(archive.len());
+    let limit = INFLATION.saturating_mul(bytes.len() as u64).saturating_add(INFLATED);
+    let mut inflated = 0u64;
     for index in 0..archive.len() {
         let entry = archive.by_index_raw(index).map_err(|error| error.to_string())?;
         let name = entry.name().map_err(|error| error.to_string())?.to_string();
@@ -40,6 +46,13 @@ fn read(bytes: &[u8]) -> Result<Vec<(String, Stored)>, String> {
             CompressionMethod::Deflated => true,
             other => return Err(format!("{name}: compressed by {other}, not stored or deflated")),
         };
+        inflated = inflated.saturating_add(if deflated { entry.size() } else { 0 });
+        if inflated > limit {
+            return Err(format!(
+                "its {} bytes would inflate to more than {limit}: no weights deflate that well",
+                bytes.len()
+            ));
+        }
         if entry.encrypted() {
             return Err(format!("{name}: it is encrypted"));
         }
@@ -208,6 +221,25 @@ mod tests {
         let vector =
             Npy::parse(&header("{'descr': '<i8', 'fortran_order': False, 'shape': (5,), }\n")).unwrap();
         assert_eq!((vector.dtype, vector.shape), (Err("numpy's <i8".into()), vec![5]));
+    }
+
+    #[test]
+    fn what_would_inflate_to_gigabytes_is_refused_before_it_does() {
+        use std::io::Write;
+        let mut writer = zip::ZipWriter::new(Cursor::new(Vec::new()));
+        let options =
+            zip::write::SimpleFileOptions::default().compression_method(CompressionMethod::Deflated);
+        writer.start_file("t.npy", options).unwrap();
+        let header = header("{'descr': '<f4', 'fortran_order': False, 'shape': (536870912,), }\n");
+        writer.write_all(&header).unwrap();
+        writer.write_all(&[0; 4096]).unwrap();
+        let mut bytes = writer.finish().unwrap().into_inner();
+        // The central directory says how large the entry is: 2 GiB of zeros, and the header of the array.
+        let entry = bytes.windows(4).position(|window| window == b"PK\x01\x02").unwrap();
+        let claimed = (1u32 << 31) + header.len() as u32;
+        bytes[entry + 24..entry + 28].copy_from_slice(&claimed.to_le_bytes());
+        let error = read(&bytes).unwrap_err();
+        assert!(error.contains("would inflate to more than"), "{error}");
     }
 
     #[test]

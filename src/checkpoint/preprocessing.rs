@@ -79,6 +79,10 @@ fn from_config(config: &Object, tower: &ImageTowerSpec, naflex: bool) -> Result<
     if !config.flag("do_resize")?.unwrap_or(true) {
         return Err(config.error("do_resize", "a model of a fixed grid cannot take pictures unresized"));
     }
+    if config.flag("do_center_crop")?.unwrap_or(false) {
+        let reason = "SigLIP squashes pictures and does not crop them: set it to false for the vectors of the base model";
+        return Err(config.error("do_center_crop", reason));
+    }
     let fallback = if naflex { Resample::Bilinear } else { Resample::Bicubic };
     let mut spec = default(tower, naflex, fallback);
     if let Some(number) = config.number("resample")? {

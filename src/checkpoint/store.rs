@@ -10,7 +10,7 @@ use half::{bf16, f16};
 
 use super::CheckpointError;
 use super::files::Blob;
-use crate::model::Table;
+use crate::model::{ModelError, Table};
 
 /// The types of values that can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -199,8 +199,9 @@ impl Store {
         let tensor = self.tensors.get(name)?;
         match (&tensor.bytes, &tensor.dtype, tensor.fortran) {
             (Bytes::Plain(range), Ok(dtype), false) => {
-                let blob = Arc::clone(&self.files[tensor.file].1);
-                Some(StoredRows { blob, range: range.clone(), dtype: *dtype, width })
+                let (label, blob) = &self.files[tensor.file];
+                let (file, blob) = (label.clone(), Arc::clone(blob));
+                Some(StoredRows { file, blob, range: range.clone(), dtype: *dtype, width })
             }
             _ => None,
         }
@@ -257,8 +258,9 @@ impl Store {
     }
 }
 
-/// A table that stays in its mapped file.
+/// A table that stays in its file.
 pub(super) struct StoredRows {
+    file: String,
     blob: Arc<Blob>,
     range: Range<usize>,
     dtype: Dtype,
@@ -266,12 +268,15 @@ pub(super) struct StoredRows {
 }
 
 impl Table for StoredRows {
-    fn read(&self, index: usize, row: &mut [f32]) {
+    fn read(&self, index: usize, row: &mut [f32]) -> Result<(), ModelError> {
         let size = self.width * self.dtype.bytes();
-        let bytes = self.blob.get(self.range.clone()).unwrap_or_default();
-        if let Some(bytes) = index.checked_mul(size).and_then(|at| bytes.get(at..at + size)) {
-            widen_into(bytes, self.dtype, row);
-        }
+        let start = index.checked_mul(size).filter(|at| at + size <= self.range.len());
+        let failed = |source| CheckpointError::Read { file: self.file.clone(), source };
+        let start = start.ok_or_else(|| failed(std::io::ErrorKind::InvalidInput.into()))?;
+        let mut bytes = vec![0; size];
+        self.blob.read_at(&mut bytes, self.range.start + start).map_err(failed)?;
+        widen_into(&bytes, self.dtype, row);
+        Ok(())
     }
 }
 

@@ -14,15 +14,20 @@ const T5_VOCABS: [usize; 2] = [32_000, 250_000];
 /// Largest tokenizer file; Gemma's `tokenizer.json` is 34 MB.
 const LIMIT: u64 = 256 << 20;
 
+/// What a SentencePiece model is called.
+const SENTENCEPIECE: [&str; 3] = ["spiece.model", "tokenizer.model", "sentencepiece.model"];
+
 const CONFIG: &str = "tokenizer_config.json";
 const SPECIAL: &str = "special_tokens_map.json";
 
 /// Reads the tokenizer's files, those that there are.
 pub(super) fn files(files: &Files) -> Result<TokenizerFiles, CheckpointError> {
-    let sentencepiece = match files.read("spiece.model", LIMIT)? {
-        None => files.read("tokenizer.model", LIMIT)?,
-        some => some,
-    };
+    let mut sentencepiece = None;
+    for name in SENTENCEPIECE {
+        if sentencepiece.is_none() {
+            sentencepiece = files.read(name, LIMIT)?;
+        }
+    }
     Ok(TokenizerFiles {
         json: files.read("tokenizer.json", LIMIT)?,
         sentencepiece,

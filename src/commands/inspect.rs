@@ -92,6 +92,7 @@ fn summary(info: &ModelInfo) -> String {
     if let Some(image) = &info.image {
         let size = match image.geometry {
             Geometry::Squash { height, width } => format!("squashed to {width} × {height}"),
+            Geometry::Crop { side } => format!("shorter side to {side}, middle cut out"),
             Geometry::NaFlex { max_num_patches } => {
                 format!("shape kept, at most {max_num_patches} patches (or what a request says)")
             }

@@ -38,7 +38,7 @@ impl Model for PipelineModel {
         let header = preprocessor.probe(bytes)?;
         let spec = preprocessor.spec();
         let tokens = match spec.geometry {
-            Geometry::Squash { .. } => spec.grid().len(),
+            Geometry::Squash { .. } | Geometry::Crop { .. } => spec.grid().len(),
             // Turning a picture by EXIF swaps its sides, and a swapped grid has as many patches.
             Geometry::NaFlex { max_num_patches: own } => {
                 naflex_grid(header.height, header.width, spec.patch, max_num_patches.unwrap_or(own)).len()

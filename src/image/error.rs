@@ -127,6 +127,19 @@ pub enum ImageError {
         /// Bytes given.
         found: usize,
     },
+    /// A picture so long that a square from its middle would show next to nothing of it.
+    #[error(
+        "the image is {width} × {height} pixels; this model sees a square cut out of the middle, and takes pictures of \
+         at most 1 to {limit}"
+    )]
+    TooLongToCrop {
+        /// Width in pixels.
+        width: u32,
+        /// Height in pixels.
+        height: u32,
+        /// The longer side in shorter ones.
+        limit: u32,
+    },
     /// A patch budget for a checkpoint whose resolution is fixed.
     #[error(
         "max_num_patches ({max_num_patches}) cannot be set: the model has a fixed resolution of \

@@ -7,6 +7,9 @@ use super::resize::resize;
 use super::{Format, Geometry, ImageDecode, ImageError, ImageLimits, ImageSpec, Patches, Picture};
 use crate::{Error, Result};
 
+/// A picture whose longer side is this many shorter ones is not cropped: it would be resized to that first.
+const LONGEST: u32 = 16;
+
 /// What a request may choose about its picture.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ImageOptions {
@@ -34,16 +37,19 @@ impl Preprocessor {
         if !(1..=1024).contains(&spec.patch) {
             return refuse(format!("a patch of {} pixels: it must have 1 to 1024 pixels a side", spec.patch));
         }
-        match spec.geometry {
-            Geometry::Squash { height, width } => {
-                let side = spec.patch as u32;
-                if height.min(width) < side || height.max(width) > 16_384 {
-                    return refuse(format!(
-                        "an image size of {height} × {width} pixels: each side must be between one patch ({side}) \
-                         and 16384"
-                    ));
-                }
+        let fixed = |height: u32, width: u32| {
+            let side = spec.patch as u32;
+            if height.min(width) < side || height.max(width) > 16_384 {
+                return Err(Error::Config(format!(
+                    "an image size of {height} × {width} pixels: each side must be between one patch ({side}) \
+                     and 16384"
+                )));
             }
+            Ok(())
+        };
+        match spec.geometry {
+            Geometry::Squash { height, width } => fixed(height, width)?,
+            Geometry::Crop { side } => fixed(side, side)?,
             Geometry::NaFlex { max_num_patches } => {
                 if !(1..=limits.max_num_patches).contains(&max_num_patches) {
                     return refuse(format!(
@@ -94,6 +100,9 @@ impl Preprocessor {
             Geometry::Squash { height, width } => {
                 Err(ImageError::FixedResolution { max_num_patches, height, width })
             }
+            Geometry::Crop { side } => {
+                Err(ImageError::FixedResolution { max_num_patches, height: side, width: side })
+            }
             Geometry::NaFlex { .. } if !(1..=self.limits.max_num_patches).contains(&max_num_patches) => {
                 Err(ImageError::PatchBudget { max_num_patches, limit: self.limits.max_num_patches })
             }
@@ -108,7 +117,7 @@ impl Preprocessor {
     pub fn from_bytes(&self, bytes: &[u8], options: &ImageOptions) -> Result<Patches, ImageError> {
         self.check(options)?;
         let (picture, source) = decode_reduced(bytes, &self.limits, |info| self.reduction(info, options))?;
-        Ok(self.cut(&picture, source, options))
+        self.cut(&picture, source, options)
     }
 
     /// The patches of a picture that is decoded already.
@@ -117,20 +126,44 @@ impl Preprocessor {
     /// What is wrong with the options.
     pub fn from_rgb(&self, picture: &Picture, options: &ImageOptions) -> Result<Patches, ImageError> {
         self.check(options)?;
-        Ok(self.cut(picture, (picture.height(), picture.width()), options))
+        self.cut(picture, (picture.height(), picture.width()), options)
     }
 
     /// The patches of a picture that was `source` (height, width) before it was reduced.
-    fn cut(&self, picture: &Picture, source: (u32, u32), options: &ImageOptions) -> Patches {
+    fn cut(
+        &self,
+        picture: &Picture,
+        source: (u32, u32),
+        options: &ImageOptions,
+    ) -> Result<Patches, ImageError> {
         let (height, width) = self.target(source, options);
+        if let Geometry::Crop { side } = self.spec.geometry {
+            if height.max(width) / side >= LONGEST {
+                let (height, width) = source;
+                return Err(ImageError::TooLongToCrop { width, height, limit: LONGEST });
+            }
+            let picture = crop(&resize(picture, width, height, self.spec.resample), side)?;
+            return Ok(patchify(&picture, self.spec.patch, source));
+        }
         let picture = resize(picture, width, height, self.spec.resample);
-        patchify(&picture, self.spec.patch, source)
+        Ok(patchify(&picture, self.spec.patch, source))
     }
 
     /// Height and width that a picture of `source` is brought to.
     fn target(&self, source: (u32, u32), options: &ImageOptions) -> (u32, u32) {
         match self.spec.geometry {
             Geometry::Squash { height, width } => (height, width),
+            // torchvision's `Resize` of one number.
+            Geometry::Crop { side } => {
+                let long = |short: u32, long: u32| {
+                    u32::try_from(u64::from(side) * u64::from(long) / u64::from(short.max(1)))
+                        .unwrap_or(u32::MAX)
+                };
+                match source {
+                    (height, width) if width <= height => (long(width, height), side),
+                    (height, width) => (side, long(height, width)),
+                }
+            }
             Geometry::NaFlex { max_num_patches } => {
                 let budget = options.max_num_patches.unwrap_or(max_num_patches);
                 naflex_size(source.0, source.1, self.spec.patch, budget)
@@ -153,9 +186,44 @@ impl Preprocessor {
     }
 }
 
+/// The square of `side` pixels in the middle, as torchvision's `CenterCrop` cuts it: half a pixel goes to the even side.
+fn crop(picture: &Picture, side: u32) -> Result<Picture, ImageError> {
+    let start = |length: u32| {
+        let over = length.saturating_sub(side);
+        (over / 2 + u32::from(over % 4 == 3)) as usize
+    };
+    let (top, left) = (start(picture.height()), start(picture.width()));
+    let (row, side_bytes) = (picture.width() as usize * 3, side as usize * 3);
+    let rows = picture.pixels().chunks_exact(row).skip(top).take(side as usize);
+    let pixels = rows.flat_map(|row| &row[left * 3..left * 3 + side_bytes]).copied().collect();
+    Picture::new(side, side, pixels)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_middle_is_cut_out_as_torchvision_does() {
+        // torchvision 0.30: `CenterCrop(2)` of 2 × 5 pixels starts at round(1.5) = 2, of 2 × 3 at round(0.5) = 0.
+        for (width, start) in [(2, 0), (3, 0), (4, 1), (5, 2), (7, 2)] {
+            let pixels = (0..2 * width * 3).map(|i| (i / 3 % width) as u8).collect();
+            let found = crop(&Picture::new(width, 2, pixels).unwrap(), 2).unwrap();
+            assert_eq!((found.width(), found.height(), found.pixels()[0]), (2, 2, start), "{width}");
+        }
+        let cropping = Preprocessor::new(spec(Geometry::Crop { side: 224 }), ImageLimits::default()).unwrap();
+        let options = ImageOptions::default();
+        assert_eq!(cropping.target((480, 640), &options), (224, 298));
+        assert_eq!(cropping.target((1001, 333), &options), (673, 224));
+        let picture =
+            |width, height| Picture::new(width, height, vec![7; (width * height * 3) as usize]).unwrap();
+        let patches = cropping.from_rgb(&picture(640, 480), &options).unwrap();
+        assert_eq!(patches.grid.len() * cropping.spec.patch.pow(2) * 3, patches.pixels.len());
+        assert_eq!(patches.grid.rows, patches.grid.cols);
+        // A long strip must not become gigabytes before its middle is taken.
+        let error = cropping.from_rgb(&picture(1, 16_000), &options).unwrap_err();
+        assert!(matches!(error, ImageError::TooLongToCrop { .. }), "{error}");
+    }
     use crate::image::Resample;
 
     fn spec(geometry: Geometry) -> ImageSpec {

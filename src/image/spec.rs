@@ -44,6 +44,12 @@ pub enum Geometry {
         /// Width in pixels.
         width: u32,
     },
+    /// The shorter side brought to `side`, and a square cut out of the middle: checkpoints of open_clip with its
+    /// `resize_mode` "shortest".
+    Crop {
+        /// Height and width in pixels.
+        side: u32,
+    },
     /// Its shape kept as well as whole patches allow, at most so many patches: NaFlex.
     NaFlex {
         /// The default budget; a request may ask for another one.
@@ -97,6 +103,10 @@ impl ImageSpec {
         match self.geometry {
             Geometry::Squash { height, width } => {
                 Grid { rows: (height as usize / patch).max(1), cols: (width as usize / patch).max(1) }
+            }
+            Geometry::Crop { side } => {
+                let side = (side as usize / patch).max(1);
+                Grid { rows: side, cols: side }
             }
             Geometry::NaFlex { max_num_patches } => {
                 let side = max_num_patches.isqrt().max(1);

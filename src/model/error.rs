@@ -10,6 +10,18 @@ pub enum ModelError {
     /// The checkpoint has no text tower.
     #[error("this model has no text tower: it embeds images only")]
     NoTextTower,
+    /// The checkpoint's scale or bias is no number that a cosine can be scaled with.
+    #[error(
+        "the checkpoint's logit_scale is {logarithm} and its logit_bias {bias}: with exp(logit_scale) = {} no \
+         probability can be made",
+        logarithm.exp()
+    )]
+    Scores {
+        /// The scale as it is stored.
+        logarithm: f32,
+        /// The bias.
+        bias: f32,
+    },
     /// An input that does not fit the tower.
     #[error("{0}")]
     Input(String),

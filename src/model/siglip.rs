@@ -20,6 +20,20 @@ pub struct Scores {
 }
 
 impl Scores {
+    /// Reads them from a checkpoint.
+    ///
+    /// # Errors
+    /// If one is missing, or is no number that a cosine can be scaled with.
+    pub fn read(weights: &dyn Weights) -> Result<Self> {
+        let number = |name: &str| -> Result<f32> { Ok(weights.tensor(name, &[1])?.to_vec1::<f32>()?[0]) };
+        let (logarithm, bias) = (number("logit_scale")?, number("logit_bias")?);
+        let scale = logarithm.exp();
+        if scale.is_finite() && bias.is_finite() {
+            return Ok(Self { scale, bias });
+        }
+        Err(ModelError::Scores { logarithm, bias })
+    }
+
     /// Logit of a cosine.
     pub fn logit(&self, cosine: f32) -> f32 {
         scores::logit(cosine, self.scale, self.bias)
@@ -76,12 +90,7 @@ impl Siglip {
             _ => None,
         };
         let text = spec.text.as_ref().map(|tower| TextTower::load(tower, weights, numerics)).transpose()?;
-        let scores = if spec.scores {
-            let number = |name: &str| -> Result<f32> { Ok(weights.tensor(name, &[1])?.to_vec1::<f32>()?[0]) };
-            Some(Scores { scale: number("logit_scale")?.exp(), bias: number("logit_bias")? })
-        } else {
-            None
-        };
+        let scores = spec.scores.then(|| Scores::read(weights)).transpose()?;
         let pass = if numerics.device().is_cpu() { TOKENS_A_PASS } else { usize::MAX };
         Ok(Self { image, text, scores, pass })
     }

@@ -124,7 +124,7 @@ impl TextTower {
         let (context, width) = (self.spec.context, self.spec.encoder.width);
         let mut x = vec![0.0f32; ids.len() * width];
         for (row, &id) in x.chunks_exact_mut(width).zip(ids) {
-            table.read(id as usize, row);
+            table.read(id as usize, row)?;
         }
         let x = Tensor::from_vec(x, (ids.len() / context, context, width), &self.device)?;
         Ok(x.broadcast_add(&self.positions)?.reshape((ids.len(), width))?)

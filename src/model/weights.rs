@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use super::error::Result;
+use super::error::{ModelError, Result};
 
 /// A source of named tensors, implemented by the checkpoint layouts and by tests.
 ///
@@ -31,8 +31,11 @@ pub trait Weights: Send + Sync {
 
 /// Rows of a tensor, read one at a time.
 pub trait Table: Send + Sync {
-    /// Writes row `index` as f32 to `row`, which is as wide as the table. An index outside the table writes nothing.
-    fn read(&self, index: usize, row: &mut [f32]);
+    /// Writes row `index` as f32 to `row`, which is as wide as the table.
+    ///
+    /// # Errors
+    /// If there is no such row, or if the file that holds it cannot be read any more.
+    fn read(&self, index: usize, row: &mut [f32]) -> Result<()>;
 }
 
 /// A table in memory.
@@ -49,9 +52,11 @@ impl Values {
 }
 
 impl Table for Values {
-    fn read(&self, index: usize, row: &mut [f32]) {
-        if let Some(values) = self.values.chunks_exact(self.width.max(1)).nth(index) {
-            row.copy_from_slice(values);
-        }
+    fn read(&self, index: usize, row: &mut [f32]) -> Result<()> {
+        let values = self.values.chunks_exact(self.width.max(1)).nth(index);
+        row.copy_from_slice(
+            values.ok_or_else(|| ModelError::Input(format!("the table has no row {index}")))?,
+        );
+        Ok(())
     }
 }

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use crate::checkpoint::Checkpoint;
 use crate::image::{ImageDecode, ImageLimits, Preprocessor};
 use crate::model::zero_shot::DEFAULT_TEMPLATE;
-use crate::model::{Siglip, Weights};
+use crate::model::{Scores, Siglip};
 use crate::text::{Canonicalization, TextProcessor};
 use crate::{Error, Result};
 
@@ -134,9 +134,8 @@ fn scores_of(checkpoint: &Checkpoint) -> Result<Option<(f32, f32)>> {
     if !checkpoint.spec.scores {
         return Ok(None);
     }
-    let number =
-        |name: &str| -> Result<f32> { Ok(checkpoint.weights.tensor(name, &[1])?.to_vec1::<f32>()?[0]) };
-    Ok(Some((number("logit_scale")?.exp(), number("logit_bias")?)))
+    let Scores { scale, bias } = Scores::read(&checkpoint.weights)?;
+    Ok(Some((scale, bias)))
 }
 
 fn describe(checkpoint: &Checkpoint, options: &LoadOptions, parts: &Parts, digest: [u8; 32]) -> ModelInfo {

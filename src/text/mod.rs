@@ -12,6 +12,7 @@ mod processor;
 mod sentencepiece;
 mod spec;
 mod tokenizer;
+mod vocabulary;
 
 pub use canonicalize::canonicalize;
 pub use error::TextError;

@@ -61,7 +61,7 @@ impl TextProcessor {
                 return Err(TextError::Spec("the padding or end token is not below the vocabulary size"));
             }
         }
-        let files = digest_files(files);
+        let files = digest_files(files, tokenizer.as_ref());
         Ok(Self { tokenizer, spec, pad, eos, max_bytes: DEFAULT_MAX_TEXT_BYTES, files })
     }
 
@@ -136,8 +136,8 @@ impl TextProcessor {
         }
     }
 
-    /// SHA-256 over everything that changes the ids of a text encoded by default: the tokenizer's
-    /// files, family, canonicalisation, context, padding and end id. Part of the fingerprint of
+    /// SHA-256 over everything that changes the ids of a text encoded by default: those of the tokenizer's
+    /// files that are used, family, canonicalisation, context, padding and end id. Part of the fingerprint of
     /// the embedding space.
     pub fn fingerprint(&self) -> [u8; 32] {
         let mut hash = Sha256::new();
@@ -170,9 +170,17 @@ impl TextProcessor {
     }
 }
 
-fn digest_files(files: &TokenizerFiles) -> [u8; 32] {
+/// Of two tokenizers only the one that runs counts: the other may be there or not.
+fn digest_files(files: &TokenizerFiles, tokenizer: Option<&Tokenizer>) -> [u8; 32] {
+    let json = tokenizer.is_some_and(Tokenizer::runs_json);
+    let sentencepiece = tokenizer.is_some() && !json;
     let mut hash = Sha256::new();
-    for file in [&files.json, &files.sentencepiece, &files.config, &files.special_tokens] {
+    for file in [
+        files.json.as_ref().filter(|_| json),
+        files.sentencepiece.as_ref().filter(|_| sentencepiece),
+        files.config.as_ref(),
+        files.special_tokens.as_ref(),
+    ] {
         match file {
             None => hash.update([0]),
             Some(bytes) => {

@@ -12,7 +12,7 @@ use super::canonicalize::{canonicalize, is_python_space};
 use super::charsmaps::Checked;
 use super::config::{SpecialToken, TokenizerConfig};
 use super::sentencepiece::{SPACE, SentencePiece};
-use super::{Canonicalization, TextError, TextFamily, TokenizerFiles};
+use super::{Canonicalization, TextError, TextFamily, TokenizerFiles, vocabulary};
 
 const JSON: &str = "tokenizer.json";
 const SENTENCEPIECE: &str = "the SentencePiece model";
@@ -37,18 +37,28 @@ enum Engine {
 }
 
 impl Tokenizer {
-    /// Loads what the checkpoint has: for SigLIP 1 the SentencePiece model first, which is what
-    /// transformers runs; for SigLIP 2 `tokenizer.json` first. `None` if it has neither.
+    /// Loads what the checkpoint has. Of two files, SigLIP 2 runs `tokenizer.json`, as transformers does; SigLIP 1
+    /// runs the SentencePiece model, which is what it was trained with, unless `tokenizer.json` has another
+    /// vocabulary: then the model beside it is another model's (Marqo's is T5's). `None` if there is neither.
     pub fn load(files: &TokenizerFiles, family: TextFamily) -> Result<Option<Self>, TextError> {
         let config = TokenizerConfig::read(files)?;
-        let prefer_json = family == TextFamily::SigLip2 || files.sentencepiece.is_none();
         let engine = match (&files.json, &files.sentencepiece) {
-            (Some(json), _) if prefer_json => load_json(json)?,
-            (_, Some(model)) => Engine::SentencePiece(Box::new(
-                SentencePiece::from_bytes(model)
-                    .map_err(|reason| TextError::Tokenizer { kind: SENTENCEPIECE, reason })?,
-            )),
-            (Some(json), None) => load_json(json)?,
+            (Some(json), Some(model)) if family == TextFamily::SigLip1 => {
+                let model = load_sentencepiece(model)?;
+                let bad = |reason| TextError::Tokenizer { kind: JSON, reason };
+                match vocabulary::difference(json, &model).map_err(bad)? {
+                    None => Engine::SentencePiece(Box::new(model)),
+                    Some(difference) => {
+                        tracing::warn!(
+                            "the SentencePiece model has another vocabulary than tokenizer.json ({difference}): \
+                             tokenizer.json is used"
+                        );
+                        load_json(json)?
+                    }
+                }
+            }
+            (Some(json), _) => load_json(json)?,
+            (None, Some(model)) => Engine::SentencePiece(Box::new(load_sentencepiece(model)?)),
             (None, None) => return Ok(None),
         };
         let id = |content: &str| config.added_id(content).or_else(|| engine.id(content));
@@ -75,6 +85,11 @@ impl Tokenizer {
             Engine::SentencePiece(model) => special_tokens(model, &config, family, &unk),
         };
         Ok(Some(Self { engine, family, special, unk, eos, pad }))
+    }
+
+    /// Whether `tokenizer.json` is what runs, and not the SentencePiece model.
+    pub fn runs_json(&self) -> bool {
+        matches!(self.engine, Engine::Json(..))
     }
 
     /// The kind of file and model, for people.
@@ -312,6 +327,10 @@ fn special_tokens(
     }
     special.sort_by_key(|token| std::cmp::Reverse(token.content.len()));
     special
+}
+
+fn load_sentencepiece(bytes: &[u8]) -> Result<SentencePiece, TextError> {
+    SentencePiece::from_bytes(bytes).map_err(|reason| TextError::Tokenizer { kind: SENTENCEPIECE, reason })
 }
 
 /// Loads a `tokenizer.json` and takes out of it what is done elsewhere: truncation, padding, and

@@ -9,6 +9,8 @@ use siglip::text::{
     Canonicalization, DEFAULT_MAX_TEXT_BYTES, TextError, TextFamily, TextProcessor, TextSpec, TokenizerFiles,
 };
 
+use crate::support::tiny;
+
 const CONTEXT: usize = 16;
 const VOCAB: usize = 4096;
 
@@ -142,6 +144,39 @@ fn the_fingerprint_changes_with_everything_that_changes_ids() {
     changed.config = Some(Cow::Borrowed(br#"{"pad_token": "<pad>"}"#));
     others.push(of(&changed, base));
     assert!(others.iter().all(|other| *other != original));
+}
+
+#[test]
+fn of_two_files_the_exact_one_runs_and_only_that_one_counts() {
+    let load = |json: Option<&[&str]>, model: Option<&[&str]>| {
+        let files = TokenizerFiles {
+            json: json.map(|pieces| Cow::Owned(tiny::unigram_json(pieces))),
+            sentencepiece: model.map(|pieces| Cow::Owned(tiny::sentencepiece(pieces))),
+            ..TokenizerFiles::default()
+        };
+        TextProcessor::new(&files, spec(TextFamily::SigLip1, Canonicalization::Hf)).unwrap()
+    };
+    let pieces = tiny::PIECES;
+    let (both, alone) = (load(Some(pieces), Some(pieces)), load(None, Some(pieces)));
+    assert_eq!(both.describe().tokenizer, "SentencePiece (unigram)");
+    assert_eq!(both.fingerprint(), alone.fingerprint());
+
+    // One piece is another: the model beside `tokenizer.json` is not this checkpoint's.
+    let mut other = pieces.to_vec();
+    let last = other.len() - 1;
+    other[last] = "elsewhere";
+    let (both, alone) = (load(Some(pieces), Some(&other)), load(Some(pieces), None));
+    assert_eq!(both.describe().tokenizer, "tokenizer.json (unigram)");
+    assert_eq!(both.fingerprint(), alone.fingerprint());
+    assert_eq!(both.encode("a cat", None), alone.encode("a cat", None));
+    assert_eq!(load(Some(&pieces[..last]), Some(pieces)).describe().tokenizer, "tokenizer.json (unigram)");
+
+    // SigLIP 2 runs `tokenizer.json`, whatever lies beside it.
+    let alone = processor("gemma_json").fingerprint();
+    let mut both = files("gemma_json");
+    both.sentencepiece = files("bpe_gemma").sentencepiece;
+    let made = TextProcessor::new(&both, spec(TextFamily::SigLip2, Canonicalization::Hf)).unwrap();
+    assert_eq!((made.describe().tokenizer, made.fingerprint()), ("tokenizer.json (BPE)", alone));
 }
 
 #[test]

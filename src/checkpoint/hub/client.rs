@@ -10,9 +10,11 @@ use std::path::Path;
 use std::thread::sleep;
 
 use serde_json::Value;
+use sha1::Sha1;
 use sha2::{Digest, Sha256};
 use ureq::config::RedirectAuthHeaders;
 use ureq::http::{HeaderMap, Response, StatusCode};
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body};
 
 use super::options::HubOptions;
@@ -60,9 +62,14 @@ impl From<CheckpointError> for Failure {
 }
 
 impl<'a> Client<'a> {
-    pub(super) fn new(options: &'a HubOptions, id: &'a str) -> Self {
+    pub(super) fn new(options: &'a HubOptions, id: &'a str) -> Result<Self, CheckpointError> {
         let timeout = Some(options.timeout);
+        let mut tls = TlsConfig::builder();
+        if let Some(file) = &options.certificates {
+            tls = tls.root_certs(RootCerts::new_with_certs(&certificates(file)?));
+        }
         let agent = Agent::config_builder()
+            .tls_config(tls.build())
             .http_status_as_error(false)
             .max_redirects_will_error(false)
             // The token is the hub's: storage hosts have the right to read in their URLs.
@@ -75,7 +82,7 @@ impl<'a> Client<'a> {
             .user_agent(concat!("siglip-server/", env!("CARGO_PKG_VERSION")))
             .build()
             .into();
-        Self { options, id, agent }
+        Ok(Self { options, id, agent })
     }
 
     /// The commit that a revision means, and the names of all files.
@@ -216,17 +223,27 @@ impl<'a> Client<'a> {
         Ok(())
     }
 
-    /// Size always; the content where the hub names it by its SHA-256 (large files). What is wrong is
-    /// deleted, so that the next attempt does not go on from it.
+    /// Size and content: the hub names large files by their SHA-256, the others by the SHA-1 of their git blob (some
+    /// mirrors, by that of the bytes). What is wrong is deleted, so that the next attempt does not go on from it.
     fn verify(&self, url: &str, metadata: &Metadata, target: &Path) -> Result<(), CheckpointError> {
         let mut problem = None;
         let size = target.metadata().map_or(0, |data| data.len());
         if size != metadata.size {
             problem = Some((format!("{} bytes", metadata.size), format!("{size} bytes")));
-        } else if metadata.etag.len() == 64 && metadata.etag.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            let found = sha256(target).map_err(|error| write_error(target, metadata, error))?;
-            if !found.eq_ignore_ascii_case(&metadata.etag) {
-                problem = Some((format!("SHA-256 {}", metadata.etag), found));
+        } else if metadata.etag.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            let hash = |header: &[u8]| match metadata.etag.len() {
+                64 => digest::<Sha256>(target, header).map(Some),
+                40 => digest::<Sha1>(target, header).map(Some),
+                _ => Ok(None),
+            };
+            let failed = |error| write_error(target, metadata, error);
+            let wrong = |found: &Option<String>| {
+                found.as_ref().is_some_and(|found| !found.eq_ignore_ascii_case(&metadata.etag))
+            };
+            let header = if metadata.etag.len() == 40 { format!("blob {size}\0") } else { String::new() };
+            let found = hash(header.as_bytes()).map_err(failed)?;
+            if wrong(&found) && (header.is_empty() || wrong(&hash(b"").map_err(failed)?)) {
+                problem = Some((format!("hash {}", metadata.etag), found.unwrap_or_default()));
             }
         }
         let Some((expected, found)) = problem else { return Ok(()) };
@@ -337,8 +354,10 @@ fn write_error(target: &Path, metadata: &Metadata, source: std::io::Error) -> Ch
     }
 }
 
-fn sha256(path: &Path) -> std::io::Result<String> {
-    let mut hash = Sha256::new();
+/// The hash of some bytes and a file after them, in hex.
+fn digest<H: Digest>(path: &Path, header: &[u8]) -> std::io::Result<String> {
+    let mut hash = H::new();
+    hash.update(header);
     let mut file = File::open(path)?;
     let mut buffer = vec![0; 1 << 20];
     loop {
@@ -349,4 +368,21 @@ fn sha256(path: &Path) -> std::io::Result<String> {
         hash.update(&buffer[..read]);
     }
     Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// The certificates of a PEM file.
+fn certificates(path: &Path) -> Result<Vec<Certificate<'static>>, CheckpointError> {
+    let file = path.display().to_string();
+    let pem = std::fs::read(path).map_err(|source| CheckpointError::Read { file: file.clone(), source })?;
+    let certificates: Vec<_> = parse_pem(&pem)
+        .filter_map(|item| match item {
+            Ok(PemItem::Certificate(certificate)) => Some(certificate),
+            _ => None,
+        })
+        .collect();
+    if certificates.is_empty() {
+        let reason = "no certificate in it (SSL_CERT_FILE names it)".to_string();
+        return Err(CheckpointError::Header { file, format: "PEM", reason });
+    }
+    Ok(certificates)
 }

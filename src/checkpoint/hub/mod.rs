@@ -7,6 +7,7 @@ mod progress;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 pub use options::HubOptions;
 
@@ -17,6 +18,9 @@ use super::{CheckpointError, detect, safetensors};
 /// The branch that is meant where none is named.
 const MAIN: &str = "main";
 
+/// How long the hub may take to say which commit is meant when one is in the cache.
+const BRIEF: Duration = Duration::from_secs(5);
+
 /// What is downloaded beside the weights, where it is there.
 const SMALL: &[&str] = &[
     "config.json",
@@ -26,10 +30,11 @@ const SMALL: &[&str] = &[
     "tokenizer_config.json",
     "special_tokens_map.json",
     "tokenizer.json",
+    // Beside `tokenizer.json`, and not only without it: which of the two is run depends on what is in both.
+    "spiece.model",
+    "tokenizer.model",
+    "sentencepiece.model",
 ];
-
-/// SentencePiece models, which are only wanted where there is no `tokenizer.json`.
-const SENTENCEPIECE: &[&str] = &["spiece.model", "tokenizer.model"];
 
 /// A repository in the cache.
 #[derive(Debug)]
@@ -48,32 +53,39 @@ pub(super) fn fetch(
     if options.offline {
         return cache.find(id, "HF_HUB_OFFLINE is set");
     }
-    match download(id, &cache, options) {
-        // Without a network what is there has to do, if it is complete.
-        Err(error @ CheckpointError::Transfer { .. }) => match cache.find(id, "") {
-            Ok(snapshot) => {
-                tracing::warn!(%error, model = id, "the hub cannot be reached: using the cached files");
-                Ok(snapshot)
-            }
-            Err(_) => Err(error),
-        },
-        result => result,
+    let cached = cache.find(id, "").ok();
+    match (download(id, &cache, options, cached.is_some()), cached) {
+        // Without a network, or with a token that has run out, what is there has to do.
+        (
+            Err(error @ (CheckpointError::Transfer { .. } | CheckpointError::AccessDenied { .. })),
+            Some(cached),
+        ) => {
+            tracing::warn!(%error, model = id, "the hub does not answer: using the cached files");
+            Ok(cached)
+        }
+        (result, _) => result,
     }
 }
 
-fn download(id: &str, cache: &Cache, options: &HubOptions) -> Result<Snapshot, CheckpointError> {
-    let client = Client::new(options, id);
-    let repository = client.repository(&cache.revision)?;
+/// Downloads what is missing. A question to the hub is not asked twice, nor waited for, where the cache can stand in.
+fn download(
+    id: &str,
+    cache: &Cache,
+    options: &HubOptions,
+    cached: bool,
+) -> Result<Snapshot, CheckpointError> {
+    let client = Client::new(options, id)?;
+    let repository = if cached {
+        let brief = HubOptions { attempts: 1, timeout: options.timeout.min(BRIEF), ..options.clone() };
+        Client::new(&brief, id)?.repository(&cache.revision)?
+    } else {
+        client.repository(&cache.revision)?
+    };
     let folder = cache.root.join("snapshots").join(&repository.commit);
     let has = |name: &str| repository.files.iter().any(|file| file == name);
     let get = |name: &str| cache.get(&client, &repository.commit, name);
     for name in SMALL.iter().filter(|name| has(name)) {
         get(name)?;
-    }
-    if !has("tokenizer.json") {
-        for name in SENTENCEPIECE.iter().filter(|name| has(name)) {
-            get(name)?;
-        }
     }
     let files = Files::Dir(folder.clone());
     let plan = detect::detect(&files, None, has, &repository.files)?;

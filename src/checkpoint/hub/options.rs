@@ -14,6 +14,8 @@ pub struct HubOptions {
     pub endpoint: String,
     /// A token for gated and private repositories: `HF_TOKEN`, or the file that a login writes.
     pub token: Option<String>,
+    /// Certificates (PEM) of those whom TLS trusts in place of the ones compiled in: `SSL_CERT_FILE`.
+    pub certificates: Option<PathBuf>,
     /// Touch no network and use what is in the cache: `HF_HUB_OFFLINE`.
     pub offline: bool,
     /// Report downloads on the standard error output: a bar on a terminal, else lines.
@@ -77,6 +79,7 @@ impl HubOptions {
                 .trim_end_matches('/')
                 .to_string(),
             token: get("HF_TOKEN").or_else(saved),
+            certificates: get("SSL_CERT_FILE").map(PathBuf::from),
             offline: truth("HF_HUB_OFFLINE") || truth("TRANSFORMERS_OFFLINE"),
             progress: !truth("HF_HUB_DISABLE_PROGRESS_BARS"),
             attempts: 5,

@@ -243,6 +243,10 @@ fn map(
             // A convolution's weight is (width, channel, y, x); a patch is (y, x, channel).
             part.shapes = vec![(vec![tensor.shape[0], 3, patch, patch], Some(vec![0, 2, 3, 1]))];
         }
+        if matches!(tensor.name.as_str(), "logit_scale" | "logit_bias") {
+            // Fine-tunes save them without an axis, too.
+            part.shapes.push((Vec::new(), None));
+        }
         Recipe::one(part)
     };
     let (image, text) = (spec.image.is_some(), spec.text.is_some());

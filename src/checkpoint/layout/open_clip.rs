@@ -41,6 +41,12 @@ const FIXED: &[(&str, usize, Activation, &[usize])] = &[
 /// Sizes for which timm has `naflexvit_…_patch16_siglip`.
 const NAFLEX: &[&str] = &["base", "so400m"];
 
+/// What open_clip takes where `preprocess_cfg` does not say it, CLIP's values (`transform.py`, `PreprocessCfg`): a
+/// checkpoint that was saved without them runs with these there.
+const OPENAI_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
+/// As [`OPENAI_MEAN`].
+const OPENAI_STD: [f32; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
+
 /// The image tower, without the `visual.trunk.` that open_clip puts before it.
 const IMAGE: &[Row] = &[
     row("vision_model.embeddings.patch_embedding", &[("patch_embed.proj", Form::Patches, 1)]),
@@ -229,22 +235,27 @@ pub(in crate::checkpoint) fn spec(config: &Object) -> Result<Spec, CheckpointErr
     if let Some(pool) = vision.text("timm_pool")?.filter(|pool| *pool != "map") {
         return Err(vision.error("timm_pool", format!("expected map, found {pool:?}")));
     }
-    let preprocess = config.object("preprocess_cfg")?;
+    let preprocess = config.object("preprocess_cfg")?.unwrap_or_else(|| config.empty("preprocess_cfg"));
     let mut pictures = preprocessing::default(&image, side.is_none(), Resample::Bicubic);
     if side.is_some() {
         let (height, width) = vision.pair("image_size", limit::IMAGE)?.unwrap_or((224, 224));
         image.positions = grid(&vision, "image_size", (height, width), image.patch)?;
-        pictures.geometry = Geometry::Squash { height: height as u32, width: width as u32 };
+        pictures.geometry = match preprocess.text("resize_mode")?.unwrap_or("shortest") {
+            "squash" => Geometry::Squash { height: height as u32, width: width as u32 },
+            "shortest" if height == width => Geometry::Crop { side: height as u32 },
+            mode => {
+                return Err(preprocess.error(
+                    "resize_mode",
+                    format!("expected squash, or shortest for square pictures, found {mode:?}"),
+                ));
+            }
+        };
     } else {
         let budget = vision.size("image_seq_len", limit::PATCHES)?.unwrap_or(576);
         pictures.geometry = Geometry::NaFlex { max_num_patches: budget };
     }
-    if let Some(preprocess) = preprocess {
-        if let Some(mode) = preprocess.text("resize_mode")?.filter(|mode| *mode != "squash") {
-            return Err(preprocess.error("resize_mode", format!("expected squash, found {mode:?}")));
-        }
-        normalisation(&preprocess, &mut pictures)?;
-    }
+    (pictures.mean, pictures.std) = (OPENAI_MEAN, OPENAI_STD);
+    normalisation(&preprocess, &mut pictures)?;
     let embed = model.size("embed_dim", limit::WIDTH)?.unwrap_or(image.encoder.width);
     if embed != image.encoder.width {
         return Err(model.error("embed_dim", format!("{embed}, but {name} is {} wide", image.encoder.width)));

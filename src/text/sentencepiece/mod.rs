@@ -73,6 +73,14 @@ impl SentencePiece {
             .map(|(id, piece)| (piece.text.as_str(), id))
     }
 
+    /// Pieces that text can become, by text and id.
+    pub fn usable(&self) -> impl Iterator<Item = (&str, u32)> {
+        (0u32..)
+            .zip(self.vocabulary.pieces())
+            .filter(|(_, piece)| matches!(piece.kind, PieceType::Normal | PieceType::UserDefined))
+            .map(|(id, piece)| (piece.text.as_str(), id))
+    }
+
     /// The pieces of a text and their ids; a run of unknown characters is one piece, or its bytes
     /// where the model falls back to bytes. Fails only for a malformed character map.
     pub fn encode(&self, text: &str) -> Result<Vec<(String, u32)>, String> {

@@ -1,17 +1,19 @@
 //! Downloads, from a server in this process that answers as the hub does.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use sha1::Sha1;
 use sha2::{Digest, Sha256};
 use siglip::checkpoint::{Checkpoint, CheckpointError, HubOptions, ModelRef, open};
+use siglip::text::TextProcessor;
 
-use crate::support::tiny::{Family, Tiny};
+use crate::support::tiny::{self, Family, Tiny};
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 const MODEL: &str = "owner/tiny";
@@ -29,6 +31,8 @@ struct Faults {
     status: Option<(u16, &'static str)>,
     /// Sends other weights than the hash says.
     wrong_bytes: bool,
+    /// Sends other bytes of this file than the hash says.
+    wrong_file: Option<&'static str>,
     /// Redirects the headers of a file to another path first, as for a renamed repository.
     renamed: bool,
     /// Accepts connections and never answers.
@@ -159,7 +163,7 @@ fn serve(mut stream: TcpStream, state: &State) -> std::io::Result<()> {
     };
     let large = path.ends_with(".safetensors");
     let size = bytes.len().to_string();
-    let etag = if large { sha256(bytes) } else { sha256(bytes)[..40].to_string() };
+    let etag = if large { sha256(bytes) } else { git_blob(bytes) };
     let quoted = format!("\"{etag}\"");
     if large && !storage {
         let host = headers.get("host").cloned().unwrap_or_default();
@@ -180,8 +184,9 @@ fn serve(mut stream: TcpStream, state: &State) -> std::io::Result<()> {
         return answer(200, &[("ETag", &quoted), ("X-Repo-Commit", COMMIT), ("Content-Length", &size)], b"");
     }
     let mut bytes = bytes.clone();
-    if large && faults.wrong_bytes {
-        bytes[100] ^= 1;
+    if large && faults.wrong_bytes || faults.wrong_file.is_some_and(|name| path.ends_with(name)) {
+        let last = bytes.len() - 1;
+        bytes[last] ^= 1;
     }
     let start = range
         .filter(|_| !faults.ignore_ranges)
@@ -200,7 +205,16 @@ fn serve(mut stream: TcpStream, state: &State) -> std::io::Result<()> {
 }
 
 fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(bytes))
+}
+
+/// What git, and so the hub, calls a file that is not stored by its SHA-256.
+fn git_blob(bytes: &[u8]) -> String {
+    hex(&Sha1::digest([format!("blob {}\0", bytes.len()).as_bytes(), bytes].concat()))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A tiny checkpoint, and beside it files that nobody needs.
@@ -250,6 +264,121 @@ fn a_model_is_downloaded_once_into_the_shared_cache() {
 }
 
 #[test]
+fn a_token_that_has_run_out_does_not_keep_a_cached_model_from_starting() {
+    let (result, hub, cache) = fetch(Faults::default());
+    result.unwrap();
+    for status in [401, 403] {
+        let refusing = Hub::start(files(), Faults { status: Some((status, "")), ..Faults::default() });
+        let mut options = hub.options(cache.path());
+        options.endpoint.clone_from(&refusing.address);
+        options.token = Some("hf_old".into());
+        open(&reference(None), &options).unwrap();
+        assert_eq!(refusing.requests().len(), 1);
+        let empty = tempfile::tempdir().unwrap();
+        options.cache = empty.path().to_path_buf();
+        let error = open(&reference(None), &options).unwrap_err();
+        assert!(matches!(error, CheckpointError::AccessDenied { .. }), "{error}");
+    }
+}
+
+#[test]
+fn small_files_are_checked_too() {
+    let (result, _, cache) = fetch(Faults { wrong_file: Some("config.json"), ..Faults::default() });
+    let error = result.unwrap_err();
+    assert!(matches!(error, CheckpointError::WrongDownload { .. }), "{error}");
+    assert!(error.to_string().contains("config.json"), "{error}");
+    assert_eq!(std::fs::read_dir(blobs(cache.path())).unwrap().count(), 0);
+}
+
+/// TLS before a server that has none, with a certificate that nobody else trusts; one request a connection.
+fn tls_before(server: &str, certificate: &rcgen::CertifiedKey<rcgen::KeyPair>) -> String {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let key = rustls::pki_types::PrivateKeyDer::Pkcs8(certificate.signing_key.serialize_der().into());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.cert.der().clone()], key)
+        .unwrap();
+    let (config, server) = (Arc::new(config), server.trim_start_matches("http://").to_owned());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+    let forward = move |stream: TcpStream| -> std::io::Result<()> {
+        let connection = rustls::ServerConnection::new(config.clone()).map_err(std::io::Error::other)?;
+        let mut tls = rustls::StreamOwned::new(connection, stream);
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            tls.read_exact(&mut byte)?;
+            request.push(byte[0]);
+        }
+        let mut plain = TcpStream::connect(&server)?;
+        plain.write_all(&request)?;
+        let mut answer = Vec::new();
+        plain.read_to_end(&mut answer)?;
+        let end = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap_or(0);
+        let head = String::from_utf8_lossy(&answer[..end]).replace("http://", "https://");
+        tls.write_all(head.as_bytes())?;
+        tls.write_all(&answer[end..])?;
+        tls.conn.send_close_notify();
+        tls.flush()
+    };
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let _ = forward(stream);
+        }
+    });
+    address
+}
+
+/// Companies look into TLS with certificates of their own.
+#[test]
+fn certificates_of_ones_own_are_trusted_when_named() {
+    let certificate = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let hub = Hub::start(files(), Faults::default());
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = hub.options(folder.path());
+    options.endpoint = tls_before(&hub.address, &certificate);
+    options.attempts = 1;
+    let error = open(&reference(None), &options).unwrap_err();
+    assert!(error.to_string().to_lowercase().contains("certificate"), "{error}");
+
+    let pem = folder.path().join("company.pem");
+    std::fs::write(&pem, certificate.cert.pem()).unwrap();
+    options.certificates = Some(pem.clone());
+    open(&reference(None), &options).unwrap();
+    std::fs::write(&pem, "no certificate").unwrap();
+    let error = open(&reference(None), &options).unwrap_err().to_string();
+    assert!(error.contains("company.pem") && error.contains("SSL_CERT_FILE"), "{error}");
+}
+
+/// A SigLIP 1 repository has a SentencePiece model and a `tokenizer.json`: from the hub it must run the same one as from
+/// a folder.
+#[test]
+fn texts_become_the_same_ids_from_the_hub_and_from_a_folder() {
+    let mut files = files();
+    files.push(("spiece.model".into(), tiny::sentencepiece(tiny::PIECES)));
+    files.push(("tokenizer.json".into(), tiny::unigram_json(tiny::PIECES)));
+    let folder = tempfile::tempdir().unwrap();
+    for (name, bytes) in &files {
+        std::fs::write(folder.path().join(name), bytes).unwrap();
+    }
+    let hub = Hub::start(files, Faults::default());
+    let cache = tempfile::tempdir().unwrap();
+    let downloaded = open(&reference(None), &hub.options(cache.path())).unwrap();
+    let local = super::open_path(folder.path()).unwrap();
+    let [downloaded, local] = [&downloaded, &local].map(|checkpoint| {
+        TextProcessor::new(&checkpoint.tokenizer, checkpoint.text.clone().unwrap()).unwrap()
+    });
+    assert_eq!(downloaded.describe().tokenizer, "SentencePiece (unigram)");
+    assert_eq!(downloaded.describe(), local.describe());
+    assert_eq!(downloaded.fingerprint(), local.fingerprint());
+    for text in ["a cat", "A DOG, a cat!", "</s> tac", ""] {
+        assert_eq!(downloaded.encode(text, None), local.encode(text, None), "{text:?}");
+    }
+}
+
+#[test]
 fn offline_touches_no_network() {
     let (result, hub, cache) = fetch(Faults::default());
     result.unwrap();
@@ -283,6 +412,8 @@ fn a_dead_hub_is_not_waited_for_and_the_cache_serves() {
     options.endpoint.clone_from(&silent.address);
     let start = Instant::now();
     open(&reference(None), &options).unwrap();
+    // What is in the cache is not waited for: one question, and that is all.
+    assert_eq!(silent.requests().len(), 1);
     let empty = tempfile::tempdir().unwrap();
     options.cache = empty.path().to_path_buf();
     let error = open(&reference(None), &options).unwrap_err();
@@ -410,7 +541,7 @@ fn only_the_shards_of_the_tower_are_downloaded() {
         *name = "model-1.safetensors".into();
     }
     let second = [("language_model.model.norm.weight".to_string(), other)].into_iter().collect();
-    let second = crate::support::tiny::serialize(&second, safetensors::tensor::Dtype::F32);
+    let second = tiny::serialize(&second, safetensors::tensor::Dtype::F32);
     files.push(("model-2.safetensors".into(), second));
     files
         .push(("model.safetensors.index.json".into(), json!({ "weight_map": map }).to_string().into_bytes()));

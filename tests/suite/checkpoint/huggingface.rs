@@ -4,11 +4,11 @@ use safetensors::tensor::Dtype;
 use serde_json::json;
 use siglip::checkpoint::{Files, Layout, open_files};
 use siglip::image::{Geometry, Grid, Resample};
-use siglip::model::{ImagePooling, PositionResize};
+use siglip::model::{ImagePooling, PositionResize, Scores, Weights};
 use siglip::text::{Canonicalization, TextFamily};
 
 use super::{assert_same, open_path, open_tiny, values};
-use crate::support::tiny::{self, Arrays, Family, MLP, PATCH, Tiny, WIDTH};
+use crate::support::tiny::{self, Arrays, Family, MLP, PATCH, Tiny, VOCAB, WIDTH};
 
 #[test]
 fn both_families_open_with_their_defaults() {
@@ -218,4 +218,55 @@ fn the_digest_tells_weights_apart() {
     let first = open_tiny(&tiny).unwrap().weights.digest().unwrap();
     tiny.arrays.get_mut("logit_bias").unwrap().values[0] += 1e-6;
     assert_ne!(open_tiny(&tiny).unwrap().weights.digest().unwrap(), first);
+}
+
+#[test]
+fn scores_may_have_no_axis_and_must_be_finite() {
+    let mut tiny = Tiny::new(Family::SigLip1);
+    for name in ["logit_scale", "logit_bias"] {
+        tiny.arrays.get_mut(name).unwrap().shape.clear();
+    }
+    let checkpoint = open_tiny(&tiny).unwrap();
+    assert_eq!(values(&checkpoint, "logit_bias", &[1]), tiny.arrays["logit_bias"].values);
+    assert!(Scores::read(&checkpoint.weights).unwrap().scale > 0.0);
+    for (name, value) in [("logit_scale", 200.0), ("logit_scale", f32::NAN), ("logit_bias", f32::INFINITY)] {
+        let mut tiny = Tiny::new(Family::SigLip1);
+        tiny.arrays.get_mut(name).unwrap().values[0] = value;
+        let error = Scores::read(&open_tiny(&tiny).unwrap().weights).unwrap_err().to_string();
+        assert!(error.contains("logit_scale") && error.contains(&value.to_string()), "{error}");
+    }
+}
+
+#[test]
+fn a_crop_is_not_dropped_in_silence() {
+    let mut tiny = Tiny::new(Family::SigLip1);
+    tiny.preprocessor =
+        Some(json!({ "do_center_crop": false, "crop_size": 12, "size": { "height": 12, "width": 12 } }));
+    open_tiny(&tiny).unwrap();
+    tiny.preprocessor =
+        Some(json!({ "do_center_crop": true, "crop_size": 12, "size": { "height": 12, "width": 12 } }));
+    let error = open_tiny(&tiny).unwrap_err().to_string();
+    assert!(error.contains("do_center_crop"), "{error}");
+    tiny.preprocessor = Some(json!({ "size": { "shortest_edge": 12 } }));
+    let error = open_tiny(&tiny).unwrap_err().to_string();
+    assert!(error.contains("expected height and width"), "{error}");
+}
+
+/// The vocabulary is read while the model serves: a file that was cut short meanwhile is an error, not the end.
+#[test]
+fn a_table_in_a_truncated_file_is_an_error() {
+    let tiny = Tiny::new(Family::SigLip1);
+    let folder = tempfile::tempdir().unwrap();
+    tiny.write(folder.path());
+    let checkpoint = open_path(folder.path()).unwrap();
+    let name = "text_model.embeddings.token_embedding.weight";
+    let table = checkpoint.weights.table(name, [VOCAB, WIDTH]).unwrap();
+    let mut row = vec![0.0; WIDTH];
+    table.read(VOCAB - 1, &mut row).unwrap();
+    assert_eq!(row, tiny.arrays[name].values[(VOCAB - 1) * WIDTH..]);
+    table.read(VOCAB, &mut row).unwrap_err();
+    let path = folder.path().join("model.safetensors");
+    std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(100).unwrap();
+    let error = table.read(0, &mut row).unwrap_err().to_string();
+    assert!(error.contains("model.safetensors"), "{error}");
 }

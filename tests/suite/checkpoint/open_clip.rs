@@ -2,7 +2,7 @@
 
 use safetensors::tensor::Dtype;
 use serde_json::{Value, json};
-use siglip::checkpoint::{Layout, model_spec};
+use siglip::checkpoint::{Layout, image_spec, model_spec};
 use siglip::image::{Geometry, Grid, Resample};
 use siglip::model::{ImagePooling, PositionResize};
 use siglip::ops::Activation;
@@ -302,4 +302,25 @@ fn open_clip_holds_both_towers() {
         }
     }
     assert_eq!(values(&found, "logit_scale", &[1]), narrow("logit_scale"));
+}
+
+/// `transform.py`, `PreprocessCfg`: what a fine-tune that was saved without its preprocessing runs with in open_clip.
+#[test]
+fn missing_preprocessing_is_open_clips_own() {
+    let image = |preprocess: Value| {
+        let mut config = open_clip_config("vit_base_patch16_siglip_224", 224, text_config());
+        match preprocess {
+            Value::Null => drop(config.as_object_mut().unwrap().remove("preprocess_cfg")),
+            some => config["preprocess_cfg"] = some,
+        }
+        image_spec("open_clip_config.json", config.to_string().as_bytes())
+    };
+    let bare = image(Value::Null).unwrap().unwrap();
+    assert_eq!(bare.geometry, Geometry::Crop { side: 224 });
+    assert_eq!((bare.mean, bare.std[2]), ([0.48145466, 0.4578275, 0.40821073], 0.27577711));
+    let squashed = image(json!({ "resize_mode": "squash", "mean": [0.5, 0.5, 0.5] })).unwrap().unwrap();
+    assert_eq!(squashed.geometry, Geometry::Squash { height: 224, width: 224 });
+    assert_eq!((squashed.mean, squashed.std[0]), ([0.5; 3], 0.26862954));
+    let error = image(json!({ "resize_mode": "longest" })).unwrap_err().to_string();
+    assert!(error.contains("preprocess_cfg.resize_mode") && error.contains("longest"), "{error}");
 }

@@ -183,3 +183,40 @@ pub fn narrow(values: &[f32], dtype: Dtype) -> Vec<u8> {
     };
     values.iter().flat_map(narrow).collect()
 }
+
+/// The pieces of a tokenizer that fits [`VOCAB`], with the ids of SigLIP 1: padding, end, unknown.
+pub const PIECES: &[&str] =
+    &["<pad>", "</s>", "<unk>", "\u{2581}", "a", "c", "t", "\u{2581}a", "\u{2581}cat", "\u{2581}dog"];
+
+/// A SentencePiece model of these pieces (unigram, the first three reserved), written as its protocol buffer.
+pub fn sentencepiece(pieces: &[&str]) -> Vec<u8> {
+    let field = |number: u8, bytes: &[u8]| [&[number << 3 | 2, bytes.len() as u8], bytes].concat();
+    let kind = |id: usize| match id {
+        0 | 1 => 3,
+        2 => 2,
+        _ => 1,
+    };
+    let piece = |(id, text): (usize, &&str)| {
+        let score = [&[2 << 3 | 5][..], &score(text).to_le_bytes()].concat();
+        field(1, &[field(1, text.as_bytes()), score, vec![3 << 3, kind(id)]].concat())
+    };
+    pieces.iter().enumerate().flat_map(piece).collect()
+}
+
+/// The same as a `tokenizer.json`.
+pub fn unigram_json(pieces: &[&str]) -> Vec<u8> {
+    let vocab: Vec<Value> = pieces.iter().map(|piece| json!([piece, score(piece)])).collect();
+    json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+        "pre_tokenizer": { "type": "Metaspace", "replacement": "\u{2581}", "prepend_scheme": "always", "split": true },
+        "post_processor": null, "decoder": null,
+        "model": { "type": "Unigram", "unk_id": 2, "vocab": vocab, "byte_fallback": false },
+    })
+    .to_string()
+    .into_bytes()
+}
+
+/// Longer pieces are likelier than their parts.
+fn score(piece: &str) -> f32 {
+    -10.0 / piece.chars().count() as f32
+}

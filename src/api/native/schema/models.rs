@@ -117,6 +117,7 @@ impl Model {
         let image = info.spec.image.as_ref().zip(info.image.as_ref()).map(|(tower, spec)| {
             let (height, width, max_num_patches) = match spec.geometry {
                 Geometry::Squash { height, width } => (Some(height), Some(width), None),
+                Geometry::Crop { side } => (Some(side), Some(side), None),
                 Geometry::NaFlex { max_num_patches } => (None, None, Some(max_num_patches)),
             };
             ImageCard {
