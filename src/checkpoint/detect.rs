@@ -1,9 +1,14 @@
 //! Tells by its files which layout a checkpoint has and which file has its weights.
+//!
+//! A configuration says how large the towers are, and the tensors' names which layout they are in: where more than one
+//! pair of both could be meant, the one whose names fit is taken, and the log says so.
 
 use super::CheckpointError;
 use super::files::Files;
 use super::json::Object;
-use super::layout::{Layout, huggingface};
+use super::layout::{Layout, huggingface, open_clip};
+use super::refuse;
+use super::weights_file::{self, PYTORCH, SAFETENSORS};
 
 /// What was found.
 #[derive(Debug)]
@@ -11,7 +16,7 @@ pub(super) struct Plan {
     pub(super) layout: Layout,
     /// The configuration, where the layout has one.
     pub(super) config: Option<Object>,
-    /// The weights: a `.npz`, or the `.safetensors` (of which there may be shards instead).
+    /// The weights: a `.npz`, a `.safetensors` (of which there may be shards instead) or a `.bin`.
     pub(super) file: String,
 }
 
@@ -23,60 +28,162 @@ impl Plan {
             _ => true,
         }
     }
+}
 
-    /// The weights file without its ending.
-    pub(super) fn stem(&self) -> &str {
-        self.file.strip_suffix(".safetensors").unwrap_or(&self.file)
+/// Where to look: the weights may not be here yet.
+pub(super) struct Place<'a> {
+    /// The configuration files.
+    pub(super) files: &'a Files,
+    /// All files that there are or will be.
+    pub(super) names: &'a [String],
+    /// The names of the tensors in a weights file, where they can be had.
+    pub(super) tensors: &'a dyn Fn(&str) -> Result<Option<Vec<String>>, CheckpointError>,
+}
+
+impl Place<'_> {
+    fn has(&self, name: &str) -> bool {
+        self.names.iter().any(|known| known == name)
     }
 }
 
-/// Looks at the configuration files in `files`. The weights may not be there yet: `has` says which
-/// files there are or will be, and `names` lists them. `weights` is the file that the user named.
-pub(super) fn detect(
-    files: &Files,
-    weights: Option<&str>,
-    has: impl Fn(&str) -> bool,
-    names: &[String],
-) -> Result<Plan, CheckpointError> {
+/// Looks at files that are all here.
+pub(super) fn detect_here(files: &Files, weights: Option<&str>) -> Result<Plan, CheckpointError> {
+    let names = files.names()?;
+    detect(&Place { files, names: &names, tensors: &|file| weights_file::names(files, file) }, weights)
+}
+
+/// Looks at the configuration files of a place. `weights` is the file that the user named.
+pub(super) fn detect(place: &Place<'_>, weights: Option<&str>) -> Result<Plan, CheckpointError> {
     if let Some(file) = weights.filter(|file| file.ends_with(".npz")) {
         return Ok(Plan { layout: Layout::BigVision, config: None, file: file.to_string() });
     }
-    let plan = |layout, config, default: &str| Plan {
-        layout,
-        config: Some(config),
-        file: weights.unwrap_or(default).to_string(),
+    let configs = configs(place)?;
+    if configs.is_empty() {
+        return archive(place);
+    }
+    let found: Vec<&str> = match weights {
+        Some(file) => vec![file],
+        None => {
+            let there = |file: &&&str| weights_file::is_there(|name| place.has(name), file);
+            let found: Vec<&str> = SAFETENSORS.iter().filter(there).copied().collect();
+            if found.is_empty() { PYTORCH.iter().filter(there).copied().collect() } else { found }
+        }
     };
-    let config = Object::read(files, "config.json")?;
-    let open_clip = Object::read(files, "open_clip_config.json")?;
-    match (config, open_clip) {
-        // Some repositories have both: the weights that are there decide.
-        (Some(config), None) if huggingface::is_config(&config) => {
-            Ok(plan(Layout::HuggingFace, config, "model.safetensors"))
-        }
-        (Some(config), Some(_))
-            if huggingface::is_config(&config)
-                && (has("model.safetensors") || !has("open_clip_model.safetensors")) =>
-        {
-            Ok(plan(Layout::HuggingFace, config, "model.safetensors"))
-        }
-        (_, Some(config)) => Ok(plan(Layout::OpenClip, config, "open_clip_model.safetensors")),
-        (Some(config), None) if config.has("architecture") => {
-            Ok(plan(Layout::Timm, config, "model.safetensors"))
-        }
-        (Some(config), None) => {
+    // Of a configuration the file that goes with it first.
+    let pairs: Vec<(usize, &str)> = (0..configs.len())
+        .flat_map(|config| {
+            let usual = usual(configs[config].0);
+            let mut files = found.clone();
+            files.sort_by_key(|file| !usual.contains(file));
+            files.into_iter().map(move |file| (config, file))
+        })
+        .collect();
+    let Some(&first) = pairs.first() else {
+        check(&configs[0])?;
+        return Err(refuse::no_weights(place.files, place.names, usual(configs[0].0)[0]));
+    };
+    let alone = configs.len() == 1 && (found.len() == 1 || usual(configs[0].0).contains(&first.1));
+    let chosen = if alone { first } else { fitting(place, &configs, &pairs)?.unwrap_or(first) };
+    let (layout, config) =
+        configs.into_iter().nth(chosen.0).unwrap_or_else(|| unreachable!("an index of it"));
+    if chosen != first {
+        tracing::info!(
+            "{}: the tensors of {} are named as in the {} layout: {} says what they are",
+            place.files.place(),
+            chosen.1,
+            layout.name(),
+            config.file,
+        );
+    }
+    let config = (layout, config);
+    check(&config)?;
+    Ok(Plan { layout, config: Some(config.1), file: chosen.1.to_string() })
+}
+
+/// Refuses what cannot be loaded before its weights are downloaded.
+fn check((layout, config): &(Layout, Object)) -> Result<(), CheckpointError> {
+    match layout {
+        Layout::HuggingFace => huggingface::check(config),
+        Layout::OpenClip => open_clip::spec(config).map(drop),
+        Layout::Timm => open_clip::timm_spec(config).map(drop),
+        Layout::BigVision => Ok(()),
+    }
+}
+
+/// The configurations that are here, the likeliest first.
+fn configs(place: &Place<'_>) -> Result<Vec<(Layout, Object)>, CheckpointError> {
+    let mut configs = Vec::new();
+    let open_clip = Object::read(place.files, "open_clip_config.json")?;
+    if let Some(config) = Object::read(place.files, "config.json")? {
+        if huggingface::is_config(&config) {
+            configs.push((Layout::HuggingFace, config));
+        } else if config.has("architecture") {
+            configs.push((Layout::Timm, config));
+        } else if open_clip.is_none() {
             let reason = "neither model_type (transformers) nor architecture (timm) is there";
-            Err(config.error("model_type", reason))
-        }
-        (None, None) => {
-            let archives: Vec<&String> = names.iter().filter(|name| name.ends_with(".npz")).collect();
-            let reason = match archives.as_slice() {
-                [file] => {
-                    return Ok(Plan { layout: Layout::BigVision, config: None, file: (*file).clone() });
-                }
-                [] => "no config.json, no open_clip_config.json and no .npz".to_string(),
-                several => format!("{} .npz files: name one of them", several.len()),
-            };
-            Err(CheckpointError::UnknownLayout { place: files.place(), reason })
+            return Err(config.error("model_type", reason));
         }
     }
+    configs.extend(open_clip.map(|config| (Layout::OpenClip, config)));
+    Ok(configs)
+}
+
+/// What the weights of a layout are called.
+fn usual(layout: Layout) -> [&'static str; 2] {
+    match layout {
+        Layout::OpenClip => [SAFETENSORS[1], PYTORCH[1]],
+        _ => [SAFETENSORS[0], PYTORCH[0]],
+    }
+}
+
+/// The first pair of configuration and weights that belong together by the tensors' names.
+fn fitting<'f>(
+    place: &Place<'_>,
+    configs: &[(Layout, Object)],
+    pairs: &[(usize, &'f str)],
+) -> Result<Option<(usize, &'f str)>, CheckpointError> {
+    let mut read: Vec<(&str, Option<Layout>)> = Vec::new();
+    for &(config, file) in pairs {
+        let known = read.iter().find(|(name, _)| *name == file).map(|(_, layout)| *layout);
+        let layout = match known {
+            Some(layout) => layout,
+            None => {
+                let layout = (place.tensors)(file)?.and_then(|names| layout_of(&names));
+                read.push((file, layout));
+                layout
+            }
+        };
+        if layout == Some(configs[config].0) {
+            return Ok(Some((config, file)));
+        }
+    }
+    Ok(None)
+}
+
+/// The layout that tensors are named after.
+fn layout_of(names: &[String]) -> Option<Layout> {
+    let any = |part: &str| names.iter().any(|name| name.contains(part));
+    if any("visual.trunk.") {
+        Some(Layout::OpenClip)
+    } else if any("embeddings.patch_embedding.") || any("embeddings.token_embedding.") {
+        Some(Layout::HuggingFace)
+    } else if any("patch_embed.proj.") || any("embeds.proj.") {
+        Some(Layout::Timm)
+    } else {
+        None
+    }
+}
+
+/// A single `.npz`, which needs no configuration.
+fn archive(place: &Place<'_>) -> Result<Plan, CheckpointError> {
+    let archives: Vec<&String> = place.names.iter().filter(|name| name.ends_with(".npz")).collect();
+    let reason = match archives.as_slice() {
+        [file] => return Ok(Plan { layout: Layout::BigVision, config: None, file: (*file).clone() }),
+        [] if place.names.iter().any(|name| name.ends_with(".gguf")) => {
+            return Err(refuse::no_weights(place.files, place.names, SAFETENSORS[0]));
+        }
+        [] => "no config.json, no open_clip_config.json and no .npz".to_string(),
+        several => format!("{} .npz files: name one of them", several.len()),
+    };
+    Err(CheckpointError::UnknownLayout { place: place.files.place(), reason })
 }

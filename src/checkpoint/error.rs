@@ -80,6 +80,14 @@ pub enum CheckpointError {
         /// Those that can be loaded.
         known: String,
     },
+    /// The checkpoint is of a kind that is known and cannot be used.
+    #[error("{file}: it cannot be loaded: {what}")]
+    Unsupported {
+        /// The file or folder.
+        file: String,
+        /// Why, and what to do instead.
+        what: String,
+    },
     /// Two parts of the checkpoint say different things.
     #[error("{file}: {reason}")]
     Contradiction {

@@ -5,6 +5,7 @@
 //! preprocessing, its tokenizer's files and its weights, which stay memory-mapped and are checked
 //! against the spec before anything is computed.
 
+mod adapter;
 mod demo;
 mod detect;
 mod digest;
@@ -16,11 +17,15 @@ pub mod known;
 mod layout;
 mod npz;
 mod preprocessing;
+mod pth;
 mod reference;
+mod refuse;
 mod safetensors;
+mod sentence_transformers;
 mod store;
 mod tokenizer;
 mod weights;
+mod weights_file;
 
 use std::path::Path;
 
@@ -32,6 +37,7 @@ pub use reference::ModelRef;
 pub use store::FileStamp;
 pub use weights::CheckpointWeights;
 
+use self::adapter::Adapter;
 use crate::image::ImageSpec;
 use crate::model::ModelSpec;
 use crate::text::{TextSpec, TokenizerFiles};
@@ -62,16 +68,47 @@ pub struct Checkpoint {
 /// # Errors
 /// If it cannot be found, downloaded, read or understood, or if its parts contradict each other.
 pub fn open(model: &ModelRef, options: &HubOptions) -> Result<Checkpoint, CheckpointError> {
+    let (files, weights, name, revision) = find(model, options)?;
+    let files = sentence_transformers::inside(files)?;
+    let is_adapter =
+        weights.as_deref().is_none_or(|file| file == adapter::WEIGHTS) && adapter::is_one(&files);
+    let mut checkpoint = match Adapter::find(&files)?.filter(|_| is_adapter) {
+        Some(adapter) => adapted(&adapter, &files, name, options)?,
+        None => open_files(files, weights, name)?,
+    };
+    checkpoint.revision = revision;
+    Ok(checkpoint)
+}
+
+/// The files that a reference means, the one with the weights if it names one, its name and its revision.
+type Found = (Files, Option<String>, String, Option<String>);
+
+fn find(model: &ModelRef, options: &HubOptions) -> Result<Found, CheckpointError> {
     match model {
-        ModelRef::Path(path) => open_path(path),
+        ModelRef::Path(path) => find_path(path),
         ModelRef::Hub { id, revision } => {
             let snapshot = hub::fetch(id, revision.as_deref(), options)?;
-            let mut checkpoint = open_files(Files::Dir(snapshot.folder), None, id.clone())?;
-            checkpoint.revision = Some(snapshot.commit);
-            Ok(checkpoint)
+            Ok((Files::Dir(snapshot.folder), None, id.clone(), Some(snapshot.commit)))
         }
-        ModelRef::Demo => open_files(demo::files()?, None, "demo".into()),
+        ModelRef::Demo => Ok((demo::files()?, None, "demo".into(), None)),
     }
+}
+
+/// The checkpoint that an adapter was trained for, changed by it.
+fn adapted(
+    adapter: &Adapter,
+    files: &Files,
+    name: String,
+    options: &HubOptions,
+) -> Result<Checkpoint, CheckpointError> {
+    let (base_files, weights, ..) = find(&adapter.base, options)?;
+    // Not `open`: an adapter of an adapter could name itself.
+    let mut base = open_files(sentence_transformers::inside(base_files)?, weights, name)?;
+    let shapes: std::collections::BTreeMap<String, Vec<usize>> =
+        base.weights.shapes().map(|(name, shape)| (name.to_string(), shape.to_vec())).collect();
+    let changes = adapter.changes(files, |name| shapes.get(name).cloned())?;
+    base.weights.change(changes);
+    Ok(base)
 }
 
 /// The spec that a configuration file describes: transformers' `config.json`, open_clip's
@@ -86,7 +123,7 @@ pub fn model_spec(file: &str, config: &[u8]) -> Result<ModelSpec, CheckpointErro
     }
     if config.has("architecture") && !layout::huggingface::is_config(&config) {
         let (image, _) = layout::open_clip::timm_spec(&config)?;
-        return Ok(ModelSpec { image: Some(image), text: None, scores: false });
+        return Ok(ModelSpec { image: Some(image), text: None, scores: false, classifier: None });
     }
     layout::huggingface::spec(&config)
 }
@@ -107,7 +144,7 @@ pub fn image_spec(file: &str, config: &[u8]) -> Result<Option<ImageSpec>, Checkp
     Ok(None)
 }
 
-fn open_path(path: &Path) -> Result<Checkpoint, CheckpointError> {
+fn find_path(path: &Path) -> Result<Found, CheckpointError> {
     if !path.exists() {
         return Err(CheckpointError::NotFound(path.to_path_buf()));
     }
@@ -115,11 +152,15 @@ fn open_path(path: &Path) -> Result<Checkpoint, CheckpointError> {
     let name = canonical.file_stem().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     if path.is_dir() {
         let name = canonical.file_name().map_or(name, |name| name.to_string_lossy().into_owned());
-        return open_files(Files::Dir(path.to_path_buf()), None, name);
+        return Ok((Files::Dir(path.to_path_buf()), None, name, None));
+    }
+    if path.extension().is_some_and(|end| end == "gguf" || end == "onnx") {
+        let place = Files::Dir(path.to_path_buf());
+        return Err(refuse::no_weights(&place, &[path.display().to_string()], "model.safetensors"));
     }
     let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let file = path.file_name().map(|file| file.to_string_lossy().into_owned());
-    open_files(Files::Dir(folder.to_path_buf()), file, name)
+    Ok((Files::Dir(folder.to_path_buf()), file, name, None))
 }
 
 /// Opens a set of files, of which `weights` (if given) is the file that has the weights.
@@ -131,12 +172,11 @@ pub fn open_files(
     weights: Option<String>,
     name: String,
 ) -> Result<Checkpoint, CheckpointError> {
-    let names = files.names()?;
-    let plan = detect::detect(&files, weights.as_deref(), |name| files.has(name), &names)?;
+    let plan = detect::detect_here(&files, weights.as_deref())?;
     let opened = match (plan.layout, &plan.config) {
-        (Layout::HuggingFace, Some(config)) => layout::huggingface::open(&files, config, plan.stem())?,
-        (Layout::OpenClip, Some(config)) => layout::open_clip::open(&files, config, plan.stem())?,
-        (Layout::Timm, Some(config)) => layout::open_clip::open_timm(&files, config, plan.stem())?,
+        (Layout::HuggingFace, Some(config)) => layout::huggingface::open(&files, config, &plan.file)?,
+        (Layout::OpenClip, Some(config)) => layout::open_clip::open(&files, config, &plan.file)?,
+        (Layout::Timm, Some(config)) => layout::open_clip::open_timm(&files, config, &plan.file)?,
         _ => layout::big_vision::open(&files, &plan.file)?,
     };
     Ok(Checkpoint {

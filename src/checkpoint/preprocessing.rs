@@ -20,18 +20,21 @@ const RESAMPLE: [Resample; 6] = [
     Resample::Hamming,
 ];
 
-/// Reads the image preprocessing of a checkpoint in the Hugging Face layout. `naflex` is what the
-/// model is; `second` whether it is of the SigLIP 2 family, which without a file of its own is
-/// resized bilinearly, where SigLIP 1 is bicubic.
+/// Image processors of transformers that resize bilinearly unless told otherwise.
+const BILINEAR: [&str; 2] = ["Siglip2ImageProcessor", "Gemma3ImageProcessor"];
+
+/// Reads the image preprocessing of a checkpoint in the Hugging Face layout. `default` is what it is without a file of its
+/// own, `naflex` what the model is, `guest` whether it is a language model with a tower.
 pub(super) fn image(
     files: &Files,
     tower: &ImageTowerSpec,
+    default: ImageSpec,
     naflex: bool,
-    second: bool,
+    guest: bool,
 ) -> Result<ImageSpec, CheckpointError> {
     match processor(files)? {
-        Some(config) => from_config(&config, tower, naflex),
-        None => Ok(default(tower, naflex, if second { Resample::Bilinear } else { Resample::Bicubic })),
+        Some(config) => from_config(&config, tower, default, naflex, guest),
+        None => Ok(default),
     }
 }
 
@@ -65,12 +68,19 @@ pub(super) fn default(tower: &ImageTowerSpec, naflex: bool, resample: Resample) 
     }
 }
 
-fn from_config(config: &Object, tower: &ImageTowerSpec, naflex: bool) -> Result<ImageSpec, CheckpointError> {
+fn from_config(
+    config: &Object,
+    tower: &ImageTowerSpec,
+    default: ImageSpec,
+    naflex: bool,
+    guest: bool,
+) -> Result<ImageSpec, CheckpointError> {
     let class = match config.text("image_processor_type")? {
         Some(class) => Some(class),
         None => config.text("feature_extractor_type")?,
     };
-    if let Some(class) = class {
+    // A language model's processor cuts pictures into tiles, too; here each is seen whole, as its tower was trained.
+    if let Some(class) = class.filter(|_| !guest) {
         let expected = if naflex { "Siglip2ImageProcessor" } else { "SiglipImageProcessor" };
         if !class.starts_with(expected) {
             return Err(config.error("image_processor_type", format!("expected {expected}, found {class:?}")));
@@ -83,8 +93,9 @@ fn from_config(config: &Object, tower: &ImageTowerSpec, naflex: bool) -> Result<
         let reason = "SigLIP squashes pictures and does not crop them: set it to false for the vectors of the base model";
         return Err(config.error("do_center_crop", reason));
     }
-    let fallback = if naflex { Resample::Bilinear } else { Resample::Bicubic };
-    let mut spec = default(tower, naflex, fallback);
+    let bilinear = class.is_some_and(|class| BILINEAR.iter().any(|start| class.starts_with(start)));
+    let resample = if naflex || bilinear { Resample::Bilinear } else { Resample::Bicubic };
+    let mut spec = ImageSpec { resample, ..default };
     if let Some(number) = config.number("resample")? {
         spec.resample =
             *RESAMPLE.get(number as usize).filter(|_| number.fract() == 0.0 && number >= 0.0).ok_or_else(
@@ -115,6 +126,8 @@ fn from_config(config: &Object, tower: &ImageTowerSpec, naflex: bool) -> Result<
         }
         let budget = config.size("max_num_patches", limit::PATCHES)?.unwrap_or(NAFLEX_BUDGET);
         spec.geometry = Geometry::NaFlex { max_num_patches: budget };
+    } else if guest {
+        // The size of its tower, whatever its processor calls a size.
     } else if let Some((height, width)) = size(config)? {
         let (rows, cols) = (height / tower.patch, width / tower.patch);
         if (rows, cols) != (tower.positions.rows, tower.positions.cols) {

@@ -5,32 +5,37 @@ use std::collections::BTreeSet;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype as FileDtype, SafeTensorError};
 
-use super::CheckpointError;
 use super::files::{Blob, Files};
 use super::json::Object;
 use super::store::{Bytes, Dtype, Store, Stored};
+use super::{CheckpointError, weights_file};
 
 /// Bytes before the header: its length.
 const PREFIX: usize = 8;
 
-/// Opens the weights named `name` + `.safetensors`, or the shards of its `.safetensors.index.json`.
-/// Of a sharded checkpoint only files with a tensor that `wanted` accepts are opened.
+/// Opens a file, or the shards of its index; `None` if there is neither. Of a sharded checkpoint only files with a tensor
+/// that `wanted` accepts are opened.
 pub(super) fn open(
     files: &Files,
-    name: &str,
+    file: &str,
     wanted: impl Fn(&str) -> bool,
 ) -> Result<Option<Store>, CheckpointError> {
-    let single = format!("{name}.safetensors");
     let mut store = Store::default();
-    if files.has(&single) {
-        add(&mut store, files.label(&single), files.map(&single)?)?;
+    if files.has(file) {
+        add(&mut store, files.label(file), files.map(file)?)?;
         return Ok(Some(store));
     }
-    let Some(shards) = shards(files, &format!("{single}.index.json"), wanted)? else { return Ok(None) };
+    let Some(shards) = shards(files, &weights_file::index(file), wanted)? else { return Ok(None) };
     for shard in shards {
         add(&mut store, files.label(&shard), files.map(&shard)?)?;
     }
     Ok(Some(store))
+}
+
+/// The tensors that an index names; `None` where there is no index.
+pub(super) fn tensors(files: &Files, index: &str) -> Result<Option<BTreeSet<String>>, CheckpointError> {
+    let Some(object) = Object::read(files, index)? else { return Ok(None) };
+    Ok(Some(object.object("weight_map")?.iter().flat_map(Object::keys).cloned().collect()))
 }
 
 /// The shard files that an index names, for the tensors wanted; `None` where there is no index.

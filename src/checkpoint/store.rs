@@ -1,7 +1,7 @@
 //! Tensors as the files hold them: names, types, shapes and bytes, before any layout's meaning.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
@@ -112,6 +112,36 @@ impl Store {
             self.tensors.insert(name, tensor);
         }
         Ok(())
+    }
+
+    /// Takes away what wrappers put before all names (`module.` of DistributedDataParallel, `model.` of a class around
+    /// the model) or into them (`_orig_mod.` of torch.compile).
+    pub(super) fn unwrap_names(&mut self) {
+        const WRAPPERS: [&str; 2] = ["module.", "model."];
+        const COMPILED: &str = "_orig_mod.";
+        let mut taken = BTreeSet::new();
+        let plain: BTreeSet<String> = self.tensors.keys().map(|name| name.replace(COMPILED, "")).collect();
+        if plain.len() == self.tensors.len() && plain.iter().any(|name| !self.tensors.contains_key(name)) {
+            self.rename(|name| name.replace(COMPILED, ""));
+            taken.insert(COMPILED);
+        }
+        while let Some(wrapper) = WRAPPERS.iter().find(|wrapper| {
+            !self.tensors.is_empty() && self.tensors.keys().all(|name| name.starts_with(**wrapper))
+        }) {
+            self.rename(|name| name[wrapper.len()..].to_string());
+            taken.insert(wrapper);
+        }
+        if !taken.is_empty() {
+            let taken = taken.into_iter().collect::<Vec<_>>().join(" and ");
+            for (label, _) in &mut self.files {
+                *label += &format!(" (its names without {taken})");
+            }
+        }
+    }
+
+    fn rename(&mut self, name: impl Fn(&str) -> String) {
+        self.tensors =
+            std::mem::take(&mut self.tensors).into_iter().map(|(old, t)| (name(&old), t)).collect();
     }
 
     pub(super) fn get(&self, name: &str) -> Option<&Stored> {

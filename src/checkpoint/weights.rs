@@ -54,6 +54,15 @@ struct Checked {
     order: Option<Vec<usize>>,
 }
 
+/// What an adapter makes of one canonical tensor.
+#[derive(Debug)]
+pub(super) struct Change {
+    /// As many as the tensor has, in C order.
+    pub(super) values: Vec<f32>,
+    /// They stand in the place of the stored ones, and are not added to them.
+    pub(super) replaces: bool,
+}
+
 #[derive(Debug)]
 struct Entry {
     shape: Vec<usize>,
@@ -78,6 +87,7 @@ pub struct CheckpointWeights {
     place: String,
     store: Store,
     entries: BTreeMap<String, Entry>,
+    changes: BTreeMap<String, Change>,
     dtypes: Vec<&'static str>,
 }
 
@@ -114,7 +124,8 @@ impl CheckpointWeights {
                 others: others.len(),
             });
         }
-        Ok(Self { place, store, entries, dtypes: dtypes.into_iter().collect() })
+        let changes = BTreeMap::new();
+        Ok(Self { place, store, entries, changes, dtypes: dtypes.into_iter().collect() })
     }
 
     /// Bytes of the weights files on disk.
@@ -137,6 +148,19 @@ impl CheckpointWeights {
         self.entries.iter().map(|(name, entry)| (name.as_str(), entry.shape.as_slice()))
     }
 
+    /// Changes tensors, each of which is there in that shape.
+    pub(super) fn change(&mut self, changes: BTreeMap<String, Change>) {
+        self.changes = changes;
+    }
+
+    /// The name of the stored tensor that holds just the values of a canonical one.
+    fn as_stored(&self, name: &str) -> Option<&str> {
+        if self.changes.contains_key(name) {
+            return None;
+        }
+        self.entries.get(name)?.as_stored()
+    }
+
     /// The values of a canonical tensor, as f32 in C order.
     pub(super) fn values(&self, name: &str) -> Result<Vec<f32>, ModelError> {
         let entry = self.entry(name)?;
@@ -155,12 +179,17 @@ impl CheckpointWeights {
                 result.extend(values);
             }
         }
+        match self.changes.get(name) {
+            Some(change) if change.replaces => result.clone_from(&change.values),
+            Some(change) => result.iter_mut().zip(&change.values).for_each(|(sum, value)| *sum += value),
+            None => {}
+        }
         Ok(result)
     }
 
     /// The bytes of a canonical tensor where the file holds them just so.
     pub(super) fn plain(&self, name: &str) -> Option<&[u8]> {
-        self.entries.get(name)?.as_stored().and_then(|stored| self.store.plain_f32(stored))
+        self.as_stored(name).and_then(|stored| self.store.plain_f32(stored))
     }
 
     /// Reads some values of a canonical tensor as f32, where the file holds them in this order and some can be read
@@ -169,7 +198,7 @@ impl CheckpointWeights {
         &self,
         name: &str,
     ) -> Option<impl Fn(Range<usize>) -> Result<Vec<f32>, CheckpointError> + Sync + '_> {
-        let stored = self.entries.get(name)?.as_stored()?;
+        let stored = self.as_stored(name)?;
         self.store.is_plain(stored).then_some(move |range| self.store.values(stored, Some(range)))
     }
 
@@ -201,8 +230,8 @@ impl Weights for CheckpointWeights {
     }
 
     fn table(&self, name: &str, shape: [usize; 2]) -> Result<Box<dyn Table>, ModelError> {
-        let stored = self.entry_of_shape(name, &shape)?.as_stored();
-        match stored.and_then(|stored| self.store.rows(stored, shape[1])) {
+        self.entry_of_shape(name, &shape)?;
+        match self.as_stored(name).and_then(|stored| self.store.rows(stored, shape[1])) {
             Some(rows) => Ok(Box::new(rows)),
             None => Ok(Box::new(Values::new(self.values(name)?, shape[1]))),
         }

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::SKIPPED;
 use crate::config::ClassifyArgs;
 use crate::model::zero_shot::{self, Activation, Ranking, SLOT};
-use crate::model::{LabelSet, Match};
+use crate::model::{LabelActivation, LabelSet, Match, Scores, scores};
 use crate::pipeline::Pipeline;
 use crate::{Error, Result};
 
@@ -17,7 +17,7 @@ use crate::{Error, Result};
 const BATCH: usize = 32;
 
 pub(super) fn run(args: &ClassifyArgs) -> Result<ExitCode> {
-    let labels: Vec<&str> = args.labels.iter().map(|label| label.trim()).collect();
+    let mut labels: Vec<&str> = args.labels.iter().map(|label| label.trim()).collect();
     if labels.iter().any(|label| label.is_empty()) {
         return Err(Error::Config("--labels: a label is empty".into()));
     }
@@ -25,26 +25,20 @@ pub(super) fn run(args: &ClassifyArgs) -> Result<ExitCode> {
         return Err(Error::Config(format!("--template {template:?} has no {SLOT} where the label goes")));
     }
     let pipeline = args.model.load()?;
-    let scores = pipeline.model().scores().ok_or_else(|| {
-        Error::Request("this checkpoint has no logit scale and bias: it cannot give probabilities".into())
-    })?;
-    let set = label_set(&pipeline, &labels, &args.templates)?;
-    let ranking = Ranking {
-        activation: if args.softmax { Activation::Softmax } else { Activation::Sigmoid },
-        top_k: args.top_k,
-        threshold: None,
-    };
+    let classifier = Classifier::new(&pipeline, args, &labels)?;
+    if labels.is_empty() {
+        labels = pipeline.model().classifier().iter().flat_map(|c| c.labels()).map(String::as_str).collect();
+    }
     let mut failed = 0;
     for (i, image) in args.images.iter().enumerate() {
-        let vector = match embed(&pipeline, image, args.max_num_patches) {
-            Ok(vector) => vector,
+        let ranked = match classifier.rank(image) {
+            Ok(ranked) => ranked,
             Err(error) => {
                 eprintln!("skipped {}: {error}", image.display());
                 failed += 1;
                 continue;
             }
         };
-        let ranked = set.rank(&[vector.into()], scores, ranking, &|| false)?.unwrap_or_default().concat();
         if args.json {
             let predictions: Vec<_> = ranked
                 .iter()
@@ -66,10 +60,64 @@ pub(super) fn run(args: &ClassifyArgs) -> Result<ExitCode> {
     })
 }
 
-fn embed(pipeline: &Pipeline, image: &Path, max_num_patches: Option<usize>) -> Result<Vec<f32>> {
-    let bytes = super::embed::read_file(image, pipeline.image()?.limits().max_bytes)?;
-    let patches = pipeline.prepare_image(&bytes, max_num_patches)?;
-    pipeline.model().embed_images(&[&patches])?.pop().ok_or_else(|| Error::Request("no embedding".into()))
+/// What says which labels fit a picture.
+struct Classifier<'a> {
+    pipeline: &'a Pipeline,
+    max_num_patches: Option<usize>,
+    ranking: Ranking,
+    /// The labels of the command line; without them the checkpoint's own classifier is meant.
+    zero_shot: Option<(LabelSet, Scores)>,
+}
+
+impl<'a> Classifier<'a> {
+    fn new(pipeline: &'a Pipeline, args: &ClassifyArgs, labels: &[&str]) -> Result<Self> {
+        let own = pipeline.model().classifier();
+        let zero_shot = if labels.is_empty() {
+            if own.is_none() {
+                return Err(Error::Config("--labels: this checkpoint has no classifier of its own".into()));
+            }
+            None
+        } else {
+            let scores = pipeline.model().scores().ok_or_else(|| {
+                Error::Request(
+                    "this checkpoint has no logit scale and bias: it cannot give probabilities".into(),
+                )
+            })?;
+            Some((label_set(pipeline, labels, &args.templates)?, scores))
+        };
+        let activation = match own.filter(|_| zero_shot.is_none()).map(|own| own.activation()) {
+            _ if args.softmax => Activation::Softmax,
+            Some(LabelActivation::Softmax) => Activation::Softmax,
+            Some(LabelActivation::Sigmoid) | None => Activation::Sigmoid,
+        };
+        let ranking = Ranking { activation, top_k: args.top_k, threshold: None };
+        Ok(Self { pipeline, max_num_patches: args.max_num_patches, ranking, zero_shot })
+    }
+
+    /// The labels of one picture, best first.
+    fn rank(&self, image: &Path) -> Result<Vec<Match>> {
+        let bytes = super::embed::read_file(image, self.pipeline.image()?.limits().max_bytes)?;
+        let patches = self.pipeline.prepare_image(&bytes, self.max_num_patches)?;
+        let model = self.pipeline.model();
+        let Some((set, scores)) = &self.zero_shot else {
+            let logits = model.classify_images(&[&patches])?.concat();
+            let scores = match self.ranking.activation {
+                Activation::Softmax => scores::softmax(&logits),
+                _ => logits.iter().map(|&logit| scores::sigmoid(logit)).collect(),
+            };
+            let mut ranked: Vec<Match> = logits
+                .iter()
+                .zip(scores)
+                .enumerate()
+                .map(|(label, (&logit, score))| Match { label, logit, score })
+                .collect();
+            ranked.sort_by(|a, b| b.logit.total_cmp(&a.logit));
+            ranked.truncate(self.ranking.top_k.unwrap_or(usize::MAX));
+            return Ok(ranked);
+        };
+        let vector = model.embed_images(&[&patches])?.concat();
+        Ok(set.rank(&[vector.into()], *scores, self.ranking, &|| false)?.unwrap_or_default().concat())
+    }
 }
 
 /// The labels with the mean direction over their templates.

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::error::Result;
 use crate::config::InspectArgs;
 use crate::image::{Geometry, ImageDecode};
-use crate::model::{EncoderSpec, ImagePooling};
+use crate::model::{EncoderSpec, ImagePooling, LabelActivation};
 use crate::pipeline::{self, ModelInfo};
 use crate::text::TextProcessor;
 
@@ -66,6 +66,9 @@ pub(super) fn run(args: &InspectArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Labels of a classifier that are shown.
+const LABELS: usize = 8;
+
 fn summary(info: &ModelInfo) -> String {
     let mut out = String::new();
     let _ = writeln!(out, "model          {} ({})", info.source, info.family);
@@ -115,6 +118,30 @@ fn summary(info: &ModelInfo) -> String {
             encoder(&tower.encoder),
             tower.context,
             tower.vocab
+        );
+    }
+    if info.spec.text.is_none()
+        && info.spec.image.as_ref().is_some_and(|tower| tower.pooling == ImagePooling::Mean)
+    {
+        let _ = writeln!(
+            out,
+            "alignment      none: the mean of the patches may be compared with that of other pictures, and with no text"
+        );
+    }
+    if let Some(classifier) = &info.spec.classifier {
+        let scores = match classifier.activation {
+            LabelActivation::Softmax => "softmax",
+            LabelActivation::Sigmoid => "sigmoid",
+        };
+        let mut labels: Vec<&str> = classifier.labels.iter().map(String::as_str).take(LABELS).collect();
+        if classifier.labels.len() > LABELS {
+            labels.push("…");
+        }
+        let _ = writeln!(
+            out,
+            "classifier     {} labels by {scores}: {}",
+            classifier.labels.len(),
+            labels.join(", ")
         );
     }
     if let Some(text) = &info.text {

@@ -92,8 +92,8 @@ pub struct ClassifyArgs {
     /// Images
     #[arg(required = true, value_name = "IMAGE")]
     pub images: Vec<PathBuf>,
-    /// Labels, separated by commas; may be given more than once
-    #[arg(long, required = true, value_delimiter = ',', value_name = "LABELS")]
+    /// Labels, separated by commas; may be given more than once. Without any, those of the checkpoint's own classifier
+    #[arg(long, value_delimiter = ',', value_name = "LABELS")]
     pub labels: Vec<String>,
     /// What a label is put into, with {} in its place; several are averaged [default: This is a photo of {}.]
     #[arg(long = "template", value_name = "TEMPLATE")]

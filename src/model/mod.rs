@@ -1,5 +1,6 @@
 //! The two towers, their pooling and their scores. Knows tensors; knows no files, HTTP or threads.
 
+mod classifier;
 mod encoder;
 mod error;
 mod image_tower;
@@ -15,12 +16,16 @@ mod text_tower;
 mod weights;
 pub mod zero_shot;
 
+pub use classifier::Classifier;
 pub use error::{ModelError, Result};
 pub use image_tower::{ImageOutputs, ImageTower};
 pub use labels::{LabelSet, Match};
 pub use positions::resize_table;
 pub use siglip::{Scores, Siglip};
-pub use spec::{EncoderSpec, ImagePooling, ImageTowerSpec, ModelSpec, PositionResize, TextTowerSpec};
+pub use spec::{
+    ClassifierSpec, EncoderSpec, ImagePooling, ImageTowerSpec, LabelActivation, ModelSpec, PositionResize,
+    TextTowerSpec,
+};
 pub use tensors::TensorSpec;
 pub use text_tower::TextTower;
 pub use weights::{Table, Values, Weights};

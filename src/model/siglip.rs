@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use serde::Serialize;
 
+use super::classifier::Classifier;
 use super::error::{ModelError, Result};
 use super::{ImageTower, ModelSpec, TextTower, Weights, scores};
 use crate::image::{ImageSpec, Patches};
@@ -45,6 +46,7 @@ pub struct Siglip {
     image: Option<ImageTower>,
     text: Option<TextTower>,
     scores: Option<Scores>,
+    classifier: Option<Classifier>,
     /// Tokens that go through the layers at once.
     pass: usize,
 }
@@ -91,8 +93,14 @@ impl Siglip {
         };
         let text = spec.text.as_ref().map(|tower| TextTower::load(tower, weights, numerics)).transpose()?;
         let scores = spec.scores.then(|| Scores::read(weights)).transpose()?;
+        let classifier = match (&spec.classifier, &spec.image) {
+            (Some(classifier), Some(tower)) => {
+                Some(Classifier::load(classifier, tower.encoder.width, weights, numerics)?)
+            }
+            _ => None,
+        };
         let pass = if numerics.device().is_cpu() { TOKENS_A_PASS } else { usize::MAX };
-        Ok(Self { image, text, scores, pass })
+        Ok(Self { image, text, scores, classifier, pass })
     }
 
     /// The image tower.
@@ -114,6 +122,28 @@ impl Siglip {
     /// Scale and bias, where the checkpoint has them.
     pub fn scores(&self) -> Option<Scores> {
         self.scores
+    }
+
+    /// The classifier that was trained with the image tower, where there is one.
+    pub fn classifier(&self) -> Option<&Classifier> {
+        self.classifier.as_ref()
+    }
+
+    /// The classifier's logits for each picture, one for each label.
+    ///
+    /// # Errors
+    /// If the checkpoint has no classifier, or as [`ImageTower::forward`].
+    pub fn classify_images(&self, pictures: &[&Patches]) -> Result<Vec<Vec<f32>>> {
+        let classifier = self.classifier.as_ref().ok_or(ModelError::NoClassifier)?;
+        if pictures.is_empty() {
+            return Ok(Vec::new());
+        }
+        let tower = self.image()?;
+        let mut logits = Vec::with_capacity(pictures.len());
+        for pass in passes(pictures.iter().map(|picture| picture.grid.len()), self.pass) {
+            logits.extend(classifier.logits(&tower.forward(&pictures[pass])?)?);
+        }
+        Ok(logits)
     }
 
     /// One vector a picture, not normalised.

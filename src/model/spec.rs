@@ -79,6 +79,26 @@ pub struct TextTowerSpec {
     pub projection: Option<usize>,
 }
 
+/// How the logits of a trained classifier become the scores of its labels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LabelActivation {
+    /// Shares that sum to 1: one label is right.
+    Softmax,
+    /// Each label's own probability: any number of labels is right.
+    Sigmoid,
+}
+
+/// A trained classifier: a linear layer over the mean of a picture's patch tokens after the final norm
+/// (transformers, `SiglipForImageClassification`).
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ClassifierSpec {
+    /// The labels, one for each row of the layer.
+    pub labels: Vec<String>,
+    /// How its logits become scores.
+    pub activation: LabelActivation,
+}
+
 /// Both towers. A checkpoint has at least one of them.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ModelSpec {
@@ -88,6 +108,9 @@ pub struct ModelSpec {
     pub text: Option<TextTowerSpec>,
     /// Whether `logit_scale` and `logit_bias` are there (they are not in one-tower files).
     pub scores: bool,
+    /// A trained classifier over the image tower.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub classifier: Option<ClassifierSpec>,
 }
 
 impl ModelSpec {

@@ -32,6 +32,9 @@ impl ModelSpec {
             list.add("logit_scale", &[1]);
             list.add("logit_bias", &[1]);
         }
+        if let (Some(classifier), Some(image)) = (&self.classifier, &self.image) {
+            list.affine("classifier", &[classifier.labels.len(), image.encoder.width]);
+        }
         list.0
     }
 

@@ -2,7 +2,7 @@
 
     python make_layouts.py CHECKPOINT OUT      # writes all of them below OUT and lists them
 
-Sharded, f16, bf16, one tower alone (with and without its prefix), the tower inside PaliGemma, timm, open_clip, and
+Sharded, wrapped, PyTorch's own file, f16, bf16, FG-CLIP 2, one tower alone (with and without its prefix), the tower inside PaliGemma, timm, open_clip, and
 big_vision's npz (layers apart and stacked, with and without `params/`). Where another library can run the layout
 (timm, open_clip) that library is the reference, loaded strictly: a name that is not its own is an error here.
 Needs: torch, transformers, safetensors, numpy; timm and open_clip_torch for their layouts.
@@ -75,6 +75,36 @@ def narrow(out, source, tensors, dtype):
         rounded.load_state_dict({k: v.to(dtype).float() for k, v in model.state_dict().items()})
         return run(rounded, processor, paths, texts)
     return Layout(name, path, reference=reference)
+
+
+def wrapped(out, source, tensors):
+    """As DistributedDataParallel around torch.compile saves it."""
+    path = folder(out, "wrapped", source)
+    save_file({f"module._orig_mod.{k}": v for k, v in tensors.items()}, path / "model.safetensors", metadata={"format": "pt"})
+    return Layout("names in wrappers", path)
+
+
+def pytorch(out, source, tensors):
+    path = folder(out, "pytorch", source)
+    # One tensor as a transposed view: its values lie in Fortran order.
+    turned = {k: v.T.contiguous().T if k.endswith("fc1.weight") else v for k, v in tensors.items()}
+    torch.save(turned, path / "pytorch_model.bin")
+    return Layout("pytorch_model.bin", path)
+
+
+def fg_clip(out, source, tensors, config):
+    """FG-CLIP 2: a NaFlex SigLIP 2 with parts that short texts and whole pictures do without."""
+    path = folder(out, "fgclip2", source)
+    changed = copy.deepcopy(config) | {"model_type": "fgclip2", "auto_map": {"AutoModelForCausalLM": "modeling_fgclip2.FG_CLIP2_Model"}}
+    for tower in ("vision", "text"):
+        changed[f"{tower}_config"]["model_type"] = f"fgclip2_{tower}_model"
+    changed["text_config"] |= {"keep_len": 20, "longtext_len": 196}
+    (path / "config.json").write_text(json.dumps(changed))
+    width = config["text_config"]["hidden_size"]
+    extra = {f"text_model.embeddings.position_embedding_{x}.weight": torch.randn(196, width) for x in ("res", "ori")}
+    extra |= {"longtext_head.weight": torch.randn(width, width), "boxtext_head.bias": torch.randn(width), "dense_feature_head.probe": torch.randn(1, 1, width)}
+    save_file(tensors | extra, path / "model.safetensors", metadata={"format": "pt"})
+    return Layout("FG-CLIP 2", path)
 
 
 def one_tower(out, source, tensors, config, tower, prefixed):
@@ -181,13 +211,18 @@ def timm_layout(out, source, tensors, config, processor):
     return Layout(f"timm ({architecture})", path, text=False, reference=reference)
 
 
-def open_clip_layout(out, source, tensors, config):
-    """open_clip names an image tower by its size: one of base size is drawn, the text tower is the source's."""
+def open_clip_layout(out, source, tensors, config, marqo=False, bare=False):
+    """open_clip names an image tower by its size: one of base size is drawn, the text tower is the source's.
+
+    `marqo` lays a `config.json` of transformers' kind beside it, with the weights under another name, as Marqo's
+    repositories do; `bare` leaves the preprocessing out, for which open_clip then has its own.
+    """
     import open_clip
     from open_clip.model import CustomTextCLIP
     from transformers import SiglipVisionConfig, SiglipVisionModel
     from make_checkpoint import randomise
-    path = folder(out, "open_clip", source, weights=False)
+    name = "open_clip" + (", as Marqo lays it out" if marqo else "") + (", without preprocess_cfg" if bare else "")
+    path = folder(out, name.replace(", ", "-").replace(" ", "-"), source, weights=False)
     text, second = config["text_config"], config["text_config"]["vocab_size"] == 256000
     vision = randomise(SiglipVisionModel(SiglipVisionConfig()), 5).state_dict()
     vision = {k if k.startswith("vision_model.") else f"vision_model.{k}": v for k, v in vision.items()}
@@ -205,18 +240,24 @@ def open_clip_layout(out, source, tensors, config):
     model_cfg = dict(embed_dim=768, init_logit_bias=-10, custom_text=True, text_cfg=text_cfg,
                      vision_cfg=dict(image_size=224, timm_model_name="vit_base_patch16_siglip_224", timm_model_pretrained=False, timm_pool="map", timm_proj="none"))
     preprocess = dict(mean=[0.5] * 3, std=[0.5] * 3, interpolation="bicubic", resize_mode="squash")
-    (path / "open_clip_config.json").write_text(json.dumps(dict(model_cfg=model_cfg, preprocess_cfg=preprocess)))
-    save_file(state, path / "open_clip_model.safetensors")
+    (path / "open_clip_config.json").write_text(json.dumps(dict(model_cfg=model_cfg) | ({} if bare else dict(preprocess_cfg=preprocess))))
+    if marqo:
+        classes = {f"Auto{x}": f"marqo_fashionSigLIP.MarqoFashionSigLIP{x}" for x in ("Config", "Model", "Processor")}
+        (path / "config.json").write_text(json.dumps(dict(model_type="siglip", auto_map=classes)))
+        save_file({f"model.{k}": v for k, v in state.items()}, path / "model.safetensors")
+    else:
+        save_file(state, path / "open_clip_model.safetensors")
 
     @torch.inference_mode()
     def reference(model, processor, paths, texts, run):
         from open_clip.transform import PreprocessCfg, image_transform_v2
         clip = CustomTextCLIP(**{k: v for k, v in copy.deepcopy(model_cfg).items() if k != "custom_text"}).eval()
         clip.load_state_dict(state, strict=True)
-        transform = image_transform_v2(PreprocessCfg(size=(224, 224), mean=(0.5,) * 3, std=(0.5,) * 3, interpolation="bicubic", resize_mode="squash"), is_train=False)
+        given = {} if bare else dict(mean=(0.5,) * 3, std=(0.5,) * 3, interpolation="bicubic", resize_mode="squash")
+        transform = image_transform_v2(PreprocessCfg(size=(224, 224), **given), is_train=False)
         images = torch.cat([clip.encode_image(transform(picture(p))[None], normalize=True) for p in paths])
         return images.numpy(), clip.encode_text(torch.tensor(texts), normalize=True).numpy()
-    return Layout("open_clip (ViT-B-16-SigLIP)", path, reference=reference)
+    return Layout(f"{name} (ViT-B-16-SigLIP)", path, reference=reference)
 
 
 # ── big_vision ──────────────────────────────────────────────────────────────────────────────────────────
@@ -300,6 +341,8 @@ def layouts(checkpoint, out):
     naflex = config["model_type"] == "siglip2"
     makers = [
         lambda: sharded(out, checkpoint, tensors),
+        lambda: wrapped(out, checkpoint, tensors),
+        lambda: pytorch(out, checkpoint, tensors),
         lambda: narrow(out, checkpoint, tensors, torch.float16),
         lambda: narrow(out, checkpoint, tensors, torch.bfloat16),
         lambda: one_tower(out, checkpoint, tensors, config, "vision", True),
@@ -311,8 +354,11 @@ def layouts(checkpoint, out):
         lambda: big_vision(out, checkpoint, tensors, config, processor, True, False, False),
         lambda: big_vision(out, checkpoint, tensors, config, processor, True, True, True),
     ]
-    if not naflex:
-        makers += [lambda: paligemma(out, checkpoint, tensors, config), lambda: open_clip_layout(out, checkpoint, tensors, config)]
+    if naflex:
+        makers += [lambda: fg_clip(out, checkpoint, tensors, config)]
+    else:
+        makers += [lambda: paligemma(out, checkpoint, tensors, config)]
+        makers += [lambda kind=kind: open_clip_layout(out, checkpoint, tensors, config, **kind) for kind in ({}, dict(marqo=True), dict(bare=True))]
     for make in makers:
         layout = make()
         yield layout

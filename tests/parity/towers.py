@@ -32,6 +32,7 @@ COSINES = {"bf16": 0.9995, "int8": 0.995}  # smallest cosine to transformers in 
 CASES = [
     ("siglip", ["--family", "siglip", "--size", "tiny"], True),
     ("siglip, head dim 72, patch 14, context 16", ["--family", "siglip", "--size", "odd", "--context", "16"], False),
+    ("siglip, 1,024 tokens (medsiglip)", ["--family", "siglip", "--size", "odd", "--image-size", "448"], False),
     ("siglip2", ["--family", "siglip2", "--size", "tiny"], True),
     ("siglip2, head dim 72, patch 14", ["--family", "siglip2", "--size", "odd"], False),
     ("siglip2, patch 32", ["--family", "siglip2", "--size", "tiny", "--patch", "32"], False),

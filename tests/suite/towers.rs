@@ -59,6 +59,7 @@ fn spec(pooling: ImagePooling) -> ModelSpec {
         }),
         text: Some(TextTowerSpec { encoder: encoder(18), vocab: 50, context: 8, projection: Some(WIDTH) }),
         scores: true,
+        classifier: None,
     }
 }
 

@@ -19,7 +19,7 @@ use ureq::{Agent, Body};
 
 use super::options::HubOptions;
 use super::progress::Progress;
-use crate::checkpoint::CheckpointError;
+use crate::checkpoint::{CheckpointError, weights_file};
 
 /// Redirects within the hub (a renamed repository) that are followed for a file's headers.
 const REDIRECTS: usize = 5;
@@ -136,6 +136,18 @@ impl<'a> Client<'a> {
                 return metadata_of(&url, response.headers(), redirect).map(Some).map_err(Failure::Final);
             }
             Err(Failure::Final(reply(&first, "too many redirects")))
+        })
+    }
+
+    /// The names of the tensors in a safetensors file, of which no more than the header is transferred.
+    pub(super) fn tensors(&self, commit: &str, file: &str) -> Result<Option<Vec<String>>, CheckpointError> {
+        let url = self.file_url(commit, file);
+        self.retry(&url, || {
+            let response = self.get(&url, None)?;
+            self.check(&url, &response, None)?;
+            let header = weights_file::header(response.into_body().into_reader());
+            let header = header.map_err(|error| Failure::Passing(error.to_string()))?;
+            Ok(header.map(|header| weights_file::names_of(&header)))
         })
     }
 

@@ -12,8 +12,11 @@ use std::time::Duration;
 pub use options::HubOptions;
 
 use self::client::{Client, is_plain};
+use super::detect::Place;
 use super::files::Files;
-use super::{CheckpointError, detect, safetensors};
+use super::sentence_transformers::MODULES;
+use super::weights_file::SAFETENSORS;
+use super::{CheckpointError, adapter, detect, safetensors, sentence_transformers, weights_file};
 
 /// The branch that is meant where none is named.
 const MAIN: &str = "main";
@@ -27,6 +30,7 @@ const SMALL: &[&str] = &[
     "open_clip_config.json",
     "preprocessor_config.json",
     "processor_config.json",
+    adapter::CONFIG,
     "tokenizer_config.json",
     "special_tokens_map.json",
     "tokenizer.json",
@@ -82,13 +86,35 @@ fn download(
         client.repository(&cache.revision)?
     };
     let folder = cache.root.join("snapshots").join(&repository.commit);
-    let has = |name: &str| repository.files.iter().any(|file| file == name);
     let get = |name: &str| cache.get(&client, &repository.commit, name);
+    if repository.files.iter().any(|file| file == MODULES) {
+        get(MODULES)?;
+    }
+    // The checkpoint may lie in a folder of its own.
+    let inner = sentence_transformers::folder(&Files::Dir(folder.clone()))?.map(|inner| format!("{inner}/"));
+    let inner = inner.unwrap_or_default();
+    let names: Vec<String> =
+        repository.files.iter().filter_map(|file| file.strip_prefix(&inner)).map(str::to_string).collect();
+    let has = |name: &str| names.iter().any(|file| file == name);
+    let get = |name: &str| get(&format!("{inner}{name}"));
     for name in SMALL.iter().filter(|name| has(name)) {
         get(name)?;
     }
-    let files = Files::Dir(folder.clone());
-    let plan = detect::detect(&files, None, has, &repository.files)?;
+    let files = Files::Dir(folder.join(&inner));
+    if has(adapter::CONFIG) && !SAFETENSORS.iter().any(|file| weights_file::is_there(has, file)) {
+        get(adapter::WEIGHTS)?;
+        cache.remember(&repository.commit)?;
+        return Ok(Snapshot { folder, commit: repository.commit });
+    }
+    let tensors = |file: &str| {
+        let index = weights_file::index(file);
+        if has(&index) && !has(file) {
+            get(&index)?;
+            return weights_file::names(&files, file);
+        }
+        client.tensors(&repository.commit, &format!("{inner}{file}"))
+    };
+    let plan = detect::detect(&Place { files: &files, names: &names, tensors: &tensors }, None)?;
     if plan.file.ends_with(".npz") || has(&plan.file) {
         if !is_plain(&plan.file) {
             return Err(CheckpointError::InvalidReference {
@@ -98,13 +124,7 @@ fn download(
         }
         get(&plan.file)?;
     } else {
-        let index = format!("{}.index.json", plan.file);
-        if !has(&index) {
-            return Err(CheckpointError::UnknownLayout {
-                place: id.to_string(),
-                reason: format!("the repository has neither {} nor {index}", plan.file),
-            });
-        }
+        let index = weights_file::index(&plan.file);
         get(&index)?;
         for shard in safetensors::shards(&files, &index, |tensor| plan.wants(tensor))?.unwrap_or_default() {
             get(&shard)?;
@@ -149,11 +169,17 @@ impl Cache {
         if !is_plain(&commit) || !folder.is_dir() {
             return Err(missing("no snapshot of it is there".into()));
         }
-        let files = Files::Dir(folder.clone());
-        let names = files.names()?;
-        let plan = detect::detect(&files, None, |name| files.has(name), &names)?;
+        let files = sentence_transformers::inside(Files::Dir(folder.clone()))?;
+        if adapter::is_one(&files) {
+            if !files.has(adapter::WEIGHTS) {
+                return Err(missing(format!("its {} is not there", adapter::WEIGHTS)));
+            }
+            return Ok(Snapshot { folder, commit });
+        }
+        let plan = detect::detect_here(&files, None)
+            .map_err(|error| if files.has("config.json") { missing(error.to_string()) } else { error })?;
         if !files.has(&plan.file) {
-            let index = format!("{}.index.json", plan.file);
+            let index = weights_file::index(&plan.file);
             let shards = safetensors::shards(&files, &index, |tensor| plan.wants(tensor))?;
             let shards = shards.ok_or_else(|| missing(format!("its {} is not there", plan.file)))?;
             if let Some(shard) = shards.iter().find(|shard| !files.has(shard)) {
@@ -184,7 +210,7 @@ impl Cache {
             client.download(commit, name, &metadata, &partial)?;
             std::fs::rename(&partial, &blob).map_err(|source| write(&blob, source))?;
         }
-        link(&blob, &pointer, &metadata.etag)
+        link(&blob, &pointer, &metadata.etag, name.matches('/').count())
     }
 
     /// Notes which commit the revision is.
@@ -199,18 +225,18 @@ impl Cache {
     }
 }
 
-/// Points from a snapshot to a blob, relatively as `huggingface_hub` does.
-fn link(blob: &Path, pointer: &Path, etag: &str) -> Result<(), CheckpointError> {
+/// Points from a snapshot to a blob, relatively as `huggingface_hub` does; `depth` folders lie between.
+fn link(blob: &Path, pointer: &Path, etag: &str, depth: usize) -> Result<(), CheckpointError> {
     let _ = std::fs::remove_file(pointer);
     #[cfg(unix)]
     {
         let _ = blob;
-        let target = Path::new("../../blobs").join(etag);
+        let target = Path::new(&"../".repeat(depth)).join("../../blobs").join(etag);
         std::os::unix::fs::symlink(target, pointer).map_err(|source| write(pointer, source))
     }
     #[cfg(not(unix))]
     {
-        let _ = etag;
+        let _ = (etag, depth);
         std::fs::hard_link(blob, pointer)
             .or_else(|_| std::fs::copy(blob, pointer).map(|_| ()))
             .map_err(|source| write(pointer, source))

@@ -222,7 +222,7 @@ impl<'a> Shapes<'a> {
             });
         }
         let scores = self.has("t") && self.has("b");
-        let spec = ModelSpec { scores, image, text };
+        let spec = ModelSpec { scores, image, text, classifier: None };
         if let (Some(image), Some(text)) = (&spec.image, &spec.text) {
             let projection = text.projection.unwrap_or(text.encoder.width);
             if projection != image.encoder.width {

@@ -1,47 +1,24 @@
-//! The Hugging Face layout: transformers' `SiglipModel`, `Siglip2Model` and their towers alone, and
-//! the SigLIP tower inside a PaliGemma checkpoint.
+//! The Hugging Face layout: transformers' `SiglipModel`, `Siglip2Model`, their towers alone or with a classifier, and the
+//! SigLIP tower inside a language model that sees.
+//!
+//! Which towers there are is read off the tensors; `config.json` says their sizes.
 //!
 //! `config.json` holds only what differs from the defaults of `SiglipConfig` and `Siglip2Config`
 //! (transformers, `configuration_siglip.py`); they are repeated here.
 
-use super::{Opened, activation, check_heads, grid, limit, square};
+use super::kinds::{IMAGE_TOWERS, Kind, kind_of};
+use super::{Opened, activation, check_heads, classifier, grid, limit, square};
 use crate::checkpoint::CheckpointError;
 use crate::checkpoint::files::Files;
 use crate::checkpoint::json::Object;
 use crate::checkpoint::store::Store;
 use crate::checkpoint::weights::{CheckpointWeights, Part, Recipe};
-use crate::checkpoint::{preprocessing, safetensors, tokenizer};
-use crate::image::Grid;
+use crate::checkpoint::{preprocessing, refuse, tokenizer, weights_file};
+use crate::image::{Geometry, Grid, ImageSpec, Resample};
 use crate::model::{
     EncoderSpec, ImagePooling, ImageTowerSpec, ModelSpec, PositionResize, TensorSpec, TextTowerSpec,
 };
 use crate::text::Canonicalization;
-
-/// A `model_type`, and what such a checkpoint holds.
-struct Kind {
-    model_type: &'static str,
-    image: bool,
-    text: bool,
-    naflex: bool,
-    /// The towers' fields are in `vision_config` and `text_config`, not at the top.
-    nested: bool,
-    /// Other models' tensors beside ours are expected.
-    guest: bool,
-}
-
-const fn kind(model_type: &'static str, image: bool, text: bool, naflex: bool, nested: bool) -> Kind {
-    Kind { model_type, image, text, naflex, nested, guest: false }
-}
-
-const KINDS: &[Kind] = &[
-    kind("siglip", true, true, false, true),
-    kind("siglip2", true, true, true, true),
-    kind("siglip_vision_model", true, false, false, false),
-    kind("siglip2_vision_model", true, false, true, false),
-    kind("siglip_text_model", false, true, false, false),
-    kind("siglip2_text_model", false, true, true, false),
-    Kind { model_type: "paligemma", image: true, text: false, naflex: false, nested: true, guest: true },
-];
 
 /// What may stand before the names of the image tower.
 const IMAGE_PREFIXES: &[&str] = &[
@@ -59,6 +36,9 @@ const TEXT_PREFIXES: &[&str] = &["text_model.", ""];
 /// The tensor by which the image tower is found.
 const PATCH_EMBEDDING: &str = "embeddings.patch_embedding.weight";
 
+/// The tensor by which the text tower is found.
+const TOKEN_EMBEDDING: &str = "embeddings.token_embedding.weight";
+
 /// Buffers that older versions saved beside the weights.
 const IGNORED: &[&str] = &["position_ids"];
 
@@ -70,29 +50,117 @@ pub(in crate::checkpoint) fn open(
 ) -> Result<Opened, CheckpointError> {
     let kind = kind_of(config)?;
     let mut spec = spec(config)?;
-    let store = safetensors::open(files, weights, |name| wants(config, name))?.ok_or_else(|| {
-        CheckpointError::UnknownLayout {
-            place: files.place(),
-            reason: format!("neither {weights}.safetensors nor {weights}.safetensors.index.json is there"),
-        }
-    })?;
-    if let Some(image) = spec.image.as_mut().filter(|_| kind.guest) {
-        // A language model reads the patch tokens: most such checkpoints have dropped the head.
-        let head = format!("{}head.probe", prefix(&store, IMAGE_PREFIXES, PATCH_EMBEDDING));
-        image.pooling = if store.has(&head) { ImagePooling::MapHead } else { ImagePooling::Mean };
-    }
-    let vocab = spec.text.as_ref().map(|text| text.vocab);
-    let second = vocab.is_some_and(|vocab| vocab == tokenizer::GEMMA_VOCAB) || kind.naflex;
+    let store = weights_file::open(files, weights, |name| wants(config, name))?;
+    towers(config, kind, &store, &mut spec)?;
+    let vocab = config
+        .object("text_config")?
+        .map(|text| text.size("vocab_size", limit::VOCAB))
+        .transpose()?
+        .flatten();
+    let vocab = spec.text.as_ref().map(|text| text.vocab).or(vocab.filter(|_| !kind.guest));
+    let bilinear = vocab.is_some_and(|vocab| vocab == tokenizer::GEMMA_VOCAB) || kind.bilinear;
     let image = match &spec.image {
-        Some(tower) => Some(preprocessing::image(files, tower, kind.naflex, second)?),
+        Some(tower) => {
+            let defaults = preprocessing::default(
+                tower,
+                kind.naflex,
+                if bilinear { Resample::Bilinear } else { Resample::Bicubic },
+            );
+            // The grid does not tell the pixels: 384 of patch 14 are 27 patches, 378 pixels.
+            let geometry = match section(config, kind, "vision_config")?.pair("image_size", limit::IMAGE)? {
+                Some((height, width)) if !kind.naflex => {
+                    Geometry::Squash { height: height as u32, width: width as u32 }
+                }
+                _ => defaults.geometry,
+            };
+            let defaults = ImageSpec { geometry, ..defaults };
+            Some(preprocessing::image(files, tower, defaults, kind.naflex, kind.guest)?)
+        }
         None => None,
     };
     let text = match &spec.text {
         Some(tower) => Some(tokenizer::text(files, tower, Canonicalization::Hf)?),
         None => None,
     };
-    let weights = map(files.place(), store, &spec, kind.guest)?;
+    let weights = map(files.place(), store, &spec, kind)?;
     Ok(Opened { spec, image, text, weights })
+}
+
+/// Refuses what `config.json` says cannot be loaded.
+pub(in crate::checkpoint) fn check(config: &Object) -> Result<(), CheckpointError> {
+    let kind = kind_of(config)?;
+    refuse::quantised(config)?;
+    if kind.unused.is_empty() {
+        refuse::remote_code(config)?;
+    }
+    spec(config).map(drop)
+}
+
+/// The fields of a tower.
+fn section(config: &Object, kind: &Kind, name: &str) -> Result<Object, CheckpointError> {
+    if !kind.nested {
+        return Ok(config.clone());
+    }
+    Ok(config.object(name)?.unwrap_or_else(|| config.empty(name)))
+}
+
+/// Corrects a spec by the tensors that there are: a configuration of both towers is saved beside one of them, and one
+/// with a pooling head beside a tower without.
+fn towers(config: &Object, kind: &Kind, store: &Store, spec: &mut ModelSpec) -> Result<(), CheckpointError> {
+    let any = |start: &str| store.iter().any(|(name, _)| name.starts_with(start));
+    if kind.image && kind.text {
+        let (image, text) = (any("vision_model.") || store.has(PATCH_EMBEDDING), any("text_model."));
+        if !image && !text {
+            return Err(CheckpointError::Unsupported {
+                file: store.label(),
+                what: format!(
+                    "no tensor of a SigLIP tower is in it; its names are like {:?}",
+                    store.iter().next().map_or("", |(name, _)| name)
+                ),
+            });
+        }
+        if !image {
+            spec.image = None;
+        }
+        if !text {
+            spec.text = None;
+        }
+        spec.scores = image && text;
+    }
+    if let Some(text) = &mut spec.text {
+        // A key of Google's own that transformers does not know: the head was an identity, and is not saved.
+        let section = config.object("text_config")?;
+        let no_head = section.map(|text| text.flag("no_head")).transpose()?.flatten().unwrap_or(false);
+        let head = format!("{}head.weight", prefix(store, TEXT_PREFIXES, TOKEN_EMBEDDING));
+        if no_head && !store.has(&head) && text.projection == Some(text.encoder.width) {
+            text.projection = None;
+        }
+    }
+    let Some(image) = spec.image.as_mut().filter(|_| spec.text.is_none()) else { return Ok(()) };
+    let prefix = prefix(store, IMAGE_PREFIXES, PATCH_EMBEDDING);
+    // A language model reads the patch tokens: most such checkpoints have dropped the head.
+    image.pooling = match any(&format!("{prefix}head.")) {
+        true => ImagePooling::MapHead,
+        false => ImagePooling::Mean,
+    };
+    let layers =
+        (0..image.encoder.depth).take_while(|layer| any(&format!("{prefix}encoder.layers.{layer}."))).count();
+    if layers > 0 && layers < image.encoder.depth {
+        return Err(CheckpointError::Unsupported {
+            file: store.label(),
+            what: format!(
+                "num_hidden_layers is {}, but only the first {layers} layers are there: a tower that was cut for a \
+                 language model gives no embedding of SigLIP's; set num_hidden_layers to {layers} for the mean of its \
+                 last patch tokens",
+                image.encoder.depth
+            ),
+        });
+    }
+    spec.classifier = match kind.guest {
+        true => None,
+        false => classifier::read(config, store)?,
+    };
+    Ok(())
 }
 
 /// Whether transformers wrote this `config.json`: timm's has no `model_type`.
@@ -106,24 +174,10 @@ pub(in crate::checkpoint) fn wants(config: &Object, tensor: &str) -> bool {
     kind_of(config).map_or(true, |kind| !kind.guest || tensor.contains("vision_tower."))
 }
 
-fn kind_of(config: &Object) -> Result<&'static Kind, CheckpointError> {
-    let found = config.text("model_type")?.unwrap_or_default();
-    KINDS.iter().find(|kind| kind.model_type == found).ok_or_else(|| CheckpointError::UnknownArchitecture {
-        file: config.file.clone(),
-        found: found.to_string(),
-        known: KINDS.iter().map(|kind| kind.model_type).collect::<Vec<_>>().join(", "),
-    })
-}
-
 /// The spec that a `config.json` describes.
 pub(in crate::checkpoint) fn spec(config: &Object) -> Result<ModelSpec, CheckpointError> {
     let kind = kind_of(config)?;
-    let section = |name: &str| -> Result<Object, CheckpointError> {
-        if !kind.nested {
-            return Ok(config.clone());
-        }
-        Ok(config.object(name)?.unwrap_or_else(|| config.empty(name)))
-    };
+    let section = |name: &str| section(config, kind, name);
     let image = match kind.image {
         true => Some(image_tower(&section("vision_config")?, kind.naflex)?),
         false => None,
@@ -132,7 +186,7 @@ pub(in crate::checkpoint) fn spec(config: &Object) -> Result<ModelSpec, Checkpoi
         true => Some(text_tower(&section("text_config")?)?),
         false => None,
     };
-    let spec = ModelSpec { scores: image.is_some() && text.is_some(), image, text };
+    let spec = ModelSpec { scores: image.is_some() && text.is_some(), image, text, classifier: None };
     if let (Some(image), Some(text)) = (&spec.image, &spec.text) {
         let projection = text.projection.unwrap_or(text.encoder.width);
         if projection != image.encoder.width {
@@ -168,13 +222,9 @@ fn encoder(config: &Object) -> Result<EncoderSpec, CheckpointError> {
 
 fn image_tower(config: &Object, naflex: bool) -> Result<ImageTowerSpec, CheckpointError> {
     if let Some(model_type) = config.text("model_type")? {
-        let known = KINDS.iter().any(|kind| kind.image && kind.model_type == model_type);
+        let known = IMAGE_TOWERS.contains(&model_type);
         if !known {
-            return Err(CheckpointError::UnknownArchitecture {
-                file: config.file.clone(),
-                found: model_type.to_string(),
-                known: "siglip_vision_model, siglip2_vision_model".into(),
-            });
+            return Err(refuse::architecture(config, model_type, IMAGE_TOWERS[..2].join(", ")));
         }
     }
     if let Some(channels) = config.size("num_channels", 64)?.filter(|channels| *channels != 3) {
@@ -223,10 +273,10 @@ fn map(
     place: String,
     store: Store,
     spec: &ModelSpec,
-    guest: bool,
+    kind: &Kind,
 ) -> Result<CheckpointWeights, CheckpointError> {
     let image_prefix = prefix(&store, IMAGE_PREFIXES, PATCH_EMBEDDING);
-    let text_prefix = prefix(&store, TEXT_PREFIXES, "embeddings.token_embedding.weight");
+    let text_prefix = prefix(&store, TEXT_PREFIXES, TOKEN_EMBEDDING);
     let stored_name = |canonical: &str| match (
         canonical.strip_prefix("vision_model."),
         canonical.strip_prefix("text_model."),
@@ -241,7 +291,11 @@ fn map(
         let mut part = Part::same(stored_name(&tensor.name), &tensor.shape);
         if tensor.name == "vision_model.embeddings.patch_embedding.weight" && !naflex {
             // A convolution's weight is (width, channel, y, x); a patch is (y, x, channel).
-            part.shapes = vec![(vec![tensor.shape[0], 3, patch, patch], Some(vec![0, 2, 3, 1]))];
+            // MLX keeps it as (width, y, x, channel).
+            part.shapes = vec![
+                (vec![tensor.shape[0], 3, patch, patch], Some(vec![0, 2, 3, 1])),
+                (vec![tensor.shape[0], patch, patch, 3], None),
+            ];
         }
         if matches!(tensor.name.as_str(), "logit_scale" | "logit_bias") {
             // Fine-tunes save them without an axis, too.
@@ -252,7 +306,8 @@ fn map(
     let (image, text) = (spec.image.is_some(), spec.text.is_some());
     let ignored = |name: &str| {
         IGNORED.iter().any(|end| name.ends_with(end))
-            || (guest && !name.starts_with(image_prefix))
+            || (kind.guest && !name.starts_with(image_prefix))
+            || kind.unused.iter().any(|start| name.starts_with(start))
             || (!image && name.starts_with("vision_model."))
             || (!text && name.starts_with("text_model."))
             || (!(image && text) && matches!(name, "logit_scale" | "logit_bias"))

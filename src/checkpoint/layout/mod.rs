@@ -2,7 +2,9 @@
 //! which stored tensors make each canonical one.
 
 pub(super) mod big_vision;
+mod classifier;
 pub(super) mod huggingface;
+mod kinds;
 mod names;
 pub(super) mod open_clip;
 
@@ -28,6 +30,18 @@ pub enum Layout {
     Timm,
     /// One `.npz` file of big_vision's.
     BigVision,
+}
+
+impl Layout {
+    /// As people call it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::HuggingFace => "Hugging Face",
+            Self::OpenClip => "open_clip",
+            Self::Timm => "timm",
+            Self::BigVision => "big_vision",
+        }
+    }
 }
 
 /// What a layout makes of the files.

@@ -12,7 +12,7 @@ use crate::checkpoint::files::Files;
 use crate::checkpoint::json::Object;
 use crate::checkpoint::store::Store;
 use crate::checkpoint::weights::CheckpointWeights;
-use crate::checkpoint::{CheckpointError, preprocessing, safetensors, tokenizer};
+use crate::checkpoint::{CheckpointError, preprocessing, tokenizer, weights_file};
 use crate::image::{Geometry, Grid, ImageSpec, Resample};
 use crate::model::{EncoderSpec, ImagePooling, ImageTowerSpec, ModelSpec, PositionResize, TextTowerSpec};
 use crate::ops::Activation;
@@ -126,7 +126,7 @@ pub(in crate::checkpoint) fn open(
     weights: &str,
 ) -> Result<Opened, CheckpointError> {
     let (spec, pictures, canonicalization) = spec(config)?;
-    let store = load(files, weights)?;
+    let store = weights_file::open(files, weights, |_| true)?;
     let text = match &spec.text {
         Some(tower) => Some(tokenizer::text(files, tower, canonicalization)?),
         None => None,
@@ -142,16 +142,9 @@ pub(in crate::checkpoint) fn open_timm(
     weights: &str,
 ) -> Result<Opened, CheckpointError> {
     let (tower, pictures) = timm_spec(config)?;
-    let spec = ModelSpec { image: Some(tower), text: None, scores: false };
-    let weights = map(files.place(), load(files, weights)?, &spec, "")?;
+    let spec = ModelSpec { image: Some(tower), text: None, scores: false, classifier: None };
+    let weights = map(files.place(), weights_file::open(files, weights, |_| true)?, &spec, "")?;
     Ok(Opened { spec, image: Some(pictures), text: None, weights })
-}
-
-fn load(files: &Files, weights: &str) -> Result<Store, CheckpointError> {
-    safetensors::open(files, weights, |_| true)?.ok_or_else(|| CheckpointError::UnknownLayout {
-        place: files.place(),
-        reason: format!("no {weights}.safetensors (the older .bin files run code when they are read)"),
-    })
 }
 
 fn map(
@@ -262,15 +255,18 @@ pub(in crate::checkpoint) fn spec(config: &Object) -> Result<Spec, CheckpointErr
     }
     let canonicalization = canonicalization(&text)?;
     let text = text_tower(&text, embed)?;
-    Ok((ModelSpec { image: Some(image), text: Some(text), scores: true }, pictures, canonicalization))
+    let spec = ModelSpec { image: Some(image), text: Some(text), scores: true, classifier: None };
+    Ok((spec, pictures, canonicalization))
 }
 
 fn text_tower(config: &Object, embed: usize) -> Result<TextTowerSpec, CheckpointError> {
     if let Some(name) = config.text("hf_model_name")? {
-        return Err(CheckpointError::UnknownArchitecture {
+        return Err(CheckpointError::Unsupported {
             file: config.file.clone(),
-            found: format!("text tower {name}"),
-            known: "open_clip's own text transformer".into(),
+            what: format!(
+                "its text tower is {name}, which is none of SigLIP's: only its image tower is, and that one is in the \
+                 checkpoint that it was trained from"
+            ),
         });
     }
     // What differs from SigLIP's tower in open_clip's many would be another computation.

@@ -61,6 +61,7 @@ impl Fake {
             }),
             text: Some(TextTowerSpec { encoder, vocab: 256, context: CONTEXT, projection: Some(DIM) }),
             scores: true,
+            classifier: None,
         };
         let image = ImageSpec {
             geometry: Geometry::Squash { height: 224, width: 224 },

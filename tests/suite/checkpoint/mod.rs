@@ -4,8 +4,10 @@ mod big_vision;
 mod broken;
 mod hub;
 mod huggingface;
+mod kinds;
 mod known;
 mod open_clip;
+mod published;
 
 use std::path::Path;
 
