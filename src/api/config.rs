@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use axum::http::HeaderValue;
 
+use crate::api::edge::base_path::BasePath;
+use crate::api::edge::client::TrustedProxies;
 use crate::api::edge::keys::ApiKeys;
 use crate::api::source::FetchPolicy;
 use crate::budget::MemoryBudget;
@@ -21,13 +23,21 @@ pub struct ApiConfig {
     pub max_labels: usize,
     /// A request that is not answered within this gets 504.
     pub request_timeout: Duration,
-    /// A connection that does not send a whole head within this, or that idles so long, is closed.
+    /// A connection that does not send a whole head within this is closed.
     pub header_timeout: Duration,
+    /// A connection without a request for so long is closed.
+    pub keep_alive: Duration,
     /// A body that is not there within this gets 408; a client that takes nothing of its answer for so long is
     /// dropped.
     pub body_timeout: Duration,
-    /// Connections open at once; more are closed as they come.
+    /// Connections open at once; beyond them the client that holds the most loses its idlest one.
     pub max_connections: usize,
+    /// Proxies whose `X-Forwarded-For` says who the client is.
+    pub trusted_proxies: TrustedProxies,
+    /// What a proxy puts in front of every path.
+    pub base_path: BasePath,
+    /// Whether metrics have a port of their own, and are not served on the main one.
+    pub admin_apart: bool,
     /// Keys of which a request must show one; none means that none is asked for.
     pub api_keys: ApiKeys,
     /// Who may call from a browser.
@@ -57,8 +67,12 @@ impl Default for ApiConfig {
             max_labels: 1024,
             request_timeout: Duration::from_secs(60),
             header_timeout: Duration::from_secs(30),
+            keep_alive: Duration::from_secs(75),
             body_timeout: Duration::from_secs(30),
             max_connections: 1024,
+            trusted_proxies: TrustedProxies::default(),
+            base_path: BasePath::default(),
+            admin_apart: false,
             api_keys: ApiKeys::default(),
             cors: Cors::default(),
             fetch: None,

@@ -44,64 +44,104 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes as of;
 
 use edge::render::{self, ErrorShapes};
-use edge::{body, middleware};
+use edge::{base_path, body, lifecycle, middleware};
+
+use edge::error::shortened;
 
 pub use config::{ApiConfig, Cors};
-use edge::error::shortened;
+pub use edge::base_path::BasePath;
+pub use edge::client::{Cidr, TrustedProxies};
 pub use edge::error::{ApiError, ApiResult, ErrorBody, ErrorDetail, ErrorKind};
-pub use edge::keys::ApiKeys;
-pub use edge::server::{Stopped, Tls, serve};
+pub use edge::keys::{ApiKeys, check as check_key};
+pub use edge::lifecycle::Phase;
+pub use edge::server::{DrainTimes, Port, Stopped, Tls, serve};
 pub use source::{FetchPolicy, HostPattern};
 pub use state::{AppState, RenderMetrics};
 
-/// The routes and the contract that they make.
-fn contract() -> (OpenApiRouter<AppState>, OpenApiRouter<AppState>) {
-    let keyed = OpenApiRouter::new()
-        .routes(of!(native::embeddings::create))
-        .routes(of!(native::embeddings::create_from_images))
-        .routes(of!(native::classify::classify))
-        .routes(of!(native::score::score))
-        .routes(of!(native::models::list))
-        .routes(of!(native::models::get));
-    let open = OpenApiRouter::new()
-        .routes(of!(admin::health::health))
-        .routes(of!(admin::health::live))
-        .routes(of!(admin::health::ready))
-        .routes(of!(admin::health::metrics))
-        .routes(of!(pages::docs::openapi_json))
-        .routes(of!(pages::docs::openapi_yaml))
-        .routes(of!(pages::docs::docs))
-        .routes(of!(pages::docs::welcome));
-    (keyed, open)
+/// The routes, by who may ask and where.
+struct Routes {
+    /// What the service is for: a key where keys are asked for.
+    work: OpenApiRouter<AppState>,
+    /// Health and documents: everybody, on the main port.
+    open: OpenApiRouter<AppState>,
+    /// Health: also on a port for operators.
+    health: OpenApiRouter<AppState>,
+    /// Only on the port for operators, where there is one.
+    operators: OpenApiRouter<AppState>,
+}
+
+impl Routes {
+    fn new() -> Self {
+        let work = OpenApiRouter::new()
+            .routes(of!(native::embeddings::create))
+            .routes(of!(native::embeddings::create_from_images))
+            .routes(of!(native::classify::classify))
+            .routes(of!(native::score::score))
+            .routes(of!(native::models::list))
+            .routes(of!(native::models::get))
+            // A hub id has a slash.
+            .route("/v1/models/{owner}/{name}", axum::routing::get(native::models::get_of_owner));
+        let open = OpenApiRouter::new()
+            .routes(of!(pages::docs::openapi_json))
+            .routes(of!(pages::docs::openapi_yaml))
+            .routes(of!(pages::docs::docs))
+            .routes(of!(pages::docs::welcome));
+        let health = OpenApiRouter::new()
+            .routes(of!(admin::health::health))
+            .routes(of!(admin::health::live))
+            .routes(of!(admin::health::ready));
+        let operators = OpenApiRouter::new().routes(of!(admin::health::metrics));
+        Self { work, open, health, operators }
+    }
+}
+
+/// The contract of all routes, wherever they are served.
+fn contract() -> pages::docs::Contract {
+    let Routes { work, open, health, operators } = Routes::new();
+    let whole = OpenApiRouter::with_openapi(openapi::Contract::openapi()).merge(work).merge(health);
+    let (_, mut document) = whole.merge(operators).merge(open).split_for_parts();
+    openapi::add_headers(&mut document);
+    pages::docs::Contract {
+        json: document.to_pretty_json().unwrap_or_default(),
+        yaml: include_str!("../../openapi.yaml"),
+    }
 }
 
 /// The service as a router.
 pub fn app(state: AppState) -> Router {
-    let (keyed, open) = contract();
-    let keyed = keyed.route_layer(from_fn_with_state(state.clone(), middleware::authenticate));
+    let Routes { work, open, health, operators } = Routes::new();
+    let work = work
+        .route_layer(from_fn_with_state(state.clone(), lifecycle::admit))
+        .route_layer(from_fn_with_state(state.clone(), middleware::authenticate));
+    let routes = work.merge(health).merge(open);
+    let routes = if state.config().admin_apart { routes } else { routes.merge(operators) };
+    let (router, _) = routes.split_for_parts();
     let mut shapes = ErrorShapes::default();
-    shapes.register(&keyed, render::native);
-    let whole = OpenApiRouter::with_openapi(openapi::Contract::openapi()).merge(keyed).merge(open);
-    let (router, mut document) = whole.split_for_parts();
-    openapi::add_headers(&mut document);
-    let contract = pages::docs::Contract {
-        json: document.to_pretty_json().unwrap_or_default(),
-        yaml: include_str!("../../openapi.yaml"),
-    };
-    let cors = cors(&state.config().cors);
-    let router = router
-        .fallback(not_found)
-        .method_not_allowed_fallback(method_not_allowed)
-        .layer(Extension(Arc::new(contract)))
-        .layer(CatchPanicLayer::custom(middleware::panicked))
-        .layer(map_request(body::read_on))
-        .layer(from_fn_with_state(state.clone(), middleware::observe))
-        .layer(from_fn_with_state(shapes, render::render));
-    let router = match cors {
+    shapes.register(&Routes::new().work, render::native);
+    let router = around(router.layer(Extension(Arc::new(contract()))), &state, shapes);
+    let router = match cors(&state.config().cors) {
         Some(cors) => router.layer(cors),
         None => router,
     };
-    router.with_state(state)
+    base_path::below(&state.config().base_path, router.with_state(state.clone()))
+}
+
+/// What operators ask, as a router for a port of its own.
+pub fn admin(state: AppState) -> Router {
+    let Routes { health, operators, .. } = Routes::new();
+    let (router, _) = health.merge(operators).split_for_parts();
+    around(router, &state, ErrorShapes::default()).with_state(state)
+}
+
+/// What is around every route.
+fn around(router: Router<AppState>, state: &AppState, shapes: ErrorShapes) -> Router<AppState> {
+    router
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(CatchPanicLayer::custom(middleware::panicked))
+        .layer(map_request(body::read_on))
+        .layer(from_fn_with_state(state.clone(), middleware::observe))
+        .layer(from_fn_with_state(shapes, render::render))
 }
 
 async fn not_found(method: Method, uri: http::Uri) -> ApiError {

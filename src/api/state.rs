@@ -2,11 +2,12 @@
 
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crate::api::config::ApiConfig;
+use crate::api::edge::client::Client;
 use crate::api::edge::error::ApiError;
+use crate::api::edge::lifecycle::{Lifecycle, Phase};
 use crate::api::source::Fetcher;
 use crate::budget::MemoryBudget;
 use crate::engine::Engine;
@@ -25,7 +26,7 @@ struct Inner {
     config: ApiConfig,
     fetcher: Option<Fetcher>,
     metrics: Option<RenderMetrics>,
-    draining: AtomicBool,
+    lifecycle: Lifecycle,
     started: u64,
     clients: RandomState,
 }
@@ -39,7 +40,7 @@ impl AppState {
             engine,
             config,
             metrics,
-            draining: AtomicBool::new(false),
+            lifecycle: Lifecycle::default(),
             started,
             clients: RandomState::new(),
         };
@@ -78,12 +79,17 @@ impl AppState {
 
     /// From now on the service says that it is not ready; it goes on answering.
     pub fn begin_drain(&self) {
-        self.inner.draining.store(true, Ordering::Release);
+        self.inner.lifecycle.advance(Phase::Unready);
     }
 
     /// Whether the service is stopping.
     pub fn is_draining(&self) -> bool {
-        self.inner.draining.load(Ordering::Acquire)
+        self.inner.lifecycle.phase() > Phase::Serving
+    }
+
+    /// How far the service has stopped.
+    pub fn lifecycle(&self) -> &Lifecycle {
+        &self.inner.lifecycle
     }
 
     /// A number for a client, the same for the same client while the service runs; without meaning outside.
@@ -99,7 +105,9 @@ pub struct RequestContext {
     pub started: Instant,
     /// When its answer is no longer wanted.
     pub deadline: Instant,
-    /// Who asks, see [`AppState::client_id`].
+    /// Who asks.
+    pub who: Client,
+    /// The same as a number, see [`AppState::client_id`].
     pub client: u64,
 }
 

@@ -1,5 +1,7 @@
 //! Command-line arguments and environment variables.
 
+mod choice;
+pub mod environment;
 pub mod memory;
 pub mod model;
 mod parse;
@@ -9,8 +11,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use choice::ModelChoice;
 pub use model::{ComputeArgs, ModelArgs};
-pub use serve::{HealthArgs, ModelChoice, ServeArgs, ServeConfig};
+pub use serve::{HealthArgs, ServeArgs, ServeConfig};
 
 /// The command line.
 #[derive(Debug, Parser)]

@@ -8,13 +8,19 @@ use axum::http::HeaderValue;
 use clap::Args;
 use clap::builder::FalseyValueParser;
 
+use super::choice::{ModelChoice, models};
+use super::environment::Port;
 use super::{ComputeArgs, memory, parse};
-use crate::api::{ApiConfig, ApiKeys, Cors, FetchPolicy, HostPattern, Tls};
+use crate::api::{
+    ApiConfig, ApiKeys, Cidr, Cors, DrainTimes, FetchPolicy, HostPattern, Tls, TrustedProxies, check_key,
+};
 use crate::budget::MemoryBudget;
-use crate::checkpoint::ModelRef;
 use crate::engine::EngineConfig;
 use crate::telemetry::LogFormat;
 use crate::{Error, Result};
+
+/// The port where none is given.
+const PORT: u16 = 8080;
 
 /// Arguments of `siglip serve`, as they were given.
 #[derive(Debug, Clone, Args)]
@@ -30,9 +36,15 @@ pub struct ServeArgs {
     #[arg(long, default_value = "127.0.0.1", env = "SIGLIP_HOST", help_heading = "Network")]
     pub host: String,
     /// Port to listen on; 0 for any free one
-    #[arg(long, default_value_t = 8080, env = "SIGLIP_PORT", help_heading = "Network")]
-    pub port: u16,
-    /// Certificate chain (PEM); together with --tls-key
+    #[arg(long, default_value = "8080", env = "SIGLIP_PORT", help_heading = "Network")]
+    pub port: Port,
+    /// Port for health, metrics and what operators do; then metrics are not on the main port
+    #[arg(long, env = "SIGLIP_ADMIN_PORT", help_heading = "Network")]
+    pub admin_port: Option<Port>,
+    /// What a proxy puts in front of every path: /siglip
+    #[arg(long, value_name = "PATH", default_value = "", env = "SIGLIP_BASE_PATH", help_heading = "Network")]
+    pub base_path: String,
+    /// Certificate chain (PEM); together with --tls-key. Read again when it changes
     #[arg(long, value_name = "FILE", env = "SIGLIP_TLS_CERT", help_heading = "Network")]
     pub tls_cert: Option<PathBuf>,
     /// Private key of the certificate (PEM)
@@ -58,7 +70,7 @@ pub struct ServeArgs {
         help_heading = "Access"
     )]
     pub api_key: Vec<String>,
-    /// A file with one key a line; empty lines and lines that begin with # are skipped
+    /// A file with a key on each line, `name:key` or `key`; the name stands in the log. Read again when it changes
     #[arg(long, value_name = "FILE", env = "SIGLIP_API_KEY_FILE", help_heading = "Access")]
     pub api_key_file: Option<PathBuf>,
     /// Fetch pictures from http(s) URLs
@@ -120,13 +132,28 @@ pub struct ServeArgs {
     /// Time for a whole request
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse::duration, env = "SIGLIP_REQUEST_TIMEOUT", help_heading = "Limits")]
     pub request_timeout: Duration,
-    /// Time for the head of a request; also how long a connection may idle
+    /// How long a connection may idle between requests; longer than the proxy in front keeps its own (nginx, ALB: 60s)
+    #[arg(long, value_name = "TIME", default_value = "75s", value_parser = parse::duration, env = "SIGLIP_KEEP_ALIVE", help_heading = "Network")]
+    pub keep_alive: Duration,
+    /// Proxy, or block of them (10.0.0.0/8), whose X-Forwarded-For says who the client is; repeat it for several
+    #[arg(
+        long,
+        value_name = "CIDR",
+        env = "SIGLIP_TRUSTED_PROXY",
+        value_delimiter = ',',
+        help_heading = "Network"
+    )]
+    pub trusted_proxy: Vec<String>,
+    /// Time for the head of a request
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse::duration, env = "SIGLIP_HEADER_TIMEOUT", help_heading = "Limits")]
     pub header_timeout: Duration,
     /// Time for the body of a request, and for a client to take some of its answer
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse::duration, env = "SIGLIP_BODY_TIMEOUT", help_heading = "Limits")]
     pub body_timeout: Duration,
-    /// Time to finish what is here when the service is told to stop
+    /// How long new work is still taken after a signal to stop, while /health/ready says no
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = parse::duration, env = "SIGLIP_DRAIN_DELAY", help_heading = "Limits")]
+    pub drain_delay: Duration,
+    /// Time to finish what was begun when the service stops; what is left then gets 503
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse::duration, env = "SIGLIP_DRAIN_TIMEOUT", help_heading = "Limits")]
     pub drain_timeout: Duration,
 
@@ -167,8 +194,11 @@ pub struct HealthArgs {
     #[arg(long, default_value = "127.0.0.1", env = "SIGLIP_HOST")]
     pub host: String,
     /// Port that the service listens on
-    #[arg(long, default_value_t = 8080, env = "SIGLIP_PORT")]
-    pub port: u16,
+    #[arg(long, default_value = "8080", env = "SIGLIP_PORT")]
+    pub port: Port,
+    /// Port for operators, if the service has one; it is asked there
+    #[arg(long, env = "SIGLIP_ADMIN_PORT")]
+    pub admin_port: Option<Port>,
     /// Set if the service speaks TLS
     #[arg(long, value_name = "FILE", env = "SIGLIP_TLS_CERT")]
     pub tls_cert: Option<PathBuf>,
@@ -180,31 +210,27 @@ pub struct HealthArgs {
 impl HealthArgs {
     /// Where the service can be asked from this machine.
     pub fn url(&self) -> String {
-        let scheme = if self.tls_cert.is_some() { "https" } else { "http" };
+        let admin = self.admin_port.and_then(Port::given);
+        // The port for operators speaks no TLS.
+        let scheme = if self.tls_cert.is_some() && admin.is_none() { "https" } else { "http" };
+        let port = admin.or(self.port.given()).unwrap_or(PORT);
         let host = match self.host.parse::<IpAddr>() {
             Ok(IpAddr::V4(ip)) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.to_string(),
             Ok(IpAddr::V6(ip)) if ip.is_unspecified() => format!("[{}]", Ipv6Addr::LOCALHOST),
             Ok(IpAddr::V6(ip)) => format!("[{ip}]"),
             _ => self.host.clone(),
         };
-        format!("{scheme}://{host}:{}/health/ready", self.port)
+        format!("{scheme}://{host}:{port}/health/ready")
     }
-}
-
-/// A model to load, and the name that requests use.
-#[derive(Debug, Clone)]
-pub struct ModelChoice {
-    /// The name that requests use.
-    pub name: String,
-    /// A hub id, a folder, a file, or `demo`.
-    pub reference: ModelRef,
 }
 
 /// A service as it shall run: every value is checked, certificates and keys are read.
 #[derive(Debug, Clone)]
 pub struct ServeConfig {
     /// Where to listen.
-    pub address: SocketAddr,
+    pub addresses: Vec<SocketAddr>,
+    /// Where operators ask, if not there.
+    pub admin: Vec<SocketAddr>,
     /// What to load; at least one, names differ.
     pub models: Vec<ModelChoice>,
     /// Where and how they run.
@@ -215,8 +241,8 @@ pub struct ServeConfig {
     pub api: ApiConfig,
     /// The certificate, if TLS is spoken.
     pub tls: Option<Tls>,
-    /// Time to finish when told to stop.
-    pub drain_timeout: Duration,
+    /// Times of an orderly end.
+    pub drain: DrainTimes,
 }
 
 impl TryFrom<ServeArgs> for ServeConfig {
@@ -230,12 +256,16 @@ impl TryFrom<ServeArgs> for ServeConfig {
             (None, Some(_)) => return Err(wrong("--tls-key needs --tls-cert")),
         };
         Ok(Self {
-            address: address(&args.host, args.port)?,
+            addresses: addresses(&args.host, args.port.given().unwrap_or(PORT))?,
+            admin: match args.admin_port.and_then(Port::given) {
+                Some(port) => addresses(&args.host, port)?,
+                None => Vec::new(),
+            },
             models: models(&args.models)?,
             compute: args.compute.clone(),
             engine: engine(&args)?,
             tls,
-            drain_timeout: args.drain_timeout,
+            drain: DrainTimes { delay: args.drain_delay, timeout: args.drain_timeout },
             api: api(&args)?,
         })
     }
@@ -245,50 +275,16 @@ fn wrong(message: impl Into<String>) -> Error {
     Error::Config(message.into())
 }
 
-fn address(host: &str, port: u16) -> Result<SocketAddr> {
-    let found = (host, port).to_socket_addrs().ok().and_then(|mut addresses| addresses.next());
-    found.ok_or_else(|| wrong(format!("--host {host:?} is neither an address nor a name of this machine")))
-}
-
-fn models(given: &[String]) -> Result<Vec<ModelChoice>> {
-    let mut choices: Vec<ModelChoice> = Vec::new();
-    for text in given.iter().map(|text| text.trim()).filter(|text| !text.is_empty()) {
-        let choice = model_choice(text)?;
-        if choices.iter().any(|known| known.name == choice.name) {
-            let message = format!(
-                "--model {text:?}: there is a model named {:?} already; give it another name: other={}",
-                choice.name, choice.reference
-            );
-            return Err(wrong(message));
+/// Every address of a host, each once.
+fn addresses(host: &str, port: u16) -> Result<Vec<SocketAddr>> {
+    let wrong = || wrong(format!("--host {host:?} is neither an address nor a name of this machine"));
+    let mut addresses: Vec<SocketAddr> = Vec::new();
+    for address in (host, port).to_socket_addrs().map_err(|_| wrong())? {
+        if !addresses.contains(&address) {
+            addresses.push(address);
         }
-        choices.push(choice);
     }
-    if choices.is_empty() {
-        choices.push(model_choice("demo")?);
-    }
-    Ok(choices)
-}
-
-fn model_choice(text: &str) -> Result<ModelChoice> {
-    let (name, reference) = match text.split_once('=') {
-        Some((name, reference)) => (name.trim(), reference.trim()),
-        None => (last_part(text), text),
-    };
-    if name.is_empty() || reference.is_empty() {
-        return Err(wrong(format!("--model {text:?} is not MODEL or NAME=MODEL")));
-    }
-    if name.chars().any(|c| c.is_control() || c.is_whitespace()) {
-        return Err(wrong(format!("--model {text:?}: a name has no spaces")));
-    }
-    let reference = reference.parse().map_err(|error| wrong(format!("--model {text:?}: {error}")))?;
-    Ok(ModelChoice { name: name.to_owned(), reference })
-}
-
-/// `siglip2-base-patch16-224` of `google/siglip2-base-patch16-224`, of a path, and of an id with `@revision`.
-fn last_part(reference: &str) -> &str {
-    let path = reference.trim_end_matches('/');
-    let last = path.rsplit('/').next().unwrap_or(path);
-    last.split('@').next().unwrap_or(last)
+    if addresses.is_empty() { Err(wrong()) } else { Ok(addresses) }
 }
 
 fn engine(args: &ServeArgs) -> Result<EngineConfig> {
@@ -315,15 +311,15 @@ fn engine(args: &ServeArgs) -> Result<EngineConfig> {
     config.idle_unload = args.idle_unload;
     config.max_model_memory = args.max_model_memory.map(|bytes| bytes as u64);
     config.cache_bytes = args.text_cache_bytes.unwrap_or(config.cache_bytes);
-    for (name, most) in [("--max-items", args.max_items), ("--max-labels", args.max_labels)] {
-        if most > config.max_queue_items {
-            let message = format!(
-                "{name} {most} is more than the {} inputs that the engine holds (--max-queue-items): \
-                 such a request could never be taken",
-                config.max_queue_items
-            );
-            return Err(wrong(message));
-        }
+    // A classification needs places for its pictures and its labels at once.
+    let most = args.max_items.saturating_add(args.max_labels);
+    if most > config.max_queue_items {
+        let message = format!(
+            "--max-items {} and --max-labels {} are together more than the {} inputs that the engine holds \
+             (--max-queue-items): such a request could never be taken",
+            args.max_items, args.max_labels, config.max_queue_items
+        );
+        return Err(wrong(message));
     }
     Ok(config)
 }
@@ -343,6 +339,7 @@ fn api(args: &ServeArgs) -> Result<ApiConfig> {
     for (name, value) in [
         ("--request-timeout", args.request_timeout),
         ("--header-timeout", args.header_timeout),
+        ("--keep-alive", args.keep_alive),
         ("--body-timeout", args.body_timeout),
         ("--url-fetch-timeout", args.url_fetch_timeout),
     ] {
@@ -368,6 +365,10 @@ fn api(args: &ServeArgs) -> Result<ApiConfig> {
         max_labels: args.max_labels,
         request_timeout: args.request_timeout,
         header_timeout: args.header_timeout,
+        keep_alive: args.keep_alive,
+        trusted_proxies: trusted_proxies(&args.trusted_proxy)?,
+        base_path: args.base_path.parse().map_err(|error| wrong(format!("--base-path: {error}")))?,
+        admin_apart: args.admin_port.and_then(Port::given).is_some(),
         body_timeout: args.body_timeout,
         max_connections: args.max_connections,
         api_keys: api_keys(&args.api_key, args.api_key_file.as_deref())?,
@@ -384,26 +385,19 @@ fn default_memory() -> usize {
 }
 
 fn api_keys(given: &[String], file: Option<&Path>) -> Result<ApiKeys> {
-    let read = match file {
-        None => String::new(),
-        Some(path) => {
-            std::fs::read_to_string(path).map_err(|source| Error::Io { path: path.to_owned(), source })?
-        }
-    };
-    let from_file: Vec<&str> =
-        read.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
-    if let Some(path) = file
-        && from_file.is_empty()
-    {
-        // Otherwise a file that was emptied by mistake would open the service to everyone.
-        return Err(wrong(format!("--api-key-file {}: there is no key in it", path.display())));
+    let given = given.iter().map(|key| key.trim()).filter(|key| !key.is_empty()).map(check_key);
+    let given = given.collect::<Result<Vec<_>>>()?;
+    match file {
+        None => Ok(ApiKeys::new(given)),
+        Some(file) => ApiKeys::with_file(given, file),
     }
-    let keys: Vec<&str> =
-        given.iter().map(|key| key.trim()).filter(|key| !key.is_empty()).chain(from_file).collect();
-    if keys.iter().any(|key| !key.bytes().all(|b| b.is_ascii_graphic())) {
-        return Err(wrong("an API key has characters that no header can carry"));
-    }
-    Ok(ApiKeys::new(keys))
+}
+
+fn trusted_proxies(blocks: &[String]) -> Result<TrustedProxies> {
+    let blocks = blocks.iter().map(|block| block.trim()).filter(|block| !block.is_empty());
+    let parsed =
+        blocks.map(|block| block.parse::<Cidr>().map_err(|error| wrong(format!("--trusted-proxy: {error}"))));
+    Ok(TrustedProxies::new(parsed.collect::<Result<_>>()?))
 }
 
 fn cors(origins: &[String]) -> Result<Cors> {
@@ -459,10 +453,6 @@ mod tests {
         ServeConfig::try_from(cli.serve).map_err(|e| e.to_string())
     }
 
-    fn named(config: &ServeConfig) -> Vec<(String, String)> {
-        config.models.iter().map(|model| (model.name.clone(), model.reference.to_string())).collect()
-    }
-
     fn error(arguments: &[&str]) -> String {
         config(arguments).err().unwrap_or_else(|| panic!("{arguments:?} passed"))
     }
@@ -470,24 +460,11 @@ mod tests {
     #[test]
     fn defaults_serve_the_embedded_model_on_loopback() {
         let config = config(&[]).unwrap();
-        assert_eq!(config.address, "127.0.0.1:8080".parse().unwrap());
-        assert_eq!(named(&config), [("demo".to_owned(), "demo".to_owned())]);
+        assert_eq!(config.addresses, ["127.0.0.1:8080".parse().unwrap()]);
+        assert!(config.admin.is_empty());
+        assert_eq!(config.models.iter().map(|model| model.name.as_str()).collect::<Vec<_>>(), ["demo"]);
         assert!(config.tls.is_none() && config.api.api_keys.is_empty() && config.api.fetch.is_none());
         assert_eq!(config.api.cors, Cors::SameOrigin);
-    }
-
-    #[test]
-    fn models_and_their_names() {
-        let names = |arguments: &[&str]| named(&config(arguments).unwrap());
-        let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
-        assert_eq!(
-            names(&["--model", "google/siglip2-base@main", "--model", "x=./models/b/"]),
-            [pair("siglip2-base", "google/siglip2-base@main"), pair("x", "./models/b/")]
-        );
-        assert_eq!(names(&["--model", "./models/b/,demo"]), [pair("b", "./models/b/"), pair("demo", "demo")]);
-        assert!(error(&["--model", "a/m", "--model", "b/m"]).contains("named \"m\" already"));
-        assert!(error(&["--model", "=x"]).contains("NAME=MODEL"));
-        assert!(error(&["--model", "a b=x"]).contains("no spaces"));
     }
 
     #[test]
@@ -498,6 +475,7 @@ mod tests {
             (&["--host", "no such host"], "--host"),
             (&["--max-items", "0"], "--max-items"),
             (&["--max-items", "5000"], "--max-queue-items"),
+            (&["--max-queue-items", "64", "--max-items", "60", "--max-labels", "60"], "--max-labels 60"),
             (&["--max-batch-tokens", "0"], "--max-batch-tokens"),
             (&["--idle-unload", "0"], "--idle-unload"),
             (&["--max-memory", "1GiB", "--max-body-bytes", "513MiB"], "half of --max-memory 1073741824"),
@@ -509,9 +487,35 @@ mod tests {
             (&["--cors-allow-origin", "https://example.com/"], "not an origin"),
             (&["--api-key-file", "/nowhere/keys"], "/nowhere/keys"),
             (&["--api-key", "kä"], "no header can carry"),
+            (&["--trusted-proxy", "10.0.0.0/33"], "--trusted-proxy"),
+            (&["--base-path", "siglip"], "--base-path"),
+            (&["--keep-alive", "0"], "--keep-alive"),
         ] {
             assert!(error(arguments).contains(part), "{arguments:?}: {}", error(arguments));
         }
+    }
+
+    #[test]
+    fn a_name_is_all_its_addresses() {
+        let localhost = config(&["--host", "localhost", "--port", "0"]).unwrap().addresses;
+        assert!(localhost.iter().all(|address| address.ip().is_loopback() && address.port() == 0));
+        let resolved = ("localhost", 0).to_socket_addrs().unwrap().collect::<std::collections::HashSet<_>>();
+        assert_eq!(localhost.len(), resolved.len());
+        let admin = config(&["--admin-port", "9090"]).unwrap();
+        assert_eq!(admin.admin, ["127.0.0.1:9090".parse().unwrap()]);
+        assert!(admin.api.admin_apart);
+    }
+
+    #[test]
+    fn what_kubernetes_sets_is_no_port() {
+        let link = "tcp://10.96.12.7:8080";
+        let config = config(&["--port", link, "--admin-port", link]).unwrap();
+        assert_eq!(config.addresses, ["127.0.0.1:8080".parse().unwrap()]);
+        assert!(config.admin.is_empty() && !config.api.admin_apart);
+        assert!(
+            error(&["--port", "tcp:80"]).contains("not a port")
+                && error(&["--port", "99999"]).contains("not a port")
+        );
     }
 
     #[test]
@@ -533,7 +537,7 @@ mod tests {
     fn health_asks_this_machine() {
         let url = |host: &str| {
             let (host, timeout) = (host.to_owned(), Duration::ZERO);
-            HealthArgs { host, port: 80, tls_cert: None, timeout }.url()
+            HealthArgs { host, port: "80".parse().unwrap(), admin_port: None, tls_cert: None, timeout }.url()
         };
         assert_eq!(url("0.0.0.0"), "http://127.0.0.1:80/health/ready");
         assert_eq!(url("::"), "http://[::1]:80/health/ready");

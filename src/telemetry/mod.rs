@@ -4,6 +4,7 @@
 mod otlp;
 mod spans;
 
+use std::io::IsTerminal;
 use std::time::Duration;
 
 use metrics::Unit;
@@ -58,6 +59,16 @@ pub const TEXT_CACHE_HITS: &str = "siglip_text_cache_hits_total";
 pub const TEXT_CACHE_MISSES: &str = "siglip_text_cache_misses_total";
 /// See [`METRICS`].
 pub const TEXT_CACHE_BYTES: &str = "siglip_text_cache_bytes";
+
+/// See [`METRICS`].
+pub const CONNECTIONS: &str = "siglip_connections";
+/// See [`METRICS`].
+pub const CONNECTIONS_REFUSED: &str = "siglip_connections_refused_total";
+/// See [`METRICS`].
+pub const CONNECTIONS_CLOSED: &str = "siglip_connections_closed_total";
+
+/// See [`METRICS`].
+pub const FETCH_DURATION: &str = "siglip_fetch_duration_seconds";
 
 /// What a metric measures with.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -115,6 +126,28 @@ pub const METRICS: &[Metric] = &[
         "From the head of a request to the end of its answer.",
     ),
     metric(INFLIGHT, MetricKind::Gauge, Unit::Count, &[], "Requests being answered."),
+    metric(CONNECTIONS, MetricKind::Gauge, Unit::Count, &["port"], "Connections open now: main, admin."),
+    metric(
+        CONNECTIONS_REFUSED,
+        MetricKind::Counter,
+        Unit::Count,
+        &["port"],
+        "Connections refused because there were too many and none could be closed for them.",
+    ),
+    metric(
+        CONNECTIONS_CLOSED,
+        MetricKind::Counter,
+        Unit::Count,
+        &["port", "reason"],
+        "Connections that the service closed: share (room for another client), idle, head (no TLS handshake), stopping.",
+    ),
+    metric(
+        FETCH_DURATION,
+        SECONDS,
+        Unit::Seconds,
+        &["outcome"],
+        "One picture by URL, redirects included: ok, failed, refused (not an address that may be fetched from).",
+    ),
     metric(
         REJECTED,
         MetricKind::Counter,
@@ -252,7 +285,10 @@ pub const DEFAULT_FILTER: &str = "info";
 /// [`Error::Config`] if the filter cannot be read, if logs are set up already, or if the traces' endpoint is not one.
 pub fn init(format: LogFormat, filter: Option<&str>) -> Result<Telemetry> {
     let filter = log_filter(filter, |name| std::env::var(name).ok())?;
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    // Colours are for eyes: a file or a collector gets none.
+    let colours =
+        std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|no| no.is_empty());
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colours);
     let lines = match format {
         LogFormat::Text => lines.boxed(),
         LogFormat::Json => {

@@ -11,6 +11,8 @@ mod kernels;
 mod ops;
 #[cfg(all(feature = "otlp", unix))]
 mod otlp;
+#[cfg(unix)]
+mod serve;
 mod support;
 mod text;
 mod towers;

@@ -6,7 +6,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use crate::api::edge::error::ApiError;
-use crate::api::native::schema::{Health, HealthStatus};
+use crate::api::native::schema::{Health, HealthStatus, ModelHealth, Readiness};
 use crate::api::state::AppState;
 
 /// Whether the service takes requests, and what it is.
@@ -19,7 +19,7 @@ use crate::api::state::AppState;
 )]
 pub async fn health(State(state): State<AppState>) -> Response {
     let status = status(&state);
-    let models = state.engine().models().iter().map(|model| model.name().to_owned()).collect();
+    let models = state.engine().status().into_iter().map(|model| model.name).collect();
     let body = Health { status, version: env!("CARGO_PKG_VERSION").to_owned(), models };
     (code(status), Json(body)).into_response()
 }
@@ -41,23 +41,18 @@ pub async fn live(State(state): State<AppState>) -> (StatusCode, &'static str) {
     }
 }
 
-/// Whether requests should be sent here: every model is warm and works, and the service is not stopping.
+/// Whether requests should be sent here, and how each model is.
 #[utoipa::path(
     get, path = "/health/ready", tag = "operations", operation_id = "health_ready", security(()),
     responses(
-        (status = 200, description = "Ready", body = String, content_type = "text/plain"),
-        (status = 503, description = "Starting, failing or stopping", body = String, content_type = "text/plain"),
+        (status = 200, description = "Ready", body = Readiness),
+        (status = 503, description = "Starting, failing or stopping", body = Readiness),
     )
 )]
 pub async fn ready(State(state): State<AppState>) -> Response {
     let status = status(&state);
-    let text = match status {
-        HealthStatus::Ok => "ready\n",
-        HealthStatus::Starting => "starting\n",
-        HealthStatus::Failing => "failing\n",
-        HealthStatus::Draining => "draining\n",
-    };
-    (code(status), text).into_response()
+    let models = state.engine().status().iter().map(ModelHealth::of).collect();
+    (code(status), Json(Readiness { status, models })).into_response()
 }
 
 /// Metrics in Prometheus' text format.
@@ -86,8 +81,10 @@ fn status(state: &AppState) -> HealthStatus {
         HealthStatus::Failing
     } else if state.engine().ready() {
         HealthStatus::Ok
-    } else {
+    } else if state.engine().status().iter().any(|model| model.state.is_starting()) {
         HealthStatus::Starting
+    } else {
+        HealthStatus::Failing
     }
 }
 

@@ -1,39 +1,149 @@
 //! API keys: only their digests are kept, and comparing takes the same time whatever is wrong.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
 
+use axum::http::{HeaderMap, HeaderName, header};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-/// The keys that are let in.
+use crate::{Error, Result};
+
+/// A key, for clients that cannot set `Authorization`.
+pub const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+/// Longest name of a key.
+const LONGEST_NAME: usize = 64;
+
+/// The keys that are let in. Clones share what is read anew.
 #[derive(Clone, Default)]
 pub struct ApiKeys {
-    digests: Vec<[u8; 32]>,
+    given: Vec<Key>,
+    file: Option<PathBuf>,
+    current: Arc<RwLock<Arc<Vec<Key>>>>,
+}
+
+#[derive(Clone)]
+struct Key {
+    name: Arc<str>,
+    digest: [u8; 32],
 }
 
 impl ApiKeys {
-    /// Keeps the SHA-256 of each key.
+    /// Keeps the SHA-256 of each key; they are named by their place.
     pub fn new<'a>(keys: impl IntoIterator<Item = &'a str>) -> Self {
-        Self { digests: keys.into_iter().map(digest).collect() }
+        let given: Vec<Key> =
+            keys.into_iter().zip(1..).map(|(key, place)| Key::new(&format!("key-{place}"), key)).collect();
+        let current = Arc::new(RwLock::new(Arc::new(given.clone())));
+        Self { given, file: None, current }
+    }
+
+    /// The keys that were given and those of a file: one on each line, `name:key` or `key`; empty lines and lines that
+    /// begin with `#` are skipped.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the file cannot be read, [`Error::Config`] if it holds no key or one that no header can carry.
+    pub fn with_file<'a>(given: impl IntoIterator<Item = &'a str>, file: &Path) -> Result<Self> {
+        let keys = Self { file: Some(file.to_owned()), ..Self::new(given) };
+        keys.reload()?;
+        Ok(keys)
+    }
+
+    /// Reads the file again, where there is one.
+    ///
+    /// # Errors
+    /// As [`Self::with_file`]; the keys from before stay.
+    pub fn reload(&self) -> Result<()> {
+        let Some(path) = &self.file else { return Ok(()) };
+        let text =
+            std::fs::read_to_string(path).map_err(|source| Error::Io { path: path.clone(), source })?;
+        let wrong = |what: &str| Error::Config(format!("--api-key-file {}: {what}", path.display()));
+        let mut keys = self.given.clone();
+        let lines = text.lines().zip(1..).map(|(line, number)| (line.trim(), number));
+        for (line, number) in lines.filter(|(line, _)| !line.is_empty() && !line.starts_with('#')) {
+            let key = match line.split_once(':') {
+                Some((name, key)) if is_name(name) && !key.trim().is_empty() => {
+                    Key::new(name, check(key.trim())?)
+                }
+                _ => Key::new(&format!("line-{number}"), check(line)?),
+            };
+            keys.push(key);
+        }
+        if keys.len() == self.given.len() {
+            // Otherwise a file that was emptied by mistake would open the service to everyone.
+            return Err(wrong("there is no key in it"));
+        }
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
+        Ok(())
+    }
+
+    /// The file, where there is one.
+    pub fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
     }
 
     /// Whether no key is asked for.
     pub fn is_empty(&self) -> bool {
-        self.digests.is_empty()
+        self.current().is_empty()
     }
 
-    /// Whether `key` is one of them. Every digest is compared, whichever matches.
+    /// Whether `key` is one of them.
     pub fn contains(&self, key: &str) -> bool {
-        let shown = digest(key);
-        let found =
-            self.digests.iter().fold(subtle::Choice::from(0), |found, known| found | known.ct_eq(&shown));
-        found.into()
+        self.name(key).is_some()
     }
+
+    /// The name of `key`, if it is one of them. Every digest is compared, whichever matches.
+    pub fn name(&self, key: &str) -> Option<Arc<str>> {
+        let keys = self.current();
+        if keys.is_empty() {
+            return None;
+        }
+        let shown = digest(key);
+        keys.iter().fold(None, |found, known| {
+            if bool::from(known.digest.ct_eq(&shown)) { Some(Arc::clone(&known.name)) } else { found }
+        })
+    }
+
+    fn current(&self) -> Arc<Vec<Key>> {
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Key {
+    fn new(name: &str, key: &str) -> Self {
+        Self { name: name.into(), digest: digest(key) }
+    }
+}
+
+/// A key that a header can carry.
+///
+/// # Errors
+/// [`Error::Config`] if it cannot.
+pub fn check(key: &str) -> Result<&str> {
+    match key.bytes().all(|byte| byte.is_ascii_graphic()) {
+        true => Ok(key),
+        false => Err(Error::Config("an API key has characters that no header can carry".to_owned())),
+    }
+}
+
+/// Whether it is short and plain enough to stand in a log; what it is not is part of a key.
+fn is_name(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    !text.is_empty() && text.len() <= LONGEST_NAME && text.bytes().all(plain)
+}
+
+/// The key that a request shows: in `Authorization: Bearer`, or in `X-API-Key`.
+pub fn shown(headers: &HeaderMap) -> Option<&str> {
+    let bearer = headers.get(header::AUTHORIZATION).and_then(|value| {
+        let (scheme, key) = value.to_str().ok()?.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
+    });
+    bearer.or_else(|| headers.get(API_KEY).and_then(|value| value.to_str().ok()))
 }
 
 impl fmt::Debug for ApiKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ApiKeys({})", self.digests.len())
+        write!(f, "ApiKeys({})", self.current().len())
     }
 }
 
@@ -52,5 +162,28 @@ mod tests {
         assert!(!keys.contains("") && !keys.contains("alph") && !keys.contains("alphaa"));
         assert!(!ApiKeys::default().contains(""));
         assert_eq!(format!("{keys:?}"), "ApiKeys(2)");
+        assert_eq!(keys.name("beta").as_deref(), Some("key-2"));
+    }
+
+    #[test]
+    fn keys_of_a_file_have_names_and_change_with_it() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let write = |text: &str| std::fs::write(file.path(), text).expect("written");
+        write("# people\nanna:one\n\n two \nhttp://x:three\n");
+        let keys = ApiKeys::with_file(["zero"], file.path()).expect("keys");
+        let name = |key: &str| keys.name(key).map(|name| name.to_string());
+        assert_eq!(name("one").as_deref(), Some("anna"));
+        assert_eq!(name("two").as_deref(), Some("line-4"));
+        assert_eq!(name("zero").as_deref(), Some("key-1"));
+        assert!(name("anna:one").is_none() && name("three").is_none());
+        assert_eq!(name("//x:three").as_deref(), Some("http"), "the name ends at the first colon");
+        let clone = keys.clone();
+        write("bert:four\n");
+        keys.reload().expect("keys");
+        assert!(clone.contains("four") && clone.contains("zero") && !clone.contains("one"));
+        for nothing in ["", "# all gone\n", "k\u{e4}y\n"] {
+            write(nothing);
+            assert!(keys.reload().is_err() && clone.contains("four"), "{nothing:?}");
+        }
     }
 }

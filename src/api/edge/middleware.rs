@@ -1,16 +1,17 @@
 //! Around every request: its id, its deadline, one log line, its metrics, its key.
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use axum::extract::{ConnectInfo, MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use metrics::{gauge, histogram};
 use tracing::{Instrument, Span};
 
+use crate::api::edge::client::Client;
 use crate::api::edge::error::{ApiError, ApiResult, shortened};
+use crate::api::edge::keys;
 use crate::api::state::{AppState, RequestContext};
 use crate::engine::Timings;
 use crate::telemetry;
@@ -19,8 +20,6 @@ use crate::telemetry;
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Milliseconds that the client waits at most; bounded by the service's own limit.
 pub const REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout-ms");
-/// A key, for clients that cannot set `Authorization`.
-pub const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 /// Where the time of a request went.
 pub const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
@@ -42,8 +41,9 @@ pub async fn observe(State(state): State<AppState>, mut request: Request, next: 
         Ok(wanted) => (wanted.map_or(limit, |wanted| wanted.min(limit)), None),
         Err(error) => (limit, Some(error)),
     };
-    let client = client_id(&state, &request);
-    let context = RequestContext { started, deadline: started + limit, client };
+    let who = Client::of(&request, &state.config().api_keys, &state.config().trusted_proxies);
+    let client = state.client_id(&who);
+    let context = RequestContext { started, deadline: started + limit, who, client };
     request.extensions_mut().insert(context.clone());
     let answer = match invalid {
         Some(error) => error.into_response(),
@@ -74,15 +74,6 @@ fn client_timeout(headers: &HeaderMap) -> ApiResult<Option<Duration>> {
         ApiError::bad_request("invalid_header", "should be a number of milliseconds greater than 0")
             .at(REQUEST_TIMEOUT.as_str())
     })
-}
-
-/// Who asks, for fairness: the key where one is shown, else the address of the peer.
-fn client_id(state: &AppState, request: &Request) -> u64 {
-    match (key(request.headers()), request.extensions().get::<ConnectInfo<SocketAddr>>()) {
-        (Some(key), _) if !state.config().api_keys.is_empty() => state.client_id(key),
-        (_, Some(ConnectInfo(peer))) => state.client_id(peer.ip()),
-        (_, None) => 0,
-    }
 }
 
 /// What is known of a request when it ends. Dropped without an answer when its client hangs up.
@@ -187,22 +178,15 @@ fn server_timing(timings: Option<Timings>, total: Duration) -> String {
 /// Lets only requests pass that show a known key, where keys are asked for.
 pub async fn authenticate(State(state): State<AppState>, request: Request, next: Next) -> Response {
     let keys = &state.config().api_keys;
-    if keys.is_empty() || key(request.headers()).is_some_and(|shown| keys.contains(shown)) {
+    let shown = keys::shown(request.headers());
+    if keys.is_empty() || shown.is_some_and(|shown| keys.contains(shown)) {
         return next.run(request).await;
     }
-    let message = match key(request.headers()) {
+    let message = match shown {
         None => "an API key is needed: send it as Authorization: Bearer <key>",
         Some(_) => "the API key is not valid",
     };
     ApiError::new(StatusCode::UNAUTHORIZED, "invalid_api_key", message).into_response()
-}
-
-fn key(headers: &HeaderMap) -> Option<&str> {
-    let bearer = headers.get(header::AUTHORIZATION).and_then(|value| {
-        let (scheme, key) = value.to_str().ok()?.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
-    });
-    bearer.or_else(|| headers.get(API_KEY).and_then(|value| value.to_str().ok()))
 }
 
 /// A handler panicked; the log has the message from the panic hook.

@@ -35,3 +35,11 @@ pub async fn get(
     let model = state.engine().model(Some(&id))?;
     Ok(Json(Model::new(model.name(), model.info(), state.started())))
 }
+
+/// The same for a name with a slash in it, `owner/name`.
+pub async fn get_of_owner(
+    state: State<AppState>,
+    id: Result<Path<(String, String)>, PathRejection>,
+) -> ApiResult<Json<Model>> {
+    get(state, id.map(|Path((owner, name))| Path(format!("{owner}/{name}")))).await
+}

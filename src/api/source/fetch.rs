@@ -13,7 +13,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::sync::Semaphore;
 use ureq::config::Config;
 use ureq::http::Uri;
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
@@ -21,12 +20,14 @@ use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 use url::{Host, Url};
 
 use super::is_public;
+use super::slots::Slots;
 use crate::api::edge::buffer::ChargedBuffer;
 use crate::api::edge::error::{ApiError, ApiResult};
 use crate::budget::{Charge, MemoryBudget, MemoryKind};
+use crate::telemetry;
 
-/// Fetches that run at once; more wait.
-const CONCURRENT: usize = 32;
+/// Fetches that run at once; more wait. One client gets half of them at most.
+const CONCURRENT: usize = 64;
 /// Bytes that are read from a host at once.
 const PIECE: usize = 32 << 10;
 
@@ -100,13 +101,13 @@ impl fmt::Display for HostPattern {
 #[derive(Debug)]
 pub struct Fetcher {
     policy: Arc<FetchPolicy>,
-    slots: Arc<Semaphore>,
+    slots: Arc<Slots>,
 }
 
 impl Fetcher {
     /// A fetcher of that policy.
     pub fn new(policy: FetchPolicy) -> Self {
-        Self { policy: Arc::new(policy), slots: Arc::new(Semaphore::new(CONCURRENT)) }
+        Self { policy: Arc::new(policy), slots: Slots::new(CONCURRENT) }
     }
 
     /// The bytes at a URL, charged to a client as they arrive; what they are is for the decoder to say.
@@ -117,10 +118,20 @@ impl Fetcher {
     pub async fn fetch(&self, url: &str, memory: &MemoryBudget, client: u64) -> ApiResult<Bytes> {
         let url = Url::parse(url).map_err(|error| refused(format!("not a URL: {error}")))?;
         let (policy, memory) = (Arc::clone(&self.policy), memory.clone());
-        let slot = Arc::clone(&self.slots).acquire_owned().await;
+        let slot = self.slots.take(client).await;
         let work = move || {
             let _slot = slot;
-            fetch(url, &policy, memory.charge(client, MemoryKind::Fetch, 0)?)
+            let started = Instant::now();
+            let charge = memory.charge(client, MemoryKind::Fetch, 0)?;
+            let fetched = fetch(url, &policy, charge);
+            let outcome = match &fetched {
+                Ok(_) => "ok",
+                Err(error) if error.detail.code == "url_not_allowed" => "refused",
+                Err(_) => "failed",
+            };
+            let seconds = started.elapsed().as_secs_f64();
+            metrics::histogram!(telemetry::FETCH_DURATION, "outcome" => outcome).record(seconds);
+            fetched
         };
         tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(ApiError::internal("a fetch failed")))
     }

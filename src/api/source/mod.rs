@@ -3,6 +3,7 @@
 mod address;
 mod decode;
 mod fetch;
+mod slots;
 
 pub use address::is_public;
 pub use decode::{decode_image, is_data_url, is_url};

@@ -160,8 +160,7 @@ impl<'a> Client<'a> {
         target: &Path,
     ) -> Result<(), CheckpointError> {
         let url = self.file_url(commit, file);
-        let mut progress =
-            Progress::new(&format!("{}/{file}", self.id), metadata.size, self.options.progress);
+        let mut progress = Progress::new(&format!("{}/{file}", self.id), metadata.size, self.options);
         let mut failures = 0;
         loop {
             let before = target.metadata().map_or(0, |data| data.len());

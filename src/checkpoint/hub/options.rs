@@ -3,7 +3,11 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+
+/// Is told how a download goes: bytes of a file so far, and all of them.
+pub type Watch = Arc<dyn Fn(u64, u64) + Send + Sync>;
 
 /// How checkpoints are downloaded.
 #[derive(Clone)]
@@ -20,6 +24,8 @@ pub struct HubOptions {
     pub offline: bool,
     /// Report downloads on the standard error output: a bar on a terminal, else lines.
     pub progress: bool,
+    /// Told how each file goes, beside that: bytes of it so far, and all of them.
+    pub watch: Option<Watch>,
     /// Attempts in a row without a byte of progress before a transfer is given up.
     pub attempts: u32,
     /// The pause after the first of them, doubled after each.
@@ -82,6 +88,7 @@ impl HubOptions {
             certificates: get("SSL_CERT_FILE").map(PathBuf::from),
             offline: truth("HF_HUB_OFFLINE") || truth("TRANSFORMERS_OFFLINE"),
             progress: !truth("HF_HUB_DISABLE_PROGRESS_BARS"),
+            watch: None,
             attempts: 5,
             backoff: Duration::from_millis(500),
             timeout: Duration::from_secs(20),

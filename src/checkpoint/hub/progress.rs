@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::options::{HubOptions, Watch};
+
 /// Time between two lines where there is no terminal.
 const PAUSE: Duration = Duration::from_secs(10);
 
@@ -18,11 +20,12 @@ pub(super) struct Progress {
     total: u64,
     lines: bool,
     last: Instant,
+    watch: Option<Watch>,
 }
 
 impl Progress {
-    pub(super) fn new(name: &str, total: u64, shown: bool) -> Self {
-        let shown = shown && total >= SMALL;
+    pub(super) fn new(name: &str, total: u64, options: &HubOptions) -> Self {
+        let shown = options.progress && total >= SMALL;
         let terminal = std::io::stderr().is_terminal();
         let target = match shown && terminal {
             true => ProgressDrawTarget::stderr(),
@@ -34,8 +37,14 @@ impl Progress {
         {
             bar.set_style(style);
         }
-        let progress =
-            Self { bar, name: name.to_string(), total, lines: shown && !terminal, last: Instant::now() };
+        let progress = Self {
+            bar,
+            name: name.to_string(),
+            total,
+            lines: shown && !terminal,
+            last: Instant::now(),
+            watch: options.watch.clone().filter(|_| total >= SMALL),
+        };
         if progress.lines {
             eprintln!("downloading {name} ({})", HumanBytes(total));
         }
@@ -44,6 +53,9 @@ impl Progress {
 
     pub(super) fn at(&mut self, position: u64) {
         self.bar.set_position(position);
+        if let Some(watch) = &self.watch {
+            watch(position, self.total);
+        }
         if self.lines && self.last.elapsed() >= PAUSE {
             self.last = Instant::now();
             eprintln!("downloading {}: {} of {}", self.name, HumanBytes(position), HumanBytes(self.total));

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
 use siglip::engine::{ImageCost, Model, Progress, Towers};
@@ -22,11 +23,14 @@ pub const BIAS: f32 = -1.0;
 /// Texts and pictures that one of the fakes has computed.
 pub static COMPUTED: AtomicUsize = AtomicUsize::new(0);
 
-/// A picture is `PIC` and anything; a text that holds `slow` takes 200 ms, one that holds `panic` panics.
+/// A picture is `PIC` and anything; a text that holds `slow` takes 200 ms, one that holds `panic` panics, and one that
+/// holds `held` waits while the test says so.
 pub struct Fake {
     info: ModelInfo,
     /// While true, nothing can be computed.
     pub lost: AtomicBool,
+    held: Mutex<bool>,
+    released: Condvar,
 }
 
 /// What the fake computes for some bytes: 12 numbers in −3…3, not normalised.
@@ -94,11 +98,22 @@ impl Fake {
             dtype: Precision::F32,
             device: DeviceKind::Cpu,
         };
-        Self { info, lost: AtomicBool::new(false) }
+        Self { info, lost: AtomicBool::new(false), held: Mutex::new(false), released: Condvar::new() }
     }
 }
 
 impl Fake {
+    /// From now on texts with `held` in them wait.
+    pub fn hold(&self) {
+        *self.held.lock().unwrap() = true;
+    }
+
+    /// Those that wait go on.
+    pub fn release(&self) {
+        *self.held.lock().unwrap() = false;
+        self.released.notify_all();
+    }
+
     fn compute(&self, items: usize) -> Result<()> {
         COMPUTED.fetch_add(items, Ordering::SeqCst);
         match self.lost.load(Ordering::SeqCst) {
@@ -168,6 +183,9 @@ impl Towers for Fake {
         let holds = |part: &[u8]| content.iter().any(|c| c.windows(part.len()).any(|w| w == part));
         if holds(b"panic") {
             panic!("as the text asked for");
+        }
+        if holds(b"held") {
+            drop(self.released.wait_while(self.held.lock().unwrap(), |held| *held).unwrap());
         }
         if holds(b"slow") {
             std::thread::sleep(Duration::from_millis(200));

@@ -139,6 +139,7 @@ async fn browsers_are_told_who_may_call() {
     let origin = "https://example.com";
     let preflight = |origin: &str| {
         let request = Request::options("/v1/classify").header("origin", origin);
+        let request = request.header("access-control-request-headers", "authorization,x-stainless-lang");
         request.header("access-control-request-method", "POST").body(Body::empty()).unwrap()
     };
     let cors = Cors::Origins(vec![origin.parse().unwrap()]);
@@ -146,6 +147,7 @@ async fn browsers_are_told_who_may_call() {
     let answer = service.send(preflight(origin)).await;
     assert_eq!(answer.status, 200);
     assert_eq!(answer.header("access-control-allow-origin"), origin);
+    assert_eq!(answer.header("access-control-allow-headers"), "authorization,x-stainless-lang");
     assert!(
         !service
             .send(preflight("https://evil.example"))
@@ -206,4 +208,29 @@ async fn a_full_queue_is_429_with_retry_after() {
     let refused = if a.status == 429 { a } else { b };
     refused.error(429, "overloaded");
     assert!(refused.header("retry-after").parse::<u64>().unwrap() >= 1);
+}
+
+#[tokio::test]
+async fn below_a_base_path_and_without_it() {
+    let base_path = "/siglip".parse().unwrap();
+    let service = Service::configured(ApiConfig { base_path, ..ApiConfig::default() }).await;
+    for path in ["/siglip/v1/models/fake", "/v1/models/fake", "/siglip/health/ready", "/siglip", "/siglip/"] {
+        assert_eq!(service.get(path).await.status, 200, "{path}");
+    }
+    let answer = service.json("/siglip/v1/embeddings", json!({"input": "cat"})).await;
+    assert_eq!(answer.ok()["model"], "fake");
+    service.get("/siglip2/v1/models").await.error(404, "route_not_found");
+}
+
+#[tokio::test]
+async fn operators_have_a_port_of_their_own() {
+    let service = Service::configured(ApiConfig { admin_apart: true, ..ApiConfig::default() }).await;
+    service.get("/metrics").await.error(404, "route_not_found");
+    assert_eq!(service.get("/health/ready").await.status, 200, "a load balancer asks where it sends");
+    let admin = Service { router: siglip::api::admin(service.state.clone()), state: service.state.clone() };
+    assert_eq!(admin.get("/metrics").await.bytes, b"siglip_up 1\n");
+    for path in ["/health", "/health/live", "/health/ready"] {
+        assert_eq!(admin.get(path).await.status, 200, "{path}");
+    }
+    admin.json("/v1/embeddings", json!({"input": "cat"})).await.error(404, "route_not_found");
 }

@@ -18,7 +18,7 @@ pub use embeddings::{
     ErrorEntry, ErrorTag, ListTag, Usage,
 };
 pub use input::{Input, Inputs};
-pub use models::{Health, HealthStatus, Model, ModelList};
+pub use models::{Health, HealthStatus, Model, ModelHealth, ModelList, Readiness};
 pub use options::{EncodingFormat, Modality};
 pub use score::{ScoreRequest, ScoreResponse, ScoresTag};
 

@@ -4,6 +4,8 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::ListTag;
+use crate::api::edge::error::shortened;
+use crate::engine::{ModelState, ModelStatus};
 use crate::image::{Geometry, ImageDecode, Resample};
 use crate::pipeline::{DeviceKind, ModelInfo, Precision};
 use crate::text::{Canonicalization, TextFamily};
@@ -182,4 +184,50 @@ pub enum HealthStatus {
     Failing,
     /// It was told to stop and finishes what it has.
     Draining,
+}
+
+/// Whether the service takes requests, and how each model is.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Readiness {
+    /// In one word.
+    pub status: HealthStatus,
+    /// The models, in the order that they were named.
+    pub models: Vec<ModelHealth>,
+}
+
+/// How one model is.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ModelHealth {
+    /// Its name.
+    pub name: String,
+    /// `downloading`, `loading`, `warming`, `ready`, `unloaded` or `failed`.
+    #[schema(example = "ready")]
+    pub state: String,
+    /// While it is downloaded: bytes of the current file so far.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// And all bytes of that file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub total: Option<u64>,
+    /// Why it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+impl ModelHealth {
+    /// From what the engine says.
+    pub fn of(status: &ModelStatus) -> Self {
+        const LONGEST_REASON: usize = 500;
+        let (mut bytes, mut total, mut reason) = (None, None, None);
+        match &status.state {
+            ModelState::Downloading { bytes: so_far, total: all } => {
+                (bytes, total) = (Some(*so_far), *all);
+            }
+            ModelState::Failed { reason: why } => {
+                reason = Some(shortened(why, LONGEST_REASON).into_owned());
+            }
+            _ => {}
+        }
+        Self { name: status.name.clone(), state: status.state.label().to_owned(), bytes, total, reason }
+    }
 }

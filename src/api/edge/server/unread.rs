@@ -2,24 +2,28 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
+use super::table::Connection;
+
 /// A stream on which no write and no flush waits longer than a time.
 #[derive(Debug)]
 pub struct UnreadTimeout<S> {
     stream: S,
     timeout: Duration,
+    connection: Arc<Connection>,
     waiting: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> UnreadTimeout<S> {
-    /// Bounds the waits of `stream`.
-    pub fn new(stream: S, timeout: Duration) -> Self {
-        Self { stream, timeout, waiting: None }
+    /// Bounds the waits of `stream`, and tells `connection` when bytes come in.
+    pub fn new(stream: S, timeout: Duration, connection: Arc<Connection>) -> Self {
+        Self { stream, timeout, connection, waiting: None }
     }
 
     /// `outcome`, or an error if it has been waited for too long.
@@ -42,7 +46,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for UnreadTimeout<S> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if buffer.filled().len() > before {
+            self.connection.read();
+        }
+        polled
     }
 }
 

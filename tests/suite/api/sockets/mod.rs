@@ -1,4 +1,9 @@
-//! Through real sockets: slow clients, clients that leave, TLS, connection limits, an orderly end.
+//! Through real sockets: slow clients and clients that leave.
+
+mod http2;
+mod shares;
+mod stopping;
+mod tls;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -6,36 +11,54 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use siglip::api::{ApiConfig, ApiKeys, Stopped, Tls, serve};
-use siglip::engine::EngineConfig;
+use siglip::api::{ApiConfig, ApiKeys, AppState, DrainTimes, Port, Stopped, Tls, app, serve};
+use siglip::engine::{Engine, EngineConfig, Model};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::{Service, engine_config, fake};
+use super::fake::Fake;
+use super::{engine_config, fake};
 
 struct Running {
     address: SocketAddr,
-    service: Service,
+    state: AppState,
+    fake: Arc<Fake>,
     stop: Option<oneshot::Sender<()>>,
     ended: JoinHandle<std::io::Result<Stopped>>,
 }
 
-async fn run(config: ApiConfig, engine: EngineConfig, tls: Option<Tls>, drain: Duration) -> Running {
-    let service = Service::with(config, engine).await;
+async fn run(config: ApiConfig, engine: EngineConfig, tls: Option<Tls>, times: DrainTimes) -> Running {
+    let fake = Arc::new(Fake::new("fake"));
+    let engine = Engine::start(engine);
+    engine.insert(&["fake"], Arc::clone(&fake) as Arc<dyn Model>).unwrap();
+    engine.warmed_up().await.expect("the fake model warms up");
+    let state = AppState::new(engine, config, None);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel();
     let shutdown = async move {
         let _ = stopped.await;
     };
-    let running = serve(listener, service.router.clone(), service.state.clone(), tls, drain, shutdown);
-    Running { address, service, stop: Some(stop), ended: tokio::spawn(running) }
+    let port = Port {
+        name: "main",
+        listeners: vec![listener],
+        router: app(state.clone()),
+        tls,
+        max_connections: state.config().max_connections,
+    };
+    let running = serve(vec![port], state.clone(), times, shutdown);
+    Running { address, state, fake, stop: Some(stop), ended: tokio::spawn(running) }
+}
+
+/// At once not ready and refusing, then so long for what was begun.
+fn within(timeout: Duration) -> DrainTimes {
+    DrainTimes { delay: Duration::ZERO, timeout }
 }
 
 async fn plain(config: ApiConfig) -> Running {
-    run(config, engine_config(), None, Duration::from_secs(5)).await
+    run(config, engine_config(), None, within(Duration::from_secs(5))).await
 }
 
 impl Running {
@@ -99,11 +122,45 @@ async fn slow_heads_are_cut_off() {
         assert!(!answer.contains("200"), "{answer}");
         assert!(began.elapsed() >= Duration::from_millis(200), "{start:?}: not at once");
     }
-    // So is a connection that idles after an answer.
-    let mut stream = running.connect().await;
+    running.stop().await;
+}
+
+/// Sends a request on a connection that is kept, and reads its answer.
+async fn ask_live(stream: &mut TcpStream) {
     stream.write_all(b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
-    let answer = tokio::time::timeout(Duration::from_secs(3), rest(&mut stream)).await.expect("closed");
-    assert!(answer.starts_with("HTTP/1.1 200"));
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"live\n") {
+        let mut bytes = [0; 512];
+        let read = stream.read(&mut bytes).await.unwrap();
+        assert!(read > 0, "closed: {}", String::from_utf8_lossy(&answer));
+        answer.extend_from_slice(&bytes[..read]);
+    }
+}
+
+#[tokio::test]
+async fn connections_are_kept_for_longer_than_a_head_may_take() {
+    let config = ApiConfig {
+        header_timeout: Duration::from_millis(200),
+        keep_alive: Duration::from_millis(1500),
+        ..ApiConfig::default()
+    };
+    let running = plain(config).await;
+    let mut stream = running.connect().await;
+    for _ in 0..2 {
+        ask_live(&mut stream).await;
+        tokio::time::sleep(Duration::from_millis(600)).await;
+    }
+    ask_live(&mut stream).await;
+    let began = Instant::now();
+    tokio::time::timeout(Duration::from_secs(10), rest(&mut stream)).await.expect("closed");
+    assert!(began.elapsed() >= Duration::from_millis(1200), "{:?}", began.elapsed());
+    // The head of a later request has no more time than that of the first.
+    let mut stream = running.connect().await;
+    ask_live(&mut stream).await;
+    stream.write_all(b"GET / HT").await.unwrap();
+    let began = Instant::now();
+    tokio::time::timeout(Duration::from_secs(10), rest(&mut stream)).await.expect("closed");
+    assert!(began.elapsed() < Duration::from_millis(1200), "{:?}", began.elapsed());
     running.stop().await;
 }
 
@@ -142,7 +199,7 @@ async fn clients_that_do_not_read_are_dropped() {
 #[tokio::test]
 async fn clients_that_leave_leave_no_work() {
     let engine = EngineConfig { max_batch_tokens: Some(fake::CONTEXT), cache_bytes: 0, ..engine_config() };
-    let running = run(ApiConfig::default(), engine, None, Duration::from_secs(5)).await;
+    let running = run(ApiConfig::default(), engine, None, within(Duration::from_secs(5))).await;
     let before = fake::COMPUTED.load(Ordering::SeqCst);
     let mut streams = Vec::new();
     for i in 0..50 {
@@ -151,7 +208,7 @@ async fn clients_that_leave_leave_no_work() {
         stream.write_all(post("/v1/embeddings", &body).as_bytes()).await.unwrap();
         streams.push(stream);
     }
-    let state = running.service.state.clone();
+    let state = running.state.clone();
     wait_for("all are admitted", || state.engine().load().items >= 40).await;
     drop(streams);
     wait_for("none is left", || state.engine().load().items == 0).await;
@@ -168,98 +225,6 @@ async fn wait_for(what: &str, condition: impl Fn() -> bool) {
         assert!(began.elapsed() < Duration::from_secs(5), "{what}: not within 5 s");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-}
-
-#[tokio::test]
-async fn connections_over_the_limit_are_closed_and_places_come_back() {
-    let running = plain(ApiConfig { max_connections: 2, ..ApiConfig::default() }).await;
-    let live = "GET /health/live HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
-    let (mut first, mut second) = (running.connect().await, running.connect().await);
-    // Both are accepted once both have been answered in part.
-    first.write_all(b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
-    second.write_all(b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
-    let mut byte = [0; 1];
-    first.read_exact(&mut byte).await.unwrap();
-    second.read_exact(&mut byte).await.unwrap();
-    assert_eq!(exchange(&mut running.connect().await, live).await, "");
-    drop((first, second));
-    let began = Instant::now();
-    while !exchange(&mut running.connect().await, live).await.starts_with("HTTP/1.1 200") {
-        assert!(began.elapsed() < Duration::from_secs(5), "the places did not come back");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    running.stop().await;
-}
-
-#[tokio::test]
-async fn what_is_here_is_answered_before_the_end() {
-    let mut running = run(ApiConfig::default(), engine_config(), None, Duration::from_secs(10)).await;
-    let mut idle = running.connect().await;
-    let mut busy = running.connect().await;
-    let body = json!({"input": ["slow 1", "slow 2"]}).to_string();
-    busy.write_all(post("/v1/embeddings", &body).as_bytes()).await.unwrap();
-    let state = running.service.state.clone();
-    wait_for("it is admitted", || state.engine().load().items == 2).await;
-    running.signal();
-    let answer = rest(&mut busy).await;
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    assert_eq!(document(&answer)["data"].as_array().unwrap().len(), 2);
-    let stopped =
-        tokio::time::timeout(Duration::from_secs(5), running.ended).await.expect("ends").unwrap().unwrap();
-    assert_eq!(stopped.engine.abandoned, 0);
-    assert_eq!(rest(&mut idle).await, "", "an idle connection does not hold the service up");
-    assert!(TcpStream::connect(running.address).await.is_err(), "no new connection is taken");
-}
-
-#[tokio::test]
-async fn the_drain_ends_when_its_time_is_up() {
-    let mut running = run(ApiConfig::default(), engine_config(), None, Duration::from_millis(300)).await;
-    let mut stuck = running.connect().await;
-    stuck.write_all(b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n{").await.unwrap();
-    tokio::time::sleep(Duration::from_millis(50)).await;
-    running.signal();
-    let stopped =
-        tokio::time::timeout(Duration::from_secs(3), running.ended).await.expect("ends").unwrap().unwrap();
-    assert!(stopped.took >= Duration::from_millis(250), "{:?}", stopped.took);
-}
-
-#[tokio::test]
-async fn tls_by_files() {
-    let folder = tempfile::tempdir().unwrap();
-    let (cert, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
-    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-    std::fs::write(&cert, made.cert.pem()).unwrap();
-    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
-    let tls = Tls::from_files(&cert, &key).unwrap();
-    let running = run(ApiConfig::default(), engine_config(), Some(tls), Duration::from_secs(5)).await;
-
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(made.cert.der().clone()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let client = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let connector = tokio_rustls::TlsConnector::from(Arc::new(client));
-    let stream = running.connect().await;
-    let mut stream = connector.connect("localhost".try_into().unwrap(), stream).await.unwrap();
-    stream.write_all(post("/v1/embeddings", r#"{"input": "cat"}"#).as_bytes()).await.unwrap();
-    let mut answer = Vec::new();
-    let _ = stream.read_to_end(&mut answer).await;
-    let answer = String::from_utf8(answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    assert_eq!(document(&answer)["data"][0]["index"], 0);
-    running.stop().await;
-
-    let swapped = Tls::from_files(&key, &cert).unwrap_err().to_string();
-    assert!(swapped.contains("key.pem") || swapped.contains("cert.pem"), "{swapped}");
-    let other = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-    std::fs::write(&key, other.signing_key.serialize_pem()).unwrap();
-    assert!(
-        Tls::from_files(&cert, &key).unwrap_err().to_string().contains("key.pem"),
-        "a key of another certificate"
-    );
 }
 
 #[tokio::test]
