@@ -51,6 +51,7 @@ pub async fn embed(
         options.max_num_patches.filter(|_| batch.has_pictures()),
     );
     call.expects(&fingerprint)?;
+    call.context.note.work(model.name(), batch.len());
     // Held until everything is answered.
     let Batch { items, places, memory: _memory } = batch;
     // What is known to be wrong is said before anything is fetched.

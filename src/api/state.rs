@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crate::api::config::ApiConfig;
-use crate::api::edge::client::Client;
+use crate::api::edge::ending::Note;
 use crate::api::edge::error::ApiError;
 use crate::api::edge::lifecycle::{Lifecycle, Phase};
 use crate::api::source::Fetcher;
@@ -105,10 +105,10 @@ pub struct RequestContext {
     pub started: Instant,
     /// When its answer is no longer wanted.
     pub deadline: Instant,
-    /// Who asks.
-    pub who: Client,
-    /// The same as a number, see [`AppState::client_id`].
+    /// Who asks, see [`AppState::client_id`].
     pub client: u64,
+    /// What its line in the log says of it.
+    pub note: Arc<Note>,
 }
 
 impl RequestContext {

@@ -49,7 +49,7 @@ pub struct ComputeArgs {
     #[arg(long, env = "SIGLIP_IMAGE_DECODE", value_enum, default_value_t = ImageDecode::Exact)]
     pub image_decode: ImageDecode,
     /// Largest width × height of an image, in megapixels
-    #[arg(long, env = "SIGLIP_MAX_MEGAPIXELS", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    #[arg(long, env = "SIGLIP_MAX_MEGAPIXELS", default_value_t = 65, value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub max_megapixels: u32,
 }
 

@@ -32,6 +32,9 @@ pub enum ModelState {
 }
 
 impl ModelState {
+    /// Every word that [`Self::label`] says.
+    pub const LABELS: [&str; 6] = ["downloading", "loading", "warming", "ready", "unloaded", "failed"];
+
     /// In one word, as in metrics and in the API.
     pub fn label(&self) -> &'static str {
         match self {

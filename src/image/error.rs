@@ -56,7 +56,7 @@ pub enum ImageError {
     },
     /// More pixels than [`ImageLimits::max_pixels`](super::ImageLimits).
     #[error(
-        "the {format} image is {width} × {height} = {} pixels; the limit is {limit}",
+        "the {format} image is {width} × {height} = {} pixels; the limit is {limit} (--max-megapixels)",
         u64::from(*width) * u64::from(*height)
     )]
     TooManyPixels {

@@ -5,7 +5,7 @@
 pub struct ImageLimits {
     /// Bytes of the file. Default 64 MiB.
     pub max_bytes: usize,
-    /// Width × height. Default 64 million.
+    /// Width × height. Default 65 million: phones take photographs of 9248 × 6944.
     pub max_pixels: u64,
     /// Pixels along the longer side. Default 65,535, which is also the most that JPEG and GIF can say.
     pub max_side: u32,
@@ -22,11 +22,24 @@ impl Default for ImageLimits {
     fn default() -> Self {
         Self {
             max_bytes: 64 << 20,
-            max_pixels: 64_000_000,
+            max_pixels: 65_000_000,
             max_side: 65_535,
             max_decoded_bytes: 1 << 30,
             max_frames: 10_000,
             max_num_patches: 4096,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_photographs_of_phones_pass() {
+        let limits = ImageLimits::default();
+        let pixels = 9248 * 6944;
+        assert!(pixels <= limits.max_pixels);
+        assert!(pixels * 12 <= limits.max_decoded_bytes, "as a progressive JPEG");
     }
 }

@@ -97,7 +97,7 @@ impl ModelInfo {
         let canonicalization = canonicalization.filter(|&rules| Some(rules) != own);
         let own = self.image.as_ref().and_then(|image| match image.geometry {
             Geometry::NaFlex { max_num_patches } => Some(max_num_patches),
-            Geometry::Squash { .. } => None,
+            Geometry::Squash { .. } | Geometry::Crop { .. } => None,
         });
         let max_num_patches = max_num_patches.filter(|&patches| Some(patches) != own);
         if canonicalization.is_none() && max_num_patches.is_none() {

@@ -70,6 +70,19 @@ pub const CONNECTIONS_CLOSED: &str = "siglip_connections_closed_total";
 /// See [`METRICS`].
 pub const FETCH_DURATION: &str = "siglip_fetch_duration_seconds";
 
+/// See [`METRICS`].
+pub const MEMORY: &str = "siglip_memory_bytes";
+/// See [`METRICS`].
+pub const MEMORY_LIMIT: &str = "siglip_memory_limit_bytes";
+/// See [`METRICS`].
+pub const MODEL_STATE: &str = "siglip_model_state";
+/// See [`METRICS`].
+pub const READY: &str = "siglip_ready";
+/// See [`METRICS`].
+pub const BUILD_INFO: &str = "siglip_build_info";
+/// See [`METRICS`].
+pub const RESIDENT_MEMORY: &str = "siglip_process_resident_memory_bytes";
+
 /// What a metric measures with.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum MetricKind {
@@ -141,6 +154,24 @@ pub const METRICS: &[Metric] = &[
         &["port", "reason"],
         "Connections that the service closed: share (room for another client), idle, head (no TLS handshake), stopping.",
     ),
+    metric(
+        MEMORY,
+        MetricKind::Gauge,
+        Unit::Bytes,
+        &["kind"],
+        "Bytes that requests hold (--max-memory): body, parsed, fetch, queue, decode, answer.",
+    ),
+    metric(MEMORY_LIMIT, MetricKind::Gauge, Unit::Bytes, &[], "What they may hold together (--max-memory)."),
+    metric(
+        MODEL_STATE,
+        MetricKind::Gauge,
+        Unit::Count,
+        &["model", "state"],
+        "1 for the state that a model is in: downloading, loading, warming, ready, unloaded, failed; else 0.",
+    ),
+    metric(READY, MetricKind::Gauge, Unit::Count, &[], "1 while /health/ready says yes."),
+    metric(BUILD_INFO, MetricKind::Gauge, Unit::Count, &["version"], "1; what runs is in the labels."),
+    metric(RESIDENT_MEMORY, MetricKind::Gauge, Unit::Bytes, &[], "Memory of the process that is in RAM."),
     metric(
         FETCH_DURATION,
         SECONDS,

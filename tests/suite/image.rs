@@ -184,7 +184,10 @@ fn each_limit_is_checked_before_the_pixels() {
         let (width, height) = (33, 22);
         let error = refused(ImageLimits { max_pixels: 725, ..limits }, file);
         assert_eq!(error, ImageError::TooManyPixels { format, width, height, limit: 725 });
-        assert!(error.to_string().contains("33 × 22 = 726 pixels; the limit is 725"), "{error}");
+        assert!(
+            error.to_string().contains("33 × 22 = 726 pixels; the limit is 725 (--max-megapixels)"),
+            "{error}"
+        );
         let error = refused(ImageLimits { max_side: 32, ..limits }, file);
         assert_eq!(error, ImageError::SideTooLong { format, width, height, limit: 32 });
         let error = refused(ImageLimits { max_decoded_bytes: 2000, ..limits }, file);

@@ -4,10 +4,14 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use metrics::gauge;
 
 use crate::api::edge::error::ApiError;
 use crate::api::native::schema::{Health, HealthStatus, ModelHealth, Readiness};
 use crate::api::state::AppState;
+use crate::budget::MemoryKind;
+use crate::engine::ModelState;
+use crate::telemetry;
 
 /// Whether the service takes requests, and what it is.
 #[utoipa::path(
@@ -65,6 +69,7 @@ pub async fn ready(State(state): State<AppState>) -> Response {
     )
 )]
 pub async fn metrics(State(state): State<AppState>) -> Response {
+    take_stock(&state);
     match state.metrics() {
         Some(text) => {
             ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
@@ -72,6 +77,32 @@ pub async fn metrics(State(state): State<AppState>) -> Response {
         None => ApiError::new(StatusCode::NOT_FOUND, "no_metrics", "the service runs without metrics")
             .into_response(),
     }
+}
+
+/// Sets the gauges that nobody keeps up to date.
+fn take_stock(state: &AppState) {
+    for kind in MemoryKind::ALL {
+        gauge!(telemetry::MEMORY, "kind" => kind.name()).set(state.memory().of_kind(kind) as f64);
+    }
+    gauge!(telemetry::MEMORY_LIMIT).set(state.memory().limit() as f64);
+    for model in state.engine().status() {
+        for label in ModelState::LABELS {
+            let is = if model.state.label() == label { 1.0 } else { 0.0 };
+            gauge!(telemetry::MODEL_STATE, "model" => model.name.clone(), "state" => label).set(is);
+        }
+    }
+    gauge!(telemetry::READY).set(if status(state) == HealthStatus::Ok { 1.0 } else { 0.0 });
+    gauge!(telemetry::BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    if let Some(bytes) = resident_memory() {
+        gauge!(telemetry::RESIDENT_MEMORY).set(bytes as f64);
+    }
+}
+
+/// `VmRSS` of proc_pid_status(5); none where there is no such file.
+fn resident_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
 }
 
 fn status(state: &AppState) -> HealthStatus {

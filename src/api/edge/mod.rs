@@ -4,6 +4,7 @@ pub mod base_path;
 pub mod body;
 pub mod buffer;
 pub mod client;
+pub mod ending;
 pub mod error;
 pub mod keys;
 pub mod lifecycle;

@@ -9,10 +9,9 @@ use std::time::{Duration, Instant};
 
 use super::error::{Result, failed};
 use crate::api::{self, AppState, Port, Stopped};
-use crate::checkpoint::{self, HubOptions};
+use crate::checkpoint::HubOptions;
 use crate::config::{ComputeArgs, ModelChoice, ServeArgs, ServeConfig, environment};
 use crate::engine::{Engine, EngineError, Model, ModelState, PipelineModel, Progress};
-use crate::pipeline::Pipeline;
 use crate::telemetry;
 use signals::Signals;
 
@@ -173,16 +172,18 @@ async fn started(engine: &Engine) -> Option<String> {
 }
 
 /// Loads one model.
-fn load(choice: &ModelChoice, compute: &ComputeArgs, progress: &Progress) -> Result<Arc<dyn Model>> {
+fn load(choice: &ModelChoice, compute: &ComputeArgs, progress: &Progress) -> crate::Result<Arc<dyn Model>> {
     let started = Instant::now();
     let watch = {
         let progress = progress.clone();
-        Arc::new(move |bytes, total| progress.downloading(bytes, Some(total)))
+        Arc::new(move |bytes, total| match bytes < total {
+            true => progress.downloading(bytes, Some(total)),
+            false => progress.loading(),
+        })
     };
-    let options = HubOptions { watch: Some(watch), ..HubOptions::default() };
-    let checkpoint = checkpoint::open(&choice.reference, &options)?;
-    progress.loading();
-    let model = Pipeline::load(checkpoint, &compute.load_options(Some(choice.name.clone())))?;
+    let hub = HubOptions { watch: Some(watch), ..HubOptions::default() };
+    let model =
+        PipelineModel::open(&choice.reference, &hub, &compute.load_options(Some(choice.name.clone())))?;
     let info = model.info();
     tracing::info!(
         name = choice.name,
@@ -191,8 +192,8 @@ fn load(choice: &ModelChoice, compute: &ComputeArgs, progress: &Progress) -> Res
         dtype = ?info.dtype,
         device = ?info.device,
         fingerprint = info.fingerprint,
-        "loaded in {:.1} s",
+        "opened in {:.1} s",
         started.elapsed().as_secs_f32()
     );
-    Ok(Arc::new(PipelineModel::from(model)))
+    Ok(Arc::new(model))
 }

@@ -2,11 +2,14 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use axum::body::Body;
+use axum::http::Request;
 use serde_json::{Value, json};
-use siglip::api::{ApiConfig, FetchPolicy};
+use siglip::api::{ApiConfig, ApiKeys, FetchPolicy};
 use siglip::budget::MemoryBudget;
+use tower::ServiceExt;
 
 use super::{Service, assert_close, floats, unit};
 
@@ -140,4 +143,29 @@ async fn what_one_request_fetches_is_bounded_and_charged() {
     let service = fetching(32 << 20, 64 << 20).await;
     ask(&service, 1).await.ok();
     ask(&service, 30).await.error(429, "overloaded");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_whose_hosts_are_slow_leaves_fetches_to_the_others() {
+    let address = host();
+    let policy = FetchPolicy { timeout: Duration::from_secs(4), ..policy() };
+    let api_keys = ApiKeys::new(["greedy", "quiet"]);
+    let service =
+        Service::configured(ApiConfig { fetch: Some(policy), api_keys, ..ApiConfig::default() }).await;
+    let request = |key: &str, path: &str, count: usize| {
+        let urls = vec![json!({"image": format!("http://{address}/{path}")}); count];
+        let request = Request::post("/v1/embeddings").header("content-type", "application/json");
+        request.header("x-api-key", key).body(Body::from(json!({"input": urls}).to_string())).unwrap()
+    };
+    // More than there are slots, each for four seconds.
+    let greedy = tokio::spawn({
+        let (router, request) = (service.router.clone(), request("greedy", "slow", 200));
+        async move { router.oneshot(request).await }
+    });
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let began = Instant::now();
+    service.send(request("quiet", "picture", 4)).await.ok();
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    assert!(!greedy.is_finished());
+    greedy.abort();
 }

@@ -8,7 +8,9 @@ use axum::body::Body;
 use axum::http::Request;
 use serde_json::json;
 use siglip::api::{ApiConfig, ApiKeys, AppState, Cors, app};
-use siglip::engine::{Engine, EngineConfig};
+use siglip::engine::{Engine, EngineConfig, Model};
+
+use tower::ServiceExt;
 
 use super::fake::Fake;
 use super::{Service, engine_config};
@@ -233,4 +235,119 @@ async fn operators_have_a_port_of_their_own() {
         assert_eq!(admin.get(path).await.status, 200, "{path}");
     }
     admin.json("/v1/embeddings", json!({"input": "cat"})).await.error(404, "route_not_found");
+}
+
+#[tokio::test]
+async fn a_name_with_a_slash_is_a_models_name() {
+    let engine = Engine::start(engine_config());
+    engine.insert(&["m", "google/m"], Arc::new(Fake::new("m")) as Arc<dyn Model>).unwrap();
+    engine.warmed_up().await.unwrap();
+    let state = AppState::new(engine, ApiConfig::default(), None);
+    let service = Service { router: app(state.clone()), state };
+    assert_eq!(service.get("/v1/models/google/m").await.ok()["id"], "m");
+    assert_eq!(service.get("/v1/models/google%2Fm").await.ok()["id"], "m");
+    service.get("/v1/models/google/x").await.error(404, "model_not_found");
+    let answer = service.json("/v1/embeddings", json!({"input": "cat", "model": "google/m"})).await;
+    assert_eq!(answer.ok()["model"], "m");
+}
+
+#[tokio::test]
+async fn readiness_says_how_each_model_is() {
+    let service = Service::new().await;
+    let ready = service.get("/health/ready").await.ok();
+    assert_eq!(ready["status"], "ok");
+    assert_eq!(ready["models"][1], json!({"name": "other", "state": "ready"}));
+
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let engine = Engine::start(engine_config());
+    engine
+        .add(&["slow"], move |progress| {
+            progress.downloading(3, Some(10));
+            let _ = held.recv();
+            Err(siglip::Error::Config("no such disk".to_owned()))
+        })
+        .unwrap();
+    let state = AppState::new(engine, ApiConfig::default(), None);
+    let service = Service { router: app(state.clone()), state };
+    let ready = async || {
+        let answer = service.get("/health/ready").await;
+        assert_eq!(answer.status, 503);
+        answer.json()
+    };
+    let began = Instant::now();
+    while ready().await["models"][0]["state"] != "downloading" {
+        assert!(began.elapsed() < Duration::from_secs(5));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let state = ready().await;
+    assert_eq!(state["models"][0], json!({"name": "slow", "state": "downloading", "bytes": 3, "total": 10}));
+    assert_eq!(state["status"], "starting");
+    let answer = service.json("/v1/embeddings", json!({"input": "cat"})).await;
+    answer.error(503, "model_loading");
+    assert!(answer.headers.contains_key("retry-after"));
+    release.send(()).unwrap();
+    while ready().await["models"][0]["state"] != "failed" {
+        assert!(began.elapsed() < Duration::from_secs(5));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let state = ready().await;
+    assert!(state["models"][0]["reason"].as_str().unwrap().contains("no such disk"), "{state}");
+    assert_eq!(state["status"], "failing");
+    assert_eq!(service.get("/health/live").await.status, 200, "a restart would not mend it");
+}
+
+/// Collects what is logged on this thread.
+#[derive(Clone, Default)]
+struct Log(Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_request_leaves_one_line_with_its_client_its_model_and_its_end() {
+    let log = Log::default();
+    let writer = log.clone();
+    let lines = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    let _set = tracing::subscriber::set_default(lines);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "anna:secret\n").unwrap();
+    let api_keys = ApiKeys::with_file([], file.path()).unwrap();
+    let service = Service::configured(ApiConfig { api_keys, ..ApiConfig::default() }).await;
+    let body = json!({"input": ["cat", "dog"]}).to_string();
+    let length = body.len();
+    let request = |body: String| {
+        let request = Request::post("/v1/embeddings").header("content-type", "application/json");
+        request.header("x-api-key", "secret").body(Body::from(body)).unwrap()
+    };
+    let sent = service.send(request(body)).await.bytes.len();
+    let text = || String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let line = text().lines().find(|line| line.contains("siglip::access")).unwrap().to_owned();
+    for part in [
+        "client=anna",
+        "status=200",
+        "outcome=\"ok\"",
+        "model=\"fake\"",
+        "inputs=2",
+        "path=/v1/embeddings",
+        &format!("received={length}"),
+        &format!("sent={sent}"),
+    ] {
+        assert!(line.contains(part), "{part}: {line}");
+    }
+    service.send(request("{".to_owned())).await;
+    let line = text().lines().filter(|line| line.contains("siglip::access")).nth(1).unwrap().to_owned();
+    assert!(line.contains("outcome=\"malformed_json\"") && line.contains("status=400"), "{line}");
+    // An answer that nobody takes.
+    let answer = service.router.clone().oneshot(request(json!({"input": "cat"}).to_string())).await.unwrap();
+    drop(answer);
+    let line = text().lines().filter(|line| line.contains("siglip::access")).nth(2).unwrap().to_owned();
+    assert!(line.contains("outcome=\"client left\"") && line.contains("sent=0"), "{line}");
 }
