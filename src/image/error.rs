@@ -26,6 +26,12 @@ pub enum ImageError {
         /// The first bytes, as text where they are text and in hexadecimal otherwise.
         head: String,
     },
+    /// The format is known, and no build reads it.
+    #[error("this is a {name} image, which cannot be read; convert it to JPEG, PNG or WebP")]
+    UnreadableFormat {
+        /// Name of the format.
+        name: &'static str,
+    },
     /// The format is known, but this build has no decoder for it.
     #[error("this is an {format} image, and this build of the program cannot read {format}")]
     FormatNotBuilt {
@@ -83,6 +89,25 @@ pub enum ImageError {
         /// Bytes needed.
         bytes: u64,
         /// Bytes allowed.
+        limit: u64,
+    },
+    /// Decoding would take more time than [`ImageLimits::max_decode_work`](super::ImageLimits) allows.
+    #[error(
+        "decoding the {format} image of {width} × {height} pixels would take too long: its {scans} scans go over \
+         {samples} samples; the limit is {limit}"
+    )]
+    TooMuchWork {
+        /// Format found.
+        format: Format,
+        /// Width in pixels.
+        width: u32,
+        /// Height in pixels.
+        height: u32,
+        /// Scans in the file.
+        scans: usize,
+        /// Samples that all scans together go over.
+        samples: u64,
+        /// Samples allowed.
         limit: u64,
     },
     /// An animation has more frames than [`ImageLimits::max_frames`](super::ImageLimits).

@@ -12,6 +12,9 @@ pub struct ImageLimits {
     /// Most memory that a decode may hold at once, in bytes, as the header foretells it. Default 1 GiB:
     /// the largest picture that the other limits allow needs up to 12 bytes a pixel (a progressive JPEG).
     pub max_decoded_bytes: u64,
+    /// Samples that all scans of a JPEG together may go over: a file of a few kilobytes can ask for a hundred passes
+    /// over the largest picture. Default 1.28 billion, which is 20 passes over 64 million pixels and some seconds.
+    pub max_decode_work: u64,
     /// Frames of an animation, of which only the first is decoded. Default 10,000.
     pub max_frames: u32,
     /// The largest patch budget that a request may ask for (NaFlex). Default 4,096.
@@ -25,6 +28,7 @@ impl Default for ImageLimits {
             max_pixels: 65_000_000,
             max_side: 65_535,
             max_decoded_bytes: 1 << 30,
+            max_decode_work: 1_280_000_000,
             max_frames: 10_000,
             max_num_patches: 4096,
         }

@@ -5,6 +5,7 @@ mod error;
 mod format;
 mod limits;
 mod naflex;
+mod orientation;
 mod patchify;
 mod picture;
 mod preprocess;

@@ -1,5 +1,7 @@
 //! Pillow's conversions to RGB, each named after the mode or raw mode that Pillow gives the samples.
 
+use crate::image::Format;
+
 /// Keeps the first three of four channels: alpha is dropped, never composited (`RGBA`, `RGBX`).
 pub(super) fn drop_fourth(mut rgba: Vec<u8>) -> Vec<u8> {
     let pixels = rgba.len() / 4;
@@ -13,6 +15,31 @@ pub(super) fn drop_fourth(mut rgba: Vec<u8>) -> Vec<u8> {
 /// Grey to RGB, one byte a pixel (`L`, `1`).
 pub(super) fn grey(samples: impl IntoIterator<Item = u8>) -> Vec<u8> {
     samples.into_iter().flat_map(|value| [value; 3]).collect()
+}
+
+/// The colours of a palette; those that it does not define are black, as in Pillow.
+pub(super) fn palette(defined: impl IntoIterator<Item = [u8; 3]>) -> [[u8; 3]; 256] {
+    let mut palette = [[0; 3]; 256];
+    for (entry, colour) in palette.iter_mut().zip(defined) {
+        *entry = colour;
+    }
+    palette
+}
+
+/// What indices mean without a palette.
+pub(super) fn grey_ramp() -> [[u8; 3]; 256] {
+    std::array::from_fn(|index| [index as u8; 3])
+}
+
+/// Tells the operator that a picture of one wide channel was clipped: most of it may have become white.
+pub(super) fn warn_clipped(format: Format, clipped: bool) {
+    if clipped {
+        tracing::warn!(
+            %format,
+            "a grey picture of more than 8 bits has values above 255; they became white, as in Pillow's \
+             convert(\"RGB\"): scale such pictures to 8 bits before they are sent"
+        );
+    }
 }
 
 /// `I;16`, `I` and `F` hold more than 8 bits of one channel; Pillow clips them, it does not scale them.
@@ -39,9 +66,14 @@ pub(super) fn unmultiply([r, g, b, a]: [u8; 4]) -> [u8; 3] {
     }
 }
 
-/// One 8-bit `YCbCr` pixel to RGB by JFIF's formula.
+/// `YCbCr` to RGB (Pillow's ConvertYCbCr.c: tables with six bits behind the point).
 pub(super) fn ycbcr([y, cb, cr]: [u8; 3]) -> [u8; 3] {
-    let (y, cb, cr) = (f32::from(y), f32::from(cb) - 128.0, f32::from(cr) - 128.0);
-    [y + 1.402 * cr, y - 0.344_136 * cb - 0.714_136 * cr, y + 1.772 * cb]
-        .map(|value| value.round().clamp(0.0, 255.0) as u8)
+    let part = |weight: f32, code: u8| (weight * 64.0 * (f32::from(code) - 128.0) + 0.5) as i32;
+    let y = i32::from(y);
+    [
+        y + (part(1.402, cr) >> 6),
+        y + ((part(-0.34414, cb) + part(-0.71414, cr)) >> 6),
+        y + (part(1.772, cb) >> 6),
+    ]
+    .map(|value| value.clamp(0, 255) as u8)
 }

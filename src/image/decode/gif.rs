@@ -1,15 +1,17 @@
 //! The first frame of a GIF on its logical screen.
 
+use std::borrow::Cow;
 use std::num::NonZeroU64;
 
-use ::image::metadata::Orientation;
 use gif::{ColorOutput, DecodeOptions, Decoder, DecodingError, MemoryLimit};
 
-use super::{Decoded, Header, broken, buffer, orientation};
+use super::metadata::orientation;
+use super::{Decoded, Header, broken, buffer, colour};
 use crate::image::{Format, ImageError, ImageLimits};
 
 pub(super) fn header(bytes: &[u8], limits: &ImageLimits) -> Result<Header, ImageError> {
-    let mut decoder = open(bytes, limits, true)?;
+    let bytes = with_palette(bytes);
+    let mut decoder = open(&bytes, limits, true)?;
     let frame = decoder.next_frame_info().map_err(failed)?;
     let (left, top, width, height) = frame
         .map(|frame| (frame.left, frame.top, frame.width, frame.height))
@@ -22,11 +24,12 @@ pub(super) fn header(bytes: &[u8], limits: &ImageLimits) -> Result<Header, Image
     while frames <= limits.max_frames && matches!(decoder.next_frame_info(), Ok(Some(_))) {
         frames += 1;
     }
-    Ok(Header { width, height, pixel_bytes: 4, frames })
+    Ok(Header { width, height, pixel_bytes: 4, frames, scans: (0, 0) })
 }
 
 pub(super) fn pixels(bytes: &[u8], limits: &ImageLimits) -> Result<Decoded, ImageError> {
-    let mut decoder = open(bytes, limits, false)?;
+    let bytes = with_palette(bytes);
+    let mut decoder = open(&bytes, limits, false)?;
     let screen = (usize::from(decoder.width()), usize::from(decoder.height()));
     let frame = decoder.next_frame_info().map_err(failed)?;
     let frame = frame.ok_or_else(|| broken(Format::Gif, "there is no picture in it"))?;
@@ -54,18 +57,36 @@ pub(super) fn pixels(bytes: &[u8], limits: &ImageLimits) -> Result<Decoded, Imag
             }
         }
     }
-    let orientation: Orientation = orientation(None, decoder.xmp_metadata());
+    let orientation = orientation(None, decoder.xmp_metadata());
     Ok(Decoded { width: width as u32, height: height as u32, rgb, orientation })
 }
 
-/// All 256 colours; those that the file does not define are grey, as in Pillow.
+/// All 256 colours. A palette of which each colour is its own number says nothing to Pillow, which then takes grey for
+/// the others too; behind any other palette all is black.
 fn palette(defined: Option<&[u8]>) -> [[u8; 3]; 256] {
-    let mut palette: [[u8; 3]; 256] = std::array::from_fn(|index| [index as u8; 3]);
     let (defined, _) = defined.unwrap_or_default().as_chunks::<3>();
-    for (entry, colour) in palette.iter_mut().zip(defined) {
-        *entry = *colour;
+    if defined.iter().enumerate().all(|(index, colour)| *colour == [index as u8; 3]) {
+        return colour::grey_ramp();
     }
-    palette
+    colour::palette(defined.iter().copied())
+}
+
+/// The file with a palette of all greys, which is Pillow's, where it has none for all frames: the library refuses it.
+fn with_palette(bytes: &[u8]) -> Cow<'_, [u8]> {
+    const SCREEN: usize = 13;
+    match bytes.get(10) {
+        Some(flags) if flags & 0x80 == 0 && bytes.len() > SCREEN => {
+            let mut copy = Vec::with_capacity(bytes.len() + 768);
+            copy.extend_from_slice(&bytes[..SCREEN]);
+            copy[10] = flags & 0x78 | 0x87;
+            // The background colour, which the library wants to be in the palette.
+            copy[11] = 0;
+            copy.extend(colour::grey_ramp().as_flattened());
+            copy.extend_from_slice(&bytes[SCREEN..]);
+            Cow::Owned(copy)
+        }
+        _ => Cow::Borrowed(bytes),
+    }
 }
 
 fn open<'a>(bytes: &'a [u8], limits: &ImageLimits, skip: bool) -> Result<Decoder<&'a [u8]>, ImageError> {

@@ -8,7 +8,9 @@ mod avif;
 mod bmp;
 mod colour;
 mod gif;
+mod ifd;
 mod jpeg;
+mod metadata;
 mod png;
 mod tiff;
 mod webp;
@@ -16,10 +18,9 @@ mod webp;
 use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use ::image::metadata::Orientation;
-use ::image::{DynamicImage, RgbImage};
 use serde::Serialize;
 
+use super::orientation::Orientation;
 use super::{Format, ImageError, ImageLimits, Picture};
 
 /// What the header of a picture says.
@@ -43,6 +44,8 @@ struct Header {
     pixel_bytes: u64,
     /// Frames counted; counting may stop one above the limit.
     frames: u32,
+    /// Scans of a JPEG, and the samples that they go over; zero where every byte of a file is looked at once.
+    scans: (usize, u64),
 }
 
 /// `[height, width, 3]` bytes as stored, and how they are to be turned.
@@ -60,12 +63,12 @@ struct Decoded {
 pub fn probe(bytes: &[u8], limits: &ImageLimits) -> Result<ImageInfo, ImageError> {
     let format = sniff(bytes, limits)?;
     let header = guarded(format, || match format {
-        Format::Jpeg => jpeg::header(bytes, limits),
+        Format::Jpeg => jpeg::header(bytes),
         Format::Png => png::header(bytes, limits),
         Format::WebP => webp::header(bytes, limits),
         Format::Gif => gif::header(bytes, limits),
         Format::Bmp => bmp::header(bytes),
-        Format::Tiff => tiff::header(bytes, limits),
+        Format::Tiff => tiff::header(bytes),
         #[cfg(feature = "avif")]
         Format::Avif => avif::header(bytes),
         #[cfg(not(feature = "avif"))]
@@ -104,15 +107,9 @@ pub(super) fn decode_reduced(
         #[cfg(not(feature = "avif"))]
         Format::Avif => Err(ImageError::FormatNotBuilt { format: info.format }),
     })?;
-    let turned = turns_aside(decoded.orientation);
+    let turned = decoded.orientation.swaps_sides();
     let size = if turned { (info.width, info.height) } else { (info.height, info.width) };
     Ok((upright(decoded)?, size))
-}
-
-/// Whether width and height change places.
-fn turns_aside(orientation: Orientation) -> bool {
-    use Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
-    matches!(orientation, Rotate90 | Rotate90FlipH | Rotate270 | Rotate270FlipH)
 }
 
 fn sniff(bytes: &[u8], limits: &ImageLimits) -> Result<Format, ImageError> {
@@ -123,7 +120,7 @@ fn sniff(bytes: &[u8], limits: &ImageLimits) -> Result<Format, ImageError> {
 }
 
 fn check(format: Format, header: &Header, limits: &ImageLimits) -> Result<ImageInfo, ImageError> {
-    let Header { width, height, pixel_bytes, frames } = *header;
+    let Header { width, height, pixel_bytes, frames, scans: (scans, samples) } = *header;
     let pixels = u64::from(width) * u64::from(height);
     if pixels == 0 {
         return Err(ImageError::NoPixels { format, width, height });
@@ -142,6 +139,10 @@ fn check(format: Format, header: &Header, limits: &ImageLimits) -> Result<ImageI
     if frames > limits.max_frames {
         return Err(ImageError::TooManyFrames { format, limit: limits.max_frames });
     }
+    let limit = limits.max_decode_work;
+    if samples > limit || scans > jpeg::MAX_SCANS {
+        return Err(ImageError::TooMuchWork { format, width, height, scans, samples, limit });
+    }
     Ok(ImageInfo { format, width, height, decoded_bytes })
 }
 
@@ -155,40 +156,8 @@ fn guarded<T>(format: Format, run: impl FnOnce() -> Result<T, ImageError>) -> Re
 
 fn upright(decoded: Decoded) -> Result<Picture, ImageError> {
     let Decoded { width, height, rgb, orientation } = decoded;
-    if orientation == Orientation::NoTransforms {
-        return Picture::new(width, height, rgb);
-    }
-    let found = rgb.len();
-    let expected = u64::from(width) * u64::from(height) * 3;
-    let image = RgbImage::from_raw(width, height, rgb).ok_or(ImageError::WrongPixelCount {
-        width,
-        height,
-        expected,
-        found,
-    })?;
-    let mut image = DynamicImage::ImageRgb8(image);
-    image.apply_orientation(orientation);
-    let image = image.into_rgb8();
-    Picture::new(image.width(), image.height(), image.into_raw())
-}
-
-/// The orientation in an EXIF block, or else in an XMP packet, as Pillow looks for it. A broken block is
-/// as good as none.
-fn orientation(exif: Option<&[u8]>, xmp: Option<&[u8]>) -> Orientation {
-    let exif = exif.map(|exif| exif.strip_prefix(b"Exif\0\0").unwrap_or(exif));
-    exif.and_then(Orientation::from_exif_chunk)
-        .or_else(|| xmp.and_then(xmp_orientation))
-        .unwrap_or(Orientation::NoTransforms)
-}
-
-/// The digit after the first `tiff:Orientation="` or `tiff:Orientation>`.
-fn xmp_orientation(xmp: &[u8]) -> Option<Orientation> {
-    let name = b"tiff:Orientation";
-    xmp.windows(name.len()).enumerate().filter(|(_, window)| window == name).find_map(|(at, _)| {
-        let rest = &xmp[at + name.len()..];
-        let digit = rest.strip_prefix(b"=\"").or_else(|| rest.strip_prefix(b">"))?.first()?;
-        digit.is_ascii_digit().then(|| Orientation::from_exif(digit - b'0'))?
-    })
+    let (width, height, rgb) = orientation.apply(width, height, rgb);
+    Picture::new(width, height, rgb)
 }
 
 fn broken(format: Format, reason: impl Display) -> ImageError {

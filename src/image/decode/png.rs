@@ -4,7 +4,8 @@ use std::io::Cursor;
 
 use png::{BitDepth, ColorType, Limits, Reader, Transformations};
 
-use super::{Decoded, Header, broken, buffer, colour, memory_limit, orientation};
+use super::metadata::{orientation, raw_profile};
+use super::{Decoded, Header, broken, buffer, colour, memory_limit};
 use crate::image::{Format, ImageError, ImageLimits};
 
 pub(super) fn header(bytes: &[u8], limits: &ImageLimits) -> Result<Header, ImageError> {
@@ -17,6 +18,7 @@ pub(super) fn header(bytes: &[u8], limits: &ImageLimits) -> Result<Header, Image
         height: info.height,
         pixel_bytes: samples + 3,
         frames: info.animation_control.map_or(1, |animation| animation.num_frames),
+        scans: (0, 0),
     })
 }
 
@@ -31,7 +33,9 @@ pub(super) fn pixels(bytes: &[u8], limits: &ImageLimits) -> Result<Decoded, Imag
     let info = reader.info();
     let xmp = info.utf8_text.iter().find(|chunk| chunk.keyword == "XML:com.adobe.xmp");
     let xmp = xmp.and_then(|chunk| chunk.get_text().ok());
-    let orientation = orientation(info.exif_metadata.as_deref(), xmp.as_ref().map(|text| text.as_bytes()));
+    let profile = if info.exif_metadata.is_none() { profile(info) } else { None };
+    let exif = info.exif_metadata.as_deref().or(profile.as_deref());
+    let orientation = orientation(exif, xmp.as_ref().map(|text| text.as_bytes()));
 
     let grey_only = info.color_type == ColorType::Grayscale;
     let wide = output.bit_depth == BitDepth::Sixteen;
@@ -41,6 +45,7 @@ pub(super) fn pixels(bytes: &[u8], limits: &ImageLimits) -> Result<Decoded, Imag
         ColorType::Rgba if !wide => colour::drop_fourth(samples),
         // 16-bit grey is Pillow's `I;16`, which is clipped; with an alpha channel it keeps the high byte.
         ColorType::Grayscale | ColorType::GrayscaleAlpha if wide && grey_only => {
+            colour::warn_clipped(Format::Png, samples.chunks_exact(step).any(|pixel| pixel[0] != 0));
             let pixels = samples.chunks_exact(step);
             colour::grey(pixels.map(|pixel| if pixel[0] == 0 { pixel[1] } else { 255 }))
         }
@@ -53,6 +58,17 @@ pub(super) fn pixels(bytes: &[u8], limits: &ImageLimits) -> Result<Decoded, Imag
         ColorType::Indexed => return Err(broken(Format::Png, "its palette is missing")),
     };
     Ok(Decoded { width: output.width, height: output.height, rgb, orientation })
+}
+
+/// The EXIF block that ImageMagick writes as text, compressed or not.
+fn profile(info: &png::Info) -> Option<Vec<u8>> {
+    const NAME: &str = "Raw profile type exif";
+    let plain = info.uncompressed_latin1_text.iter().find(|chunk| chunk.keyword == NAME);
+    let plain = plain.map(|chunk| chunk.text.clone());
+    let compressed =
+        || info.compressed_latin1_text.iter().find(|chunk| chunk.keyword == NAME)?.get_text().ok();
+    let unicode = || info.utf8_text.iter().find(|chunk| chunk.keyword == NAME)?.get_text().ok();
+    raw_profile(&plain.or_else(compressed).or_else(unicode)?)
 }
 
 fn open<'a>(bytes: &'a [u8], limits: &ImageLimits) -> Result<Reader<Cursor<&'a [u8]>>, ImageError> {
