@@ -3,8 +3,11 @@
 /// Asks the allocator to give back what is free. Large models leave gigabytes behind that it would keep for a while, in
 /// each of the threads that read their weights.
 pub(super) fn give_back() {
-    collect();
-    rayon::broadcast(|_| collect());
+    // A model checker has threads of its own.
+    if cfg!(not(feature = "model-check")) {
+        collect();
+        rayon::broadcast(|_| collect());
+    }
 }
 
 fn collect() {

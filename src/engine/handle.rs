@@ -364,6 +364,7 @@ impl Drop for ForgetOnDrop<'_> {
             Lane::ALL.into_iter().for_each(|lane| shared.preparation.wake(lane));
         }
         tickets.into_iter().for_each(Ticket::answer_dead);
+        shared.residency.idle();
         shared.free_if_done(runtime);
     }
 }

@@ -38,6 +38,7 @@ mod allocator;
 mod batch;
 mod cache;
 mod config;
+mod cost;
 mod engine;
 mod error;
 mod fair;

@@ -19,6 +19,7 @@ pub(super) fn run(shared: &Shared, lane: Lane) {
     while let Some((item, preparing)) = shared.preparation.next(lane) {
         let model = Arc::clone(&preparing.model);
         prepare(shared, lane, item, preparing);
+        shared.residency.idle();
         shared.free_if_done(&model);
     }
 }

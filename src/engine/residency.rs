@@ -17,7 +17,7 @@ use crate::Error;
 
 /// Towers that work are left in memory for so long before others may take their room.
 const MIN_RESIDENCE: Duration = Duration::from_secs(5);
-/// How often to look for room while every model works.
+/// How often to look for room while every model works: some may have had their time by then.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// The memory that towers may take together.
@@ -25,32 +25,54 @@ pub(super) struct Residency {
     max_bytes: Option<u64>,
     /// Held while room is made and filled: one model is loaded at a time where memory is bounded.
     loading: Mutex<()>,
-    closed: Mutex<bool>,
-    /// Told when the engine closes.
-    end: Condvar,
+    changes: Mutex<Changes>,
+    /// Told when [`Changes`] changes.
+    changed: Condvar,
+}
+
+struct Changes {
+    /// How often a model became idle.
+    idle: u64,
+    closed: bool,
 }
 
 impl Residency {
     pub(super) fn new(max_bytes: Option<u64>) -> Self {
-        Self { max_bytes, loading: Mutex::new(()), closed: Mutex::new(false), end: Condvar::new() }
+        let changes = Changes { idle: 0, closed: false };
+        Self { max_bytes, loading: Mutex::default(), changes: Mutex::new(changes), changed: Condvar::new() }
+    }
+
+    /// A model may have become idle: there may be room for another.
+    pub(super) fn idle(&self) {
+        if self.max_bytes.is_some() {
+            lock(&self.changes).idle += 1;
+            self.changed.notify_all();
+        }
     }
 
     /// Ends the waits.
     pub(super) fn close(&self) {
-        *lock(&self.closed) = true;
-        self.end.notify_all();
+        lock(&self.changes).closed = true;
+        self.changed.notify_all();
     }
 
-    /// Waits for `time`; `false` if the engine is closed.
-    fn pause(&self, time: Duration) -> bool {
+    /// How often a model became idle so far.
+    fn seen(&self) -> u64 {
+        lock(&self.changes).idle
+    }
+
+    /// Waits for `time`, or, where `seen` is given, until a model became idle after that; `false` if the engine is
+    /// closed.
+    fn pause(&self, time: Duration, seen: Option<u64>) -> bool {
         let until = Instant::now() + time;
-        let mut closed = lock(&self.closed);
+        let mut changes = lock(&self.changes);
         loop {
             let left = until.saturating_duration_since(Instant::now());
-            if *closed || left.is_zero() {
-                return !*closed;
+            let news = seen.is_some_and(|seen| changes.idle != seen);
+            if changes.closed || news || left.is_zero() {
+                return !changes.closed;
             }
-            closed = wait_for(&self.end, closed, left);
+            changes = wait_for(&self.changed, changes, left);
         }
     }
 }
@@ -124,6 +146,7 @@ impl Shared {
             return Err(Error::Config(message).into());
         }
         loop {
+            let seen = self.residency.seen();
             let mut resident: Vec<_> = self
                 .preparation
                 .models()
@@ -146,7 +169,7 @@ impl Shared {
                     }
                 }
                 None => {
-                    if !self.residency.pause(LOOK_AGAIN) {
+                    if !self.residency.pause(LOOK_AGAIN, Some(seen)) {
                         return Err(EngineError::ShuttingDown.into());
                     }
                 }
@@ -171,7 +194,7 @@ impl Shared {
     /// Drops towers that nobody has used for `limit`, until the engine ends.
     pub(super) fn unload_idle(self: &Arc<Self>, limit: Duration) {
         let look = (limit / 8).clamp(Duration::from_millis(10), Duration::from_secs(10));
-        while self.residency.pause(look) {
+        while self.residency.pause(look, None) {
             for model in self.preparation.models() {
                 let Some((_, used)) = model.residence() else { continue };
                 let idle = used.elapsed() >= limit && model.queues.is_idle();

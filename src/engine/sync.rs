@@ -1,10 +1,19 @@
-//! Locks, condition variables and threads of the engine, in one place so that they can be replaced by those of a
-//! model checker.
+//! Locks, condition variables and threads of the engine: those of the standard library, or under the feature
+//! `model-check` those of shuttle, which tries many interleavings of them (`tests/model-check`).
 
 use std::sync::PoisonError;
-pub(super) use std::sync::{Condvar, Mutex, MutexGuard};
-pub(super) use std::thread::JoinHandle;
 use std::time::Duration;
+
+#[cfg(feature = "model-check")]
+pub(super) use shuttle::{
+    sync::{Condvar, Mutex, MutexGuard},
+    thread::{self, JoinHandle},
+};
+#[cfg(not(feature = "model-check"))]
+pub(super) use std::{
+    sync::{Condvar, Mutex, MutexGuard},
+    thread::{self, JoinHandle},
+};
 
 /// Locks. Nothing that is kept behind these locks is left half changed by a panic, so poison says nothing.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -16,7 +25,7 @@ pub(super) fn wait<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>) -> MutexG
     condvar.wait(guard).unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Waits to be notified, but no longer than `timeout`.
+/// Waits to be notified, but no longer than `timeout`, which shuttle does not know: there it waits for ever.
 pub(super) fn wait_for<'a, T>(
     condvar: &Condvar,
     guard: MutexGuard<'a, T>,
@@ -30,5 +39,5 @@ pub(super) fn wait_for<'a, T>(
 /// # Panics
 /// If the system gives no thread.
 pub(super) fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
-    std::thread::Builder::new().name(name).spawn(body).expect("the system gives a thread")
+    thread::Builder::new().name(name).spawn(body).expect("the system gives a thread")
 }

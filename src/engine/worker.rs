@@ -68,6 +68,7 @@ pub(super) fn run(shared: &Shared, model: &Arc<ModelRuntime>, set: &ReplicaSet, 
             }
         }
         model.used();
+        shared.residency.idle();
         shared.free_if_done(model);
     }
 }

@@ -33,6 +33,30 @@ async fn one_picture_waits_a_batch_behind_a_thousand() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn turns_are_by_tokens() {
+    let fake = Fake::held();
+    let (engine, model) = start(&fake, config());
+    let first = send(&engine, &model, images("first", 1), client(9));
+    fake.gate.wait_for(1);
+    let large: Vec<_> = (0..30).map(|i| image(&format!("large{i} 5"))).collect();
+    let large = send(&engine, &model, large, client(1));
+    let small = send(&engine, &model, images("small", 150), client(2));
+    fake.gate.open();
+    first.await.unwrap().unwrap();
+    large.await.unwrap().unwrap();
+    small.await.unwrap().unwrap();
+    // After each batch both were served as much, within what is prepared ahead.
+    let mut served = [0i64; 2];
+    for batch in &fake.batches()[1..] {
+        for name in batch {
+            if name.starts_with("large") { served[0] += 5 } else { served[1] += 1 }
+        }
+        assert!((served[0] - served[1]).abs() <= 30, "{served:?}");
+    }
+    assert_eq!(served, [150, 150]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn neither_lane_starves() {
     let fake = Fake::held();
     let (engine, model) = start(&fake, config());
