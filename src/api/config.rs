@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use axum::http::HeaderValue;
 
+use crate::api::admin::models::ModelAdmin;
 use crate::api::edge::base_path::BasePath;
 use crate::api::edge::client::TrustedProxies;
 use crate::api::edge::keys::ApiKeys;
@@ -40,6 +41,8 @@ pub struct ApiConfig {
     pub admin_apart: bool,
     /// Keys of which a request must show one; none means that none is asked for.
     pub api_keys: ApiKeys,
+    /// Who may change the models; nobody where it is `None`.
+    pub model_admin: Option<ModelAdmin>,
     /// Who may call from a browser.
     pub cors: Cors,
     /// Whether and where pictures are fetched from by URL.
@@ -74,6 +77,7 @@ impl Default for ApiConfig {
             base_path: BasePath::default(),
             admin_apart: false,
             api_keys: ApiKeys::default(),
+            model_admin: None,
             cors: Cors::default(),
             fetch: None,
         }

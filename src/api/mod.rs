@@ -48,6 +48,7 @@ use edge::{base_path, body, lifecycle, middleware};
 
 use edge::error::shortened;
 
+pub use admin::models::{ModelAdmin, ModelLoader, ModelOpener};
 pub use config::{ApiConfig, Cors};
 pub use edge::base_path::BasePath;
 pub use edge::client::{Cidr, TrustedProxies};
@@ -90,7 +91,10 @@ impl Routes {
             .routes(of!(admin::health::health))
             .routes(of!(admin::health::live))
             .routes(of!(admin::health::ready));
-        let operators = OpenApiRouter::new().routes(of!(admin::health::metrics));
+        let operators = OpenApiRouter::new()
+            .routes(of!(admin::health::metrics))
+            .routes(of!(admin::models::list, admin::models::load))
+            .routes(of!(admin::models::remove));
         Self { work, open, health, operators }
     }
 }

@@ -1,6 +1,11 @@
 //! Which models are served, and under which names.
 
-use crate::checkpoint::ModelRef;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::ComputeArgs;
+use crate::checkpoint::{HubOptions, ModelRef};
+use crate::engine::{Model, PipelineModel, Progress};
 use crate::{Error, Result};
 
 /// A model to load, and the names that requests use.
@@ -18,6 +23,36 @@ impl ModelChoice {
     /// All names, that of answers first.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         std::iter::once(&self.name).chain(&self.aliases).map(String::as_str)
+    }
+
+    /// Finds or downloads the model and makes ready what stays in memory; the engine asks it for its towers.
+    ///
+    /// # Errors
+    /// If it cannot be had or used, or if the device or the precision cannot be had.
+    pub fn load(&self, compute: &ComputeArgs, progress: &Progress) -> Result<Arc<dyn Model>> {
+        let started = Instant::now();
+        let watch = {
+            let progress = progress.clone();
+            Arc::new(move |bytes, total| match bytes < total {
+                true => progress.downloading(bytes, Some(total)),
+                false => progress.loading(),
+            })
+        };
+        let hub = HubOptions { watch: Some(watch), ..HubOptions::default() };
+        let options = compute.load_options(Some(self.name.clone()));
+        let model = PipelineModel::open(&self.reference, &hub, &options)?;
+        let info = model.info();
+        tracing::info!(
+            name = self.name,
+            source = info.source,
+            dimensions = info.embedding_dim,
+            dtype = ?info.dtype,
+            device = ?info.device,
+            fingerprint = info.fingerprint,
+            "opened in {:.1} s",
+            started.elapsed().as_secs_f32()
+        );
+        Ok(Arc::new(model))
     }
 }
 
@@ -51,7 +86,7 @@ pub(super) fn models(given: &[String]) -> Result<Vec<ModelChoice>> {
     Ok(choices)
 }
 
-fn model_choice(text: &str) -> Result<ModelChoice> {
+pub(super) fn model_choice(text: &str) -> Result<ModelChoice> {
     let wrong = |what: &str| Error::Config(format!("--model {text:?}{what}"));
     let (name, reference) = match text.split_once('=') {
         // A name has no slash: `/runs/lr=3/m` is a path.

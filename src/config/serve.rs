@@ -8,11 +8,12 @@ use axum::http::HeaderValue;
 use clap::Args;
 use clap::builder::FalseyValueParser;
 
-use super::choice::{ModelChoice, models};
+use super::choice::{ModelChoice, model_choice, models};
 use super::environment::Port;
 use super::{ComputeArgs, memory, parse};
 use crate::api::{
-    ApiConfig, ApiKeys, Cidr, Cors, DrainTimes, FetchPolicy, HostPattern, Tls, TrustedProxies, check_key,
+    ApiConfig, ApiKeys, Cidr, Cors, DrainTimes, FetchPolicy, HostPattern, ModelAdmin, ModelLoader,
+    ModelOpener, Tls, TrustedProxies, check_key,
 };
 use crate::budget::MemoryBudget;
 use crate::engine::EngineConfig;
@@ -73,6 +74,16 @@ pub struct ServeArgs {
     /// A file with a key on each line, `name:key` or `key`; the name stands in the log. Read again when it changes
     #[arg(long, value_name = "FILE", env = "SIGLIP_API_KEY_FILE", help_heading = "Access")]
     pub api_key_file: Option<PathBuf>,
+    /// A key that may change the models (/admin/models); repeat it for several. Without one nobody may
+    #[arg(
+        long,
+        value_name = "KEY",
+        env = "SIGLIP_ADMIN_KEY",
+        hide_env_values = true,
+        value_delimiter = ',',
+        help_heading = "Access"
+    )]
+    pub admin_key: Vec<String>,
     /// Fetch pictures from http(s) URLs
     #[arg(long, env = "SIGLIP_ALLOW_URL_FETCH", value_parser = FalseyValueParser::new(), action = clap::ArgAction::SetTrue, help_heading = "Access")]
     pub allow_url_fetch: bool,
@@ -372,6 +383,7 @@ fn api(args: &ServeArgs) -> Result<ApiConfig> {
         body_timeout: args.body_timeout,
         max_connections: args.max_connections,
         api_keys: api_keys(&args.api_key, args.api_key_file.as_deref())?,
+        model_admin: model_admin(args)?,
         cors: cors(&args.cors_allow_origin)?,
         fetch: fetch(args)?,
     })
@@ -398,6 +410,21 @@ fn trusted_proxies(blocks: &[String]) -> Result<TrustedProxies> {
     let parsed =
         blocks.map(|block| block.parse::<Cidr>().map_err(|error| wrong(format!("--trusted-proxy: {error}"))));
     Ok(TrustedProxies::new(parsed.collect::<Result<_>>()?))
+}
+
+fn model_admin(args: &ServeArgs) -> Result<Option<ModelAdmin>> {
+    let keys = api_keys(&args.admin_key, None)?;
+    if keys.is_empty() {
+        return Ok(None);
+    }
+    let compute = args.compute.clone();
+    let opener = ModelOpener::new(move |text| {
+        let choice = model_choice(text).map_err(|error| error.to_string())?;
+        let (names, compute) = (choice.names().map(str::to_owned).collect(), compute.clone());
+        let loader: ModelLoader = Box::new(move |progress| choice.load(&compute, progress));
+        Ok((names, loader))
+    });
+    Ok(Some(ModelAdmin { keys, opener }))
 }
 
 fn cors(origins: &[String]) -> Result<Cors> {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use super::EngineError;
+use super::reservation::Reservations;
 
 /// How long to wait where nothing has been measured yet.
 const UNMEASURED: Duration = Duration::from_secs(1);
@@ -18,11 +19,14 @@ const RETRY_AFTER: (Duration, Duration) = (Duration::from_millis(100), Duration:
 const RESERVE: usize = 8;
 /// A client holds little up to one place in this many.
 const LITTLE: usize = 4;
+/// A request is large if it asks for more than one place in this many: then room is kept for it where it is refused.
+const LARGE: usize = 2;
 
 /// Counts what the engine holds. A request is admitted whole or not at all, and at once.
 ///
 /// The last eighth of the places is for those who hold at most a quarter of them: a client with a
-/// thousand inputs in the queue cannot shut out one that sends its first.
+/// thousand inputs in the queue cannot shut out one that sends its first. A large request that is refused is kept room for
+/// when it comes again: many small ones cannot shut it out either.
 pub(super) struct Admission {
     max_items: usize,
     max_bytes: usize,
@@ -41,6 +45,7 @@ struct Held {
     /// has the answer finds the place free.
     unanswered: usize,
     rate: DrainRate,
+    reservations: Reservations,
 }
 
 /// A refusal and its label in the metrics.
@@ -67,6 +72,7 @@ impl Admission {
             clients: HashMap::new(),
             unanswered: 0,
             rate: DrainRate::default(),
+            reservations: Reservations::default(),
         };
         Arc::new(Self { max_items, max_bytes, held: Mutex::new(held), idle: Notify::new() })
     }
@@ -91,7 +97,10 @@ impl Admission {
             let text = format!("{bytes} bytes, at most {} are queued", self.max_bytes);
             return Err(Refused { reason: "too_large", error: EngineError::TooLarge(text) });
         }
-        let places = self.places_for(held.clients.get(&client).copied().unwrap_or(0) + items, held.items);
+        let own = held.clients.get(&client).copied().unwrap_or(0) + items;
+        let reserved = held.reservations.is_for(client, items);
+        let kept = held.reservations.kept_from(client, now);
+        let places = if reserved { self.max_items } else { self.places_for(own, held.items, kept) };
         let items_over = (held.items + items).saturating_sub(places);
         let bytes_over = held.bytes.saturating_add(bytes).saturating_sub(self.max_bytes);
         if items_over > 0 || bytes_over > 0 {
@@ -102,12 +111,16 @@ impl Admission {
                     0 => String::new(),
                     kept => format!(", the last {kept} places are kept for other clients"),
                 };
+                if items > self.max_items / LARGE {
+                    held.reservations.refused(client, items, retry_after, now);
+                }
                 ("queue_items", format!("{} of {} inputs queued{kept}", held.items, self.max_items))
             } else {
                 ("queue_bytes", format!("{} of {} bytes queued", held.bytes, self.max_bytes))
             };
             return Err(Refused { reason, error: EngineError::Overloaded { reason: text, retry_after } });
         }
+        held.reservations.admitted(client, items);
         held.rate.busy(now);
         held.items += items;
         held.bytes += bytes;
@@ -121,11 +134,15 @@ impl Admission {
             .collect())
     }
 
-    /// How many of the places a client may fill that would hold `own` items of then, `held` being taken now.
-    fn places_for(&self, own: usize, held: usize) -> usize {
+    /// Places open to a client that would then hold `own` items, where `held` are taken and `kept` are reserved for
+    /// another client.
+    fn places_for(&self, own: usize, held: usize, kept: usize) -> usize {
+        let reserve = self.max_items / RESERVE;
         // Into an empty engine goes whatever fits at all.
         let all = held == 0 || own <= self.max_items / LITTLE;
-        if all { self.max_items } else { self.max_items - self.max_items / RESERVE }
+        let open = if all { self.max_items } else { self.max_items - reserve };
+        // Some are left to the others, or whoever asks for everything would stop the service.
+        open.min((self.max_items - kept.min(self.max_items)).max(reserve))
     }
 
     /// Admits nothing from now on.
@@ -297,6 +314,38 @@ mod tests {
     }
 
     #[test]
+    fn a_large_request_is_not_kept_out_by_small_ones() {
+        let (admission, start) = (Admission::new(2048, usize::MAX), Instant::now());
+        let mut held = std::collections::VecDeque::new();
+        let mut next = 100;
+        let (mut retry_at, mut large) = (start + Duration::from_secs(1), None);
+        for second in 0..120 {
+            let now = start + Duration::from_secs(second);
+            if large.is_none() && retry_at <= now {
+                match admission.admit(&[0; 1500], ONE, now) {
+                    Ok(permits) => large = Some((second, permits)),
+                    Err(Refused { error: EngineError::Overloaded { retry_after, .. }, .. }) => {
+                        retry_at = now + Duration::from_secs(retry_after.as_secs() + 1);
+                    }
+                    Err(refused) => panic!("{refused:?}"),
+                }
+            }
+            // Clients that never were here fill whatever they may.
+            while let Ok(permits) = admission.admit(&[0; 10], next, now) {
+                next += 1;
+                held.push_back(permits);
+            }
+            for mut permits in held.drain(..10) {
+                permits.iter_mut().for_each(|permit| permit.release(Some(now)));
+            }
+        }
+        let (second, _) = large.expect("admitted in the end");
+        assert!((1..60).contains(&second), "after {second} s");
+        // Small ones go on meanwhile.
+        assert!(next > 100 + 600, "{next}");
+    }
+
+    #[test]
     fn what_never_fits_is_too_large() {
         let (admission, now) = (Admission::new(10, 1000), Instant::now());
         for costs in [vec![1; 11], vec![1001], vec![usize::MAX, usize::MAX]] {
@@ -332,10 +381,10 @@ mod tests {
         }
         let now = start + Duration::from_secs(2);
         assert_eq!(retry(30, now).as_millis(), 2200, "80 held, 88 places: 22 must leave");
-        assert_eq!(retry(100, now).as_millis(), 9200);
         // Those who left without work say nothing about the rate.
         permits.truncate(60);
         assert_eq!(retry(60, now).as_millis(), 3200);
+        assert_eq!(retry(100, now).as_millis(), 7200);
     }
 
     #[tokio::test]

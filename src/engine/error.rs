@@ -10,7 +10,7 @@ use crate::model::ModelError;
 #[non_exhaustive]
 pub enum EngineError {
     /// No room in the queue for the whole request; nothing of it was admitted.
-    #[error("the service is at its limit ({reason}); try again in {} s", retry_after.as_secs().max(1))]
+    #[error("the service is at its limit ({reason}); try again in {} s", seconds(*retry_after))]
     Overloaded {
         /// Which bound was met.
         reason: String,
@@ -30,7 +30,7 @@ pub enum EngineError {
     #[error("the model failed on this batch: {0}")]
     Worker(String),
     /// The model cannot answer yet, or cannot be loaded; the towers of one that is unloaded did not come back.
-    #[error("the model {model:?} cannot answer now ({state}); try again in {} s", retry_after.as_secs().max(1))]
+    #[error("the model {model:?} cannot answer now ({state}); try again in {} s", seconds(*retry_after))]
     Loading {
         /// Its name.
         model: String,
@@ -75,6 +75,11 @@ impl From<ModelError> for WorkError {
 
 /// `std::result::Result` with [`WorkError`].
 pub(super) type Result<T, E = WorkError> = std::result::Result<T, E>;
+
+/// Whole seconds, rounded up: who comes back a moment too early is refused again.
+fn seconds(time: Duration) -> u64 {
+    time.as_secs_f64().ceil().max(1.0) as u64
+}
 
 impl EngineError {
     /// The error of a request to a model that cannot answer.

@@ -1,5 +1,6 @@
 //! What a request holds of a model.
 
+use std::hash::{BuildHasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -201,7 +202,10 @@ impl ModelHandle {
         }
     }
 
-    fn reject(&self, reason: &'static str, error: EngineError) -> EngineError {
+    fn reject(&self, reason: &'static str, mut error: EngineError) -> EngineError {
+        if let EngineError::Overloaded { retry_after, .. } = &mut error {
+            *retry_after = spread(*retry_after);
+        }
         metrics::counter!(telemetry::REJECTED, "reason" => reason).increment(1);
         error
     }
@@ -324,6 +328,12 @@ impl ModelHandle {
         jobs.push(Job { index, lane: Lane::Texts, tokens, decode_bytes: 0, bytes, work: Work::Text(key) });
         None
     }
+}
+
+/// A time to come back, longer by up to a quarter: those who were refused together should not come back together.
+fn spread(time: Duration) -> Duration {
+    let share = RandomState::new().hash_one(()) % 256;
+    time + time.mul_f64(share as f64 / 1024.0)
 }
 
 /// The inputs of a request before admission.

@@ -54,6 +54,7 @@ mod prepare;
 mod queues;
 mod registry;
 mod request;
+mod reservation;
 mod residency;
 mod runtime;
 mod scoring;

@@ -83,7 +83,7 @@ impl Shared {
             }
         });
         let mut threads = lock(&self.threads);
-        threads.retain(|thread| !thread.is_finished());
+        threads.retain(|thread| !sync::is_finished(thread));
         threads.push(thread);
     }
 

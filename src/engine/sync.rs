@@ -34,6 +34,17 @@ pub(super) fn wait_for<'a, T>(
     condvar.wait_timeout(guard, timeout).unwrap_or_else(PoisonError::into_inner).0
 }
 
+/// Whether a thread has ended, as far as that is known without joining it.
+pub(super) fn is_finished(thread: &JoinHandle<()>) -> bool {
+    #[cfg(feature = "model-check")]
+    {
+        let _ = thread;
+        false
+    }
+    #[cfg(not(feature = "model-check"))]
+    thread.is_finished()
+}
+
 /// Starts a named thread.
 ///
 /// # Panics

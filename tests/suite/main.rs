@@ -16,3 +16,4 @@ mod serve;
 mod support;
 mod text;
 mod towers;
+mod unload;

@@ -1,3 +1,4 @@
 //! What operators ask: health and metrics.
 
 pub mod health;
+pub mod models;

@@ -16,7 +16,10 @@ use crate::api::state::AppState;
 )]
 pub async fn list(State(state): State<AppState>) -> Json<ModelList> {
     let models = state.engine().models();
-    let data = models.iter().map(|model| Model::new(model.name(), model.info(), state.started())).collect();
+    let data = models
+        .iter()
+        .map(|model| Model::new(model.name(), model.info(), &model.state(), state.started()))
+        .collect();
     Json(ModelList { object: ListTag::List, data })
 }
 
@@ -33,7 +36,7 @@ pub async fn get(
     let Path(id) =
         id.map_err(|error| ApiError::bad_request("invalid_request", error.body_text()).at("id"))?;
     let model = state.engine().model(Some(&id))?;
-    Ok(Json(Model::new(model.name(), model.info(), state.started())))
+    Ok(Json(Model::new(model.name(), model.info(), &model.state(), state.started())))
 }
 
 /// The same for a name with a slash in it, `owner/name`.

@@ -5,13 +5,12 @@ mod signals;
 use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::error::{Result, failed};
 use crate::api::{self, AppState, Port, Stopped};
-use crate::checkpoint::HubOptions;
-use crate::config::{ComputeArgs, ModelChoice, ServeArgs, ServeConfig, environment};
-use crate::engine::{Engine, EngineError, Model, ModelState, PipelineModel, Progress};
+use crate::config::{ServeArgs, ServeConfig, environment};
+use crate::engine::{Engine, EngineError, ModelState, Progress};
 use crate::telemetry;
 use signals::Signals;
 
@@ -72,7 +71,7 @@ async fn serve(config: ServeConfig) -> Result<Stopped> {
         let names: Vec<&str> = choice.names().collect();
         let loader = {
             let choice = choice.clone();
-            move |progress: &Progress| load(&choice, &compute, progress)
+            move |progress: &Progress| choice.load(&compute, progress)
         };
         engine.add(&names, loader)?;
     }
@@ -169,31 +168,4 @@ async fn started(engine: &Engine) -> Option<String> {
         })
         .collect();
     (!status.is_empty() && reasons.len() == status.len()).then(|| reasons.join("; "))
-}
-
-/// Loads one model.
-fn load(choice: &ModelChoice, compute: &ComputeArgs, progress: &Progress) -> crate::Result<Arc<dyn Model>> {
-    let started = Instant::now();
-    let watch = {
-        let progress = progress.clone();
-        Arc::new(move |bytes, total| match bytes < total {
-            true => progress.downloading(bytes, Some(total)),
-            false => progress.loading(),
-        })
-    };
-    let hub = HubOptions { watch: Some(watch), ..HubOptions::default() };
-    let model =
-        PipelineModel::open(&choice.reference, &hub, &compute.load_options(Some(choice.name.clone())))?;
-    let info = model.info();
-    tracing::info!(
-        name = choice.name,
-        source = info.source,
-        dimensions = info.embedding_dim,
-        dtype = ?info.dtype,
-        device = ?info.device,
-        fingerprint = info.fingerprint,
-        "opened in {:.1} s",
-        started.elapsed().as_secs_f32()
-    );
-    Ok(Arc::new(model))
 }

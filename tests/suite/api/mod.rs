@@ -1,5 +1,6 @@
 //! The HTTP service through its router and through real sockets, over a model whose vectors are known.
 
+mod admin;
 mod classify;
 mod contract;
 mod embeddings;

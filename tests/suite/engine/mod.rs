@@ -2,6 +2,7 @@
 //! hold the model and the preparation until the test has seen what it wants to see.
 
 mod bounds;
+mod checkpoints;
 mod fake;
 mod faults;
 mod models;

@@ -38,6 +38,8 @@ pub struct Model {
     pub created: u64,
     /// Always `siglip`.
     pub owned_by: String,
+    /// `warming`, `ready`, `failed`, `loading`, or `unloaded`: its weights have left the memory and come back with the next request.
+    pub state: String,
     /// What it was loaded from.
     pub source: String,
     /// `siglip`, `siglip2` or `siglip2-naflex`.
@@ -115,7 +117,7 @@ pub struct TextCard {
 
 impl Model {
     /// The card of the model that requests call `name`.
-    pub fn new(name: &str, info: &ModelInfo, created: u64) -> Self {
+    pub fn new(name: &str, info: &ModelInfo, state: &ModelState, created: u64) -> Self {
         let image = info.spec.image.as_ref().zip(info.image.as_ref()).map(|(tower, spec)| {
             let (height, width, max_num_patches) = match spec.geometry {
                 Geometry::Squash { height, width } => (Some(height), Some(width), None),
@@ -145,6 +147,7 @@ impl Model {
             object: ModelTag::Model,
             created,
             owned_by: "siglip".to_owned(),
+            state: state.label().to_owned(),
             source: info.source.clone(),
             family: info.family.clone(),
             dimensions: info.embedding_dim,
