@@ -21,7 +21,7 @@ pub use serve::{HealthArgs, ServeArgs, ServeConfig};
     name = "siglip",
     version,
     about = "Image and text embeddings and zero-shot classification with SigLIP, SigLIP 2 and NaFlex.",
-    after_help = "Every long option can also be set as an environment variable: --model is SIGLIP_MODEL, and so on.\n\
+    after_help = "Options with [env: …] in the help of their command can also be set as environment variables: --model is SIGLIP_MODEL.\n\
                   Models: a Hugging Face id (google/siglip2-base-patch16-224, with @revision), a folder, or demo."
 )]
 pub struct Cli {

@@ -90,3 +90,31 @@ async fn a_stream_that_is_not_read_is_ended_and_the_others_go_on() {
     drop(send);
     running.stop().await;
 }
+
+#[tokio::test]
+async fn what_cannot_be_finished_gets_503_over_http2_too() {
+    let times = super::within(Duration::from_millis(400));
+    let mut running = super::run(ApiConfig::default(), crate::api::engine_config(), None, times).await;
+    running.fake.hold();
+    let (send, _ended) = connect(&running, 65_535).await;
+    let mut send = send.ready().await.unwrap();
+    let mut answers = Vec::new();
+    for i in 0..3 {
+        let request =
+            http::Request::post("http://x/v1/embeddings").header("content-type", "application/json");
+        let (answer, mut body) = send.send_request(request.body(()).unwrap(), false).unwrap();
+        body.send_data(Bytes::from(format!("{{\"input\": \"held {i}\"}}")), true).unwrap();
+        answers.push(answer);
+    }
+    super::wait_for("all are admitted", || running.state.engine().load().items == 3).await;
+    running.signal();
+    for answer in answers {
+        let answer = answer.await.unwrap();
+        assert_eq!(answer.status(), 503);
+        assert!(answer.headers().contains_key("retry-after"));
+        whole(&mut answer.into_body()).await.unwrap();
+    }
+    let stopped = running.ended.await.unwrap().unwrap();
+    assert_eq!(stopped.requests, 3);
+    running.fake.release();
+}

@@ -65,3 +65,24 @@ async fn four_hundred_slow_connections_of_one_client_leave_the_others_alone() {
     drop(slow);
     running.stop().await;
 }
+
+#[tokio::test]
+async fn where_nothing_can_be_closed_a_greedy_client_is_told_and_work_goes_on() {
+    let running = plain(limited(5)).await;
+    let mut working = super::stopping::held(&running, 5).await;
+    let refused = exchange(&mut running.connect().await, LIVE).await;
+    assert!(refused.starts_with("HTTP/1.1 503") && refused.contains("retry-after: 1"), "{refused:?}");
+    let document: serde_json::Value =
+        serde_json::from_str(refused.split_once("\r\n\r\n").unwrap().1).unwrap();
+    assert_eq!(document["error"]["code"], "overloaded");
+    // Others are served from a reserve.
+    if cfg!(target_os = "linux") {
+        let probe = exchange(&mut connect_from("127.0.0.9", &running).await, LIVE).await;
+        assert!(probe.starts_with("HTTP/1.1 200"), "{probe:?}");
+    }
+    running.fake.release();
+    for stream in &mut working {
+        assert!(super::rest(stream).await.starts_with("HTTP/1.1 200"));
+    }
+    running.stop().await;
+}

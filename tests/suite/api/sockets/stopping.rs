@@ -13,7 +13,7 @@ use crate::api::engine_config;
 const READY: &str = "GET /health/ready HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
 
 /// Sends requests whose work waits for the test, each on a connection of its own.
-async fn held(running: &Running, count: usize) -> Vec<TcpStream> {
+pub async fn held(running: &Running, count: usize) -> Vec<TcpStream> {
     running.fake.hold();
     let mut streams = Vec::new();
     for i in 0..count {
