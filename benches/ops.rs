@@ -7,6 +7,8 @@ use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use half::bf16;
+use siglip::ops::Segments;
+use siglip::ops::cpu::attention::Inputs;
 use siglip::ops::cpu::linear::Finish;
 use siglip::ops::cpu::weight::{attend, normalize};
 use siglip::ops::cpu::{Isa, PackedWeight, WeightFormat, pooling};
@@ -58,12 +60,14 @@ fn attention(c: &mut Criterion) {
         let segments = Segments::uniform(items, tokens);
         let qkv = values(items * tokens * 3 * WIDTH);
         let qkv16 = narrow(&qkv);
+        let inputs = Inputs::every_row(&qkv, WIDTH, &segments).expect("every row");
+        let inputs16 = Inputs::every_row(&qkv16, WIDTH, &segments).expect("every row");
         group.throughput(Throughput::Elements((2 * items * tokens * tokens * WIDTH) as u64));
         group.bench_function(BenchmarkId::new("F32", format!("{items}x{tokens}")), |b| {
-            b.iter(|| attend::<f32>(black_box(&qkv), WIDTH, &segments, HEADS, isa));
+            b.iter(|| attend(black_box(inputs), &segments, HEADS, isa));
         });
         group.bench_function(BenchmarkId::new("Bf16", format!("{items}x{tokens}")), |b| {
-            b.iter(|| attend::<bf16>(black_box(&qkv16), WIDTH, &segments, HEADS, isa));
+            b.iter(|| attend(black_box(inputs16), &segments, HEADS, isa));
         });
     }
 }

@@ -2,11 +2,11 @@
 
 use candle_core::{DType, Device, Tensor};
 
-use super::encoder::Encoder;
+use super::encoder::LastRowEncoder;
 use super::error::{ModelError, Result};
 use super::loader::Loader;
 use super::{Table, TextTowerSpec, Weights};
-use crate::ops::rows::{convert, embed_tokens, id_bytes, last_rows};
+use crate::ops::rows::{convert, embed_tokens, id_bytes};
 use crate::ops::{Batch, Epilogue, Input, LayerNorm, Linear, Numerics, Runner, Segments};
 
 /// A transformer without a causal mask over texts that are always padded to the context: the padding
@@ -17,7 +17,7 @@ pub struct TextTower {
     tokens: Tokens,
     /// `[context, width]`.
     positions: Tensor,
-    encoder: Encoder,
+    encoder: LastRowEncoder,
     norm: LayerNorm,
     head: Option<Linear>,
     /// Batches of as many texts are computed alike.
@@ -54,7 +54,7 @@ impl TextTower {
                 }
             },
             positions: embeddings.at("position_embedding").tensor("weight", &[spec.context, width])?,
-            encoder: Encoder::load(&at.at("encoder"), &spec.encoder)?,
+            encoder: LastRowEncoder::load(&at.at("encoder"), &spec.encoder)?,
             norm: at.layer_norm("final_layer_norm", width, spec.encoder.norm_eps)?,
             head: spec
                 .projection
@@ -137,9 +137,8 @@ impl TextTower {
             Tokens::Rows(table) => self.embed_rows(&input.ids()?, table.as_ref())?,
             Tokens::Whole(table) => embed_tokens(input, table, &self.positions)?,
         };
-        let x = self.encoder.forward(x, &segments)?;
         // The final norm is of each token alone: only the pooled one needs it.
-        let pooled = self.norm.forward(&last_rows(&x, &segments)?)?;
+        let pooled = self.norm.forward(&self.encoder.forward(x, &segments)?)?;
         let pooled = match &self.head {
             Some(head) => head.forward(&pooled, Epilogue::None)?,
             None => pooled,

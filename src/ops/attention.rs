@@ -1,9 +1,11 @@
 //! Attention within the items of a packed batch.
 
-use candle_core::{CpuStorage, CustomOp1, D, DType, Layout, Result, Shape, Tensor};
 #[cfg(feature = "cuda")]
-use candle_core::{CudaStorage, CustomOp2};
+use candle_core::CudaStorage;
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, D, DType, Layout, Result, Shape, Tensor};
+use half::bf16;
 
+use super::cpu::attention::Inputs;
 use super::{Segments, cpu, on_gpu};
 
 /// Scores of the reference take at most this many values at a time.
@@ -56,6 +58,49 @@ pub fn attention_reference(qkv: &Tensor, segments: &Segments, heads: usize) -> R
     Tensor::cat(&outputs, 0)
 }
 
+/// Multi-head attention of one query of each item to all tokens of that item: what [`attention`] gives for that token.
+///
+/// `queries` is `[items, width]`, `kv` `[rows, 2 · width]` keys and values side by side; the result is `[items, width]`.
+///
+/// # Errors
+/// If the shapes do not fit the segments, or an item has no tokens.
+pub fn query_attention(queries: &Tensor, kv: &Tensor, segments: &Segments, heads: usize) -> Result<Tensor> {
+    check(kv, segments, 2 * heads)?;
+    let (items, width) = queries.dims2()?;
+    if items != segments.len() || 2 * width != kv.dim(1)? {
+        candle_core::bail!("attention: queries {:?} for keys and values {:?}", queries.shape(), kv.shape());
+    }
+    #[cfg(feature = "cuda")]
+    if on_gpu(kv) && has_head_dim(width / heads) {
+        return one_query_on_gpu(queries, kv, segments, heads).map(|(attended, _)| attended);
+    }
+    if kv.device().is_cpu() && queries.dtype() == kv.dtype() && matches!(kv.dtype(), DType::F32 | DType::BF16)
+    {
+        return queries.contiguous()?.apply_op2_no_bwd(&kv.contiguous()?, &Kernel { segments, heads });
+    }
+    query_attention_reference(queries, kv, segments, heads)
+}
+
+/// [`query_attention`] in plain candle.
+pub fn query_attention_reference(
+    queries: &Tensor,
+    kv: &Tensor,
+    segments: &Segments,
+    heads: usize,
+) -> Result<Tensor> {
+    let mut outputs = Vec::new();
+    for (item, rows) in segments.iter().enumerate() {
+        let kv = kv.narrow(0, rows.start, rows.len())?;
+        let (attended, _) =
+            probe_attention_reference(&queries.get(item)?, &kv, &Segments::new([rows.len()]), heads)?;
+        outputs.push(attended);
+    }
+    if outputs.is_empty() {
+        return Tensor::zeros(queries.shape(), kv.dtype(), kv.device());
+    }
+    Tensor::cat(&outputs, 0)
+}
+
 /// Attention of one constant query to the tokens of each item: the heart of MAP pooling.
 ///
 /// `query` `[width]` is the projected probe, the same for every batch, `kv` `[rows, 2 · width]` keys and values side by side.
@@ -70,7 +115,9 @@ pub fn probe_attention(
     check(kv, segments, 2 * heads)?;
     #[cfg(feature = "cuda")]
     if on_gpu(kv) && has_head_dim(kv.dim(1)? / (2 * heads)) {
-        return probe_attention_on_gpu(query, kv, segments, heads);
+        let query = query.contiguous()?;
+        super::cuda::constant(&query)?;
+        return one_query_on_gpu(&query, kv, segments, heads);
     }
     if kv.device().is_cpu() && query.dtype() == DType::F32 && matches!(kv.dtype(), DType::F32 | DType::BF16) {
         return probe_attention_on_cpu(query, kv, segments, heads);
@@ -94,7 +141,7 @@ fn probe_attention_on_cpu(
     let (storage, layout) = kv.storage_and_layout();
     let (pooled, maps) = match kv.dtype() {
         DType::BF16 => {
-            cpu::pooling::probe::<half::bf16>(query, cpu::tensor_slice(&storage, layout)?, segments, heads)
+            cpu::pooling::probe::<bf16>(query, cpu::tensor_slice(&storage, layout)?, segments, heads)
         }
         _ => cpu::pooling::probe::<f32>(query, cpu::tensor_slice(&storage, layout)?, segments, heads),
     };
@@ -135,17 +182,16 @@ pub fn probe_attention_reference(
     Ok((Tensor::cat(&outputs, 0)?, maps))
 }
 
+/// `queries` is `[width]`, for every item, or `[items, width]`, one for each.
 #[cfg(feature = "cuda")]
-fn probe_attention_on_gpu(
-    query: &Tensor,
+fn one_query_on_gpu(
+    queries: &Tensor,
     kv: &Tensor,
     segments: &Segments,
     heads: usize,
 ) -> Result<(Tensor, Vec<Tensor>)> {
     let (items, width) = (segments.len(), kv.dim(1)? / 2);
-    let query = query.contiguous()?;
-    super::cuda::constant(&query)?;
-    let both = query.apply_op2_no_bwd(&kv.contiguous()?, &Probe { segments, heads })?;
+    let both = queries.contiguous()?.apply_op2_no_bwd(&kv.contiguous()?, &Probe { segments, heads })?;
     let pooled = both.narrow(0, 0, items * width)?.reshape((items, width))?;
     let pooled = super::rows::convert(&pooled, kv.dtype())?;
     let map = |rows: std::ops::Range<usize>| {
@@ -174,6 +220,39 @@ struct Kernel<'a> {
     heads: usize,
 }
 
+impl Kernel<'_> {
+    fn attend<T: cpu::panels::Element>(&self, inputs: Inputs<'_, T>) -> Result<CpuStorage> {
+        cpu::weight::attend(inputs, self.segments, self.heads, cpu::Isa::active())
+    }
+}
+
+impl CustomOp2 for Kernel<'_> {
+    fn name(&self) -> &'static str {
+        "query-attention"
+    }
+
+    fn cpu_fwd(
+        &self,
+        queries: &CpuStorage,
+        query_layout: &Layout,
+        kv: &CpuStorage,
+        kv_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (items, width) = query_layout.shape().dims2()?;
+        let y = match kv {
+            CpuStorage::BF16(_) => {
+                let (queries, kv) = (cpu::slice(queries, query_layout)?, cpu::slice(kv, kv_layout)?);
+                self.attend::<bf16>(Inputs::one_query(queries, kv, width, self.segments)?)?
+            }
+            _ => {
+                let (queries, kv) = (cpu::slice(queries, query_layout)?, cpu::slice(kv, kv_layout)?);
+                self.attend::<f32>(Inputs::one_query(queries, kv, width, self.segments)?)?
+            }
+        };
+        Ok((y, Shape::from((items, width))))
+    }
+}
+
 impl CustomOp1 for Kernel<'_> {
     fn name(&self) -> &'static str {
         "attention"
@@ -181,16 +260,12 @@ impl CustomOp1 for Kernel<'_> {
 
     fn cpu_fwd(&self, qkv: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let (rows, columns) = layout.shape().dims2()?;
-        let (width, isa) = (columns / 3, cpu::Isa::active());
+        let width = columns / 3;
         let y = match qkv {
-            CpuStorage::BF16(_) => cpu::weight::attend::<half::bf16>(
-                cpu::slice(qkv, layout)?,
-                width,
-                self.segments,
-                self.heads,
-                isa,
-            )?,
-            _ => cpu::weight::attend::<f32>(cpu::slice(qkv, layout)?, width, self.segments, self.heads, isa)?,
+            CpuStorage::BF16(_) => {
+                self.attend::<bf16>(Inputs::every_row(cpu::slice(qkv, layout)?, width, self.segments)?)?
+            }
+            _ => self.attend::<f32>(Inputs::every_row(cpu::slice(qkv, layout)?, width, self.segments)?)?,
         };
         Ok((y, Shape::from((rows, width))))
     }

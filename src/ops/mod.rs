@@ -17,7 +17,7 @@ pub mod rows;
 pub mod run;
 pub mod segments;
 
-pub use attention::{attention, probe_attention};
+pub use attention::{attention, probe_attention, query_attention};
 pub use cpu::WeightFormat;
 pub use linear::{Activation, Epilogue, Linear};
 pub use norm::LayerNorm;

@@ -10,12 +10,12 @@ use siglip::image::{Geometry, Grid, ImageSpec, Patches, Resample};
 use siglip::model::{
     EncoderSpec, ImagePooling, ImageTower, ImageTowerSpec, PositionResize, TextTower, TextTowerSpec, Weights,
 };
-use siglip::ops::attention::{attention_reference, probe_attention_reference};
+use siglip::ops::attention::{attention_reference, probe_attention_reference, query_attention_reference};
 use siglip::ops::pixels::pixel_table;
 use siglip::ops::rows::{convert, embed_tokens, id_bytes, last_rows, mean_rows, stack_rows};
 use siglip::ops::{
     Activation, Epilogue, Input, LayerNorm, Linear, Numerics, PixelValues, Segments, WeightFormat, attention,
-    normalize_pixels, probe_attention,
+    normalize_pixels, probe_attention, query_attention,
 };
 
 /// Types, and the largest difference that an operation may make, relative to its largest result: a few roundings.
@@ -159,6 +159,10 @@ fn probe_attention_and_its_maps() {
             for (found, expected) in maps.iter().zip(&maps32) {
                 close(found, expected, tolerance, &format!("{dtype:?}, heads of {dim}, maps"));
             }
+            let (queries, queries32) = both(&[segments.len(), 2 * dim], 11, 1.0, dtype);
+            let found = query_attention(&queries, &kv, &segments, 2).unwrap();
+            let expected = query_attention_reference(&queries32, &kv32, &segments, 2).unwrap();
+            close(&found, &expected, tolerance, &format!("{dtype:?}, heads of {dim}, one query an item"));
         }
     }
 }

@@ -5,11 +5,13 @@
 
 use candle_core::{CpuStorage, DType, Device, Tensor};
 use half::bf16;
-use siglip::ops::attention::{attention_reference, probe_attention_reference};
+use siglip::ops::attention::{attention_reference, probe_attention_reference, query_attention_reference};
+use siglip::ops::cpu::attention::Inputs;
 use siglip::ops::cpu::linear::Finish;
+use siglip::ops::cpu::panels::Element;
 use siglip::ops::cpu::weight::attend;
 use siglip::ops::cpu::{Isa, PackedWeight, WeightFormat};
-use siglip::ops::{Activation, Epilogue, Linear, Segments, probe_attention};
+use siglip::ops::{Activation, Epilogue, Linear, Segments, probe_attention, query_attention};
 
 use crate::ops::{largest_difference, tensor};
 
@@ -41,6 +43,16 @@ fn result(storage: CpuStorage, shape: (usize, usize)) -> Tensor {
         }
         _ => panic!("neither f32 nor bf16"),
     }
+}
+
+fn attend_rows<T: Element>(
+    qkv: &[T],
+    width: usize,
+    segments: &Segments,
+    heads: usize,
+    isa: Isa,
+) -> candle_core::Result<CpuStorage> {
+    attend(Inputs::every_row(qkv, width, segments)?, segments, heads, isa)
 }
 
 /// Each row to the nearest of so many steps over its own range: what bytes can say of it.
@@ -181,13 +193,13 @@ fn attention_on_every_instruction_set() {
             let (rows, width) = (segments.rows(), heads * head_dim);
             let qkv = (tensor(&[rows, 3 * width], 8) * 3.0).unwrap();
             let found =
-                result(attend::<f32>(&slice(&qkv), width, &segments, heads, isa).unwrap(), (rows, width));
+                result(attend_rows(&slice(&qkv), width, &segments, heads, isa).unwrap(), (rows, width));
             let expected = attention_reference(&qkv, &segments, heads).unwrap();
             let worst = largest_difference(&found, &expected);
             assert!(worst < 2e-5, "{isa} f32 {lengths:?}: {worst}");
 
             let found =
-                result(attend::<bf16>(&narrow(&qkv), width, &segments, heads, isa).unwrap(), (rows, width));
+                result(attend_rows(&narrow(&qkv), width, &segments, heads, isa).unwrap(), (rows, width));
             let expected = attention_reference(&rounded(&qkv), &segments, heads).unwrap();
             let worst = largest_difference(&found, &expected);
             // Weights and results are rounded to eight bits; values are at most 3.
@@ -197,6 +209,50 @@ fn attention_on_every_instruction_set() {
             assert!(mean < 4e-3, "{isa} bf16 {lengths:?}: mean {mean}");
         }
     }
+}
+
+/// The last row's query alone gives the last row's result, bit for bit: which columns of a panel are used changes no sum.
+#[test]
+fn one_query_an_item_attends_as_it_does_among_others() {
+    for isa in sets() {
+        for (lengths, heads, head_dim) in
+            [(vec![1], 1, 8), (vec![64, 65, 63, 1, 33, 7], 3, 72), (vec![5, 300], 2, 96)]
+        {
+            let segments = Segments::new(lengths.iter().copied());
+            let (rows, width) = (segments.rows(), heads * head_dim);
+            let qkv = (tensor(&[rows, 3 * width], 8) * 3.0).unwrap();
+            let last: Vec<u32> = segments.iter().map(|rows| rows.end as u32 - 1).collect();
+            let last = Tensor::new(last, &Device::Cpu).unwrap();
+            let queries = qkv.narrow(1, 0, width).unwrap().index_select(&last, 0).unwrap();
+            let kv = qkv.narrow(1, width, 2 * width).unwrap().contiguous().unwrap();
+            let shape = (segments.len(), width);
+
+            let among =
+                result(attend_rows(&slice(&qkv), width, &segments, heads, isa).unwrap(), (rows, width));
+            let (q, pairs) = (slice(&queries), slice(&kv));
+            let inputs = Inputs::one_query(&q, &pairs, width, &segments).unwrap();
+            let alone = result(attend(inputs, &segments, heads, isa).unwrap(), shape);
+            assert_eq!(slice(&among.index_select(&last, 0).unwrap()), slice(&alone), "{isa} {lengths:?}");
+            let expected = query_attention_reference(&queries, &kv, &segments, heads).unwrap();
+            assert!(largest_difference(&alone, &expected) < 2e-5, "{isa} {lengths:?}");
+
+            let among =
+                result(attend_rows(&narrow(&qkv), width, &segments, heads, isa).unwrap(), (rows, width));
+            let (q, pairs) = (narrow(&queries), narrow(&kv));
+            let inputs = Inputs::one_query(&q, &pairs, width, &segments).unwrap();
+            let alone = result(attend(inputs, &segments, heads, isa).unwrap(), shape);
+            assert_eq!(slice(&among.index_select(&last, 0).unwrap()), slice(&alone), "{isa} {lengths:?}");
+        }
+    }
+    let segments = Segments::new([2, 3]);
+    assert!(Inputs::one_query(&[0.0f32; 4], &[0.0; 20], 2, &segments).is_ok());
+    assert!(Inputs::one_query(&[0.0f32; 3], &[0.0; 20], 2, &segments).is_err());
+    assert!(Inputs::one_query(&[0.0f32; 4], &[0.0; 19], 2, &segments).is_err());
+    assert!(Inputs::every_row(&[0.0f32; 29], 2, &segments).is_err());
+    let (queries, kv) = (tensor(&[2, 4], 1), tensor(&[5, 8], 2));
+    assert!(query_attention(&queries, &kv, &segments, 2).is_ok());
+    assert!(query_attention(&queries.narrow(0, 0, 1).unwrap(), &kv, &segments, 2).is_err());
+    assert!(query_attention(&queries, &kv, &Segments::new([5, 0]), 2).is_err());
 }
 
 #[test]
@@ -251,6 +307,6 @@ fn what_does_not_fit_is_an_error() {
     }
     if Isa::best() < Isa::Amx {
         assert!(PackedWeight::new(&[0.0; 6], 2, 3, WeightFormat::Bf16, Isa::Amx).is_err());
-        assert!(attend::<f32>(&[0.0; 6], 2, &Segments::new([1]), 1, Isa::Amx).is_err());
+        assert!(attend_rows(&[0.0f32; 6], 2, &Segments::new([1]), 1, Isa::Amx).is_err());
     }
 }

@@ -69,11 +69,6 @@ pub struct Matrix<'a, T> {
 }
 
 impl<'a, T> Matrix<'a, T> {
-    /// The same without the rows before one of its rows.
-    pub fn from_row(self, index: usize) -> Self {
-        Self { data: &self.data[index * self.stride..], ..self }
-    }
-
     fn row(&self, index: usize) -> &'a [T] {
         &self.data[index * self.stride..][..self.columns]
     }

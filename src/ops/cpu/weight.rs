@@ -5,7 +5,7 @@ use std::fmt;
 use candle_core::{CpuStorage, DType, Result};
 use half::bf16;
 
-use super::attention::attention;
+use super::attention::{Inputs, attention};
 use super::isa::Isa;
 use super::linear::{Finish, linear};
 use super::micro::rounded::Rounded;
@@ -187,39 +187,38 @@ fn check(isa: Isa) -> Result<()> {
     Ok(())
 }
 
-/// Attention by the best kernel of `isa` for this type: `qkv` `[rows, 3 · width]` → `[rows, width]`, of the same type.
+/// Attention by the best kernel of `isa` for this type: a result of the type of the inputs.
 ///
 /// # Errors
-/// If `qkv` does not hold the rows of `segments`, or if this processor does not have `isa`.
+/// If the width is not a multiple of `heads`, or if this processor does not have `isa`.
 pub fn attend<T: Element>(
-    qkv: &[T],
-    width: usize,
+    inputs: Inputs<'_, T>,
     segments: &Segments,
     heads: usize,
     isa: Isa,
 ) -> Result<CpuStorage> {
     check(isa)?;
     let narrow = T::NARROW;
-    // SAFETY: the processor has the kernel's instructions (checked); the result has `rows · width` values, of which
-    // `attention` writes every one.
+    // SAFETY: the processor has the kernel's instructions (checked); the result has as many values as `attention`
+    // writes.
     unsafe {
-        collected_as(narrow, segments.rows() * width, |y| match (isa, narrow) {
-            (Isa::Portable, false) => attention::<portable::F32, T>(qkv, width, segments, heads, y),
-            (Isa::Portable, true) => attention::<Rounded<portable::F32>, T>(qkv, width, segments, heads, y),
+        collected_as(narrow, inputs.results(segments), |y| match (isa, narrow) {
+            (Isa::Portable, false) => attention::<portable::F32, T>(inputs, segments, heads, y),
+            (Isa::Portable, true) => attention::<Rounded<portable::F32>, T>(inputs, segments, heads, y),
             #[cfg(target_arch = "x86_64")]
-            (Isa::Avx2, false) => attention::<micro::avx2::F32, T>(qkv, width, segments, heads, y),
+            (Isa::Avx2, false) => attention::<micro::avx2::F32, T>(inputs, segments, heads, y),
             #[cfg(target_arch = "x86_64")]
-            (Isa::Avx2, true) => attention::<Rounded<micro::avx2::F32>, T>(qkv, width, segments, heads, y),
+            (Isa::Avx2, true) => attention::<Rounded<micro::avx2::F32>, T>(inputs, segments, heads, y),
             #[cfg(target_arch = "x86_64")]
-            (_, false) => attention::<micro::avx512::F32, T>(qkv, width, segments, heads, y),
+            (_, false) => attention::<micro::avx512::F32, T>(inputs, segments, heads, y),
             #[cfg(target_arch = "x86_64")]
             (Isa::Avx512 | Isa::Avx512Vnni, true) => {
-                attention::<Rounded<micro::avx512::F32>, T>(qkv, width, segments, heads, y)
+                attention::<Rounded<micro::avx512::F32>, T>(inputs, segments, heads, y)
             }
             #[cfg(target_arch = "x86_64")]
-            (Isa::Avx512Bf16, true) => attention::<micro::avx512::Bf16, T>(qkv, width, segments, heads, y),
+            (Isa::Avx512Bf16, true) => attention::<micro::avx512::Bf16, T>(inputs, segments, heads, y),
             #[cfg(target_arch = "x86_64")]
-            (Isa::Amx, true) => attention::<micro::amx::Bf16, T>(qkv, width, segments, heads, y),
+            (Isa::Amx, true) => attention::<micro::amx::Bf16, T>(inputs, segments, heads, y),
             #[cfg(not(target_arch = "x86_64"))]
             _ => candle_core::bail!("no kernels for {isa} on this processor"),
         })

@@ -108,7 +108,7 @@ pub(in crate::ops) fn attention(
     Ok((y, shape))
 }
 
-/// `query` `[width]` and `kv` `[rows, 2 · width]` → f32: pooled values `[items, width]`, then for each item how much each
+/// `query` `[width]`, the same for every item, or `[items, width]`, and `kv` `[rows, 2 · width]` → f32: pooled values `[items, width]`, then for each item how much each
 /// head looks at each token `[heads, tokens]`; see [`crate::ops::probe_attention`].
 pub(in crate::ops) fn probe(
     query: (&CudaStorage, &Layout),
@@ -120,8 +120,13 @@ pub(in crate::ops) fn probe(
     let (width, items) = (columns / 2, segments.len());
     let shape = Shape::from(items * width + heads * rows);
     let (device, dtype) = (&kv.0.device, kv.0.dtype());
-    if query.0.dtype() != dtype || query.1.shape().elem_count() != width {
-        candle_core::bail!("probe attention: a query of another type or width than the keys");
+    let stride = match query.1.shape().dims() {
+        [one] if *one == width => 0,
+        [count, one] if *one == width && *count == items => width,
+        other => candle_core::bail!("probe attention: queries {other:?} for {items} items of width {width}"),
+    };
+    if query.0.dtype() != dtype {
+        candle_core::bail!("probe attention: a query of another type than the keys");
     }
     let context = Context::of(device)?;
     let (y, pooled) = context.output(device, &shape, DType::F32)?;
@@ -139,7 +144,7 @@ pub(in crate::ops) fn probe(
         block_dim: (PROBE_THREADS, 1, 1),
         shared_mem_bytes: PROBE_THREADS / 32 * (int(head_dim)? as u32 + 1) * 4,
     };
-    let (heads, dim, scale) = (int(heads)?, int(head_dim)?, scale(head_dim));
+    let (heads, dim, stride, scale) = (int(heads)?, int(head_dim)?, int(stride)?, scale(head_dim));
     let arguments = [
         Address(query),
         Address(from),
@@ -148,6 +153,7 @@ pub(in crate::ops) fn probe(
         Address(maps),
         Int(heads),
         Int(dim),
+        Int(stride),
         Float(scale),
     ];
     // SAFETY: as in `attention`; the result has `items · width` values and `heads` for each row.

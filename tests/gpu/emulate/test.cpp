@@ -247,11 +247,12 @@ static void attentions_plain(const std::vector<int>& lengths, int heads, int dim
 }
 
 template <class T>
-static void probes(const std::vector<int>& lengths, int heads, int dim, bool backwards) {
+static void probes(const std::vector<int>& lengths, int heads, int dim, bool own, bool backwards) {
     size_t rows = 0;
     for (int length : lengths) rows += length;
     const size_t width = size_t(heads) * dim, items = lengths.size();
-    auto query = Array<T>::random(width, 1.0f), kv = Array<T>::random(rows * 2 * width, 2.0f);
+    const size_t stride = own ? width : 0;
+    auto query = Array<T>::random(own ? items * width : width, 1.0f), kv = Array<T>::random(rows * 2 * width, 2.0f);
     Array<uint32_t> offsets(items + 1);
     offsets.data[0] = 0;
     for (size_t i = 0; i < items; ++i) offsets.data[i + 1] = offsets.data[i] + lengths[i];
@@ -263,7 +264,7 @@ static void probes(const std::vector<int>& lengths, int heads, int dim, bool bac
             double most = -INFINITY, sum = 0.0;
             for (int j = 0; j < lengths[item]; ++j) {
                 const size_t k = (offsets.data[item] + j) * 2 * width + head * dim;
-                for (int d = 0; d < dim; ++d) scores[j] += query[head * dim + d] * kv[k + d];
+                for (int d = 0; d < dim; ++d) scores[j] += query[item * stride + head * dim + d] * kv[k + d];
                 scores[j] /= sqrt(double(dim));
                 most = std::max(most, scores[j]);
             }
@@ -278,7 +279,7 @@ static void probes(const std::vector<int>& lengths, int heads, int dim, bool bac
     launch({unsigned(items), unsigned(heads), 1}, PROBE_THREADS, (PROBE_THREADS / 32) * (dim + 1) * sizeof(float),
            backwards, [&] {
                Kernels<T>::pool(query.data, kv.data, offsets.data, pooled.data, maps.data, heads, dim,
-                                LOG2_E / sqrtf(dim));
+                                int(stride), LOG2_E / sqrtf(dim));
            });
     const std::string shape = describe(lengths, heads, dim);
     check(Kernels<T>::name("probe, pooled,"), shape, pooled.data, want, 4e-6);
@@ -378,9 +379,10 @@ int main() {
         attentions_plain<__half>(lengths, 1, dim, 4.0f, true);
         attentions_plain<__nv_bfloat16>(lengths, 1, dim, 2.0f, false);
         const std::vector<int> items = {1, 7, 8, 9, 64, 196, 257, 729};
-        probes<float>(items, 2, dim, false);
-        probes<__half>(items, 1, dim, true);
-        probes<__nv_bfloat16>(items, 2, dim, true);
+        probes<float>(items, 2, dim, false, false);
+        probes<float>(items, 3, dim, true, true);
+        probes<__half>(items, 1, dim, false, true);
+        probes<__nv_bfloat16>(items, 2, dim, true, true);
     }
     attentions_plain<float>({196, 256}, 1, 64, 1.0f, true);
     all_attentions<__half, 64>(attention_f16_64);

@@ -1,17 +1,18 @@
-// Attention of one query, the same for every item, to the tokens of each item: the heart of MAP pooling.
+// Attention of one query to the tokens of each item: of MAP pooling's, the same for every item, or of each item's own.
 #include "primitives.cuh"
 
 // Threads of a block, which has one item and one head.
 constexpr int PROBE_THREADS = 256;
 constexpr int PROBE_LARGEST_DIM = 128;
 
+// `query` is [items, width], with `stride` values from one item's to the next: 0 where all have the same.
 // `kv` is [rows, 2 * width], `offsets` the first row of each item and, last, the number of rows. `pooled` gets
 // [items, width]; `maps` gets for each item [heads, tokens], items one after another: first scores, then weights.
 // The grid is (items, heads); `scale` is that of the scores times log2(e).
 // Shared memory: 8 * dim + 8 floats.
 template <class T>
 __device__ __forceinline__ void probe(const T* query, const T* kv, const uint32_t* offsets, float* pooled, float* maps,
-                                      int heads, int dim, float scale) {
+                                      int heads, int dim, int stride, float scale) {
     constexpr int WARPS = PROBE_THREADS / 32, PARTS = PROBE_LARGEST_DIM / 32;
     SIGLIP_SHARED(float, partial);
     float* shared = partial + WARPS * dim;
@@ -28,7 +29,7 @@ __device__ __forceinline__ void probe(const T* query, const T* kv, const uint32_
 #pragma unroll
     for (int part = 0; part < PARTS; ++part) {
         const int d = lane + 32 * part;
-        q[part] = d < dim ? to_float(query[head * dim + d]) * scale : 0.0f;
+        q[part] = d < dim ? to_float(query[static_cast<size_t>(item) * stride + head * dim + d]) * scale : 0.0f;
     }
     float most = -INFINITY;
     for (int token = warp; token < length; token += WARPS) {
@@ -85,8 +86,8 @@ __device__ __forceinline__ void probe(const T* query, const T* kv, const uint32_
 #define SIGLIP_PROBE(suffix, T)                                                                                       \
     extern "C" __global__ void __launch_bounds__(PROBE_THREADS)                                                       \
         probe_##suffix(const T* query, const T* kv, const uint32_t* offsets, float* pooled, float* maps, int heads,   \
-                       int dim, float scale) {                                                                        \
-        probe<T>(query, kv, offsets, pooled, maps, heads, dim, scale);                                                \
+                       int dim, int stride, float scale) {                                                            \
+        probe<T>(query, kv, offsets, pooled, maps, heads, dim, stride, scale);                                        \
     }
 SIGLIP_PROBE(f32, float)
 SIGLIP_PROBE(f16, __half)
