@@ -7,11 +7,11 @@ use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use half::bf16;
-use siglip::ops::Segments;
 use siglip::ops::cpu::attention::Inputs;
 use siglip::ops::cpu::linear::Finish;
+use siglip::ops::cpu::pooling::Folded;
 use siglip::ops::cpu::weight::{attend, normalize};
-use siglip::ops::cpu::{Isa, PackedWeight, WeightFormat, pooling};
+use siglip::ops::cpu::{Isa, PackedWeight, WeightFormat};
 use siglip::ops::{Activation, Segments};
 
 const WIDTH: usize = 768;
@@ -31,6 +31,7 @@ fn linear(c: &mut Criterion) {
     for (name, inner, out, activation) in [
         ("qkv", WIDTH, 3 * WIDTH, None),
         ("fc1+gelu", WIDTH, 4 * WIDTH, Some(Activation::GeluTanh)),
+        ("fc1+gelu by erf", WIDTH, 4 * WIDTH, Some(Activation::GeluErf)),
         ("fc2+residual", 4 * WIDTH, WIDTH, None),
     ] {
         for format in FORMATS {
@@ -75,7 +76,8 @@ fn attention(c: &mut Criterion) {
 fn by_rows(c: &mut Criterion) {
     let mut group = c.benchmark_group(format!("rows/{}", Isa::active()));
     let (rows, gain) = (980, values(WIDTH));
-    let (x, kv) = (values(rows * WIDTH), narrow(&values(rows * 2 * WIDTH)));
+    let (x, tokens) = (values(rows * WIDTH), narrow(&values(rows * WIDTH)));
+    let folded = Folded::new(&gain, &values(2 * WIDTH * WIDTH), &values(2 * WIDTH), HEADS).expect("a probe");
     let segments = Segments::uniform(5, 196);
     group.throughput(Throughput::Elements((rows * WIDTH) as u64));
     for narrow in [false, true] {
@@ -84,7 +86,7 @@ fn by_rows(c: &mut Criterion) {
         });
     }
     group.bench_function("pooling by the probe", |b| {
-        b.iter(|| pooling::probe::<bf16>(&gain, black_box(&kv), &segments, HEADS));
+        b.iter(|| folded.pool::<bf16>(black_box(&tokens), &segments));
     });
 }
 

@@ -7,7 +7,7 @@ use super::error::Result;
 use super::loader::Loader;
 use super::{EncoderSpec, ImagePooling};
 use crate::ops::rows::mean_rows;
-use crate::ops::{Epilogue, LayerNorm, Linear, Segments, probe_attention};
+use crate::ops::{Epilogue, LayerNorm, Linear, Probe, Segments};
 
 /// How tokens `[rows, width]` become `[items, width]`.
 pub(super) enum Pooling {
@@ -19,13 +19,10 @@ pub(super) enum Pooling {
 /// `y + mlp(norm(y))`, where the residual is the attention's output, not the probe.
 /// Source: big_vision, `models/vit.py`, `MAPHead`.
 pub(super) struct MapHead {
-    /// The probe after the query projection: it is the same for every picture. `[width]`.
-    query: Tensor,
-    kv: Linear,
+    probe: Probe,
     out: Linear,
     norm: LayerNorm,
     mlp: Mlp,
-    heads: usize,
 }
 
 impl Pooling {
@@ -55,21 +52,17 @@ impl MapHead {
         let probe = at.host("probe", &[1, 1, width])?.reshape((1, width))?;
         let query = Linear::new(weight.narrow(0, 0, width)?.contiguous()?, Some(bias.narrow(0, 0, width)?));
         let query = query.forward(&probe, Epilogue::None)?.reshape(width)?;
+        let (weight, bias) = (weight.narrow(0, width, 2 * width)?, bias.narrow(0, width, 2 * width)?);
         Ok(Self {
-            query: at.numerics().place(&query)?,
-            kv: at
-                .numerics()
-                .linear(&weight.narrow(0, width, 2 * width)?, &bias.narrow(0, width, 2 * width)?)?,
+            probe: Probe::new(&query, &weight, &bias, spec.heads, at.numerics())?,
             out: attention.linear("out_proj", width, width)?.wide(),
             norm: at.layer_norm("layernorm", width, spec.norm_eps)?,
             mlp: Mlp::load(&at.at("mlp"), spec)?,
-            heads: spec.heads,
         })
     }
 
     fn forward(&self, tokens: &Tensor, segments: &Segments) -> Result<(Tensor, Vec<Tensor>)> {
-        let kv = self.kv.forward(tokens, Epilogue::None)?;
-        let (pooled, maps) = probe_attention(&self.query, &kv, segments, self.heads)?;
+        let (pooled, maps) = self.probe.forward(tokens, segments)?;
         let pooled = self.out.forward(&pooled, Epilogue::None)?;
         Ok((self.mlp.forward(&self.norm.forward(&pooled)?, &pooled)?, maps))
     }

@@ -49,10 +49,15 @@ pub struct Siglip {
     classifier: Option<Classifier>,
     /// Tokens that go through the layers at once.
     pass: usize,
+    /// Whether the towers compute on the processor.
+    on_cpu: bool,
 }
 
-/// On the processor: more tokens at once would only leave its caches between one layer and the next.
-const TOKENS_A_PASS: usize = 1024;
+/// Tokens that go through the layers at once on a processor with so many threads: more would only leave its caches between
+/// one layer and the next, fewer would leave threads without work.
+fn tokens_at_once(threads: usize) -> usize {
+    1024.max(threads.saturating_mul(256))
+}
 
 /// Items in runs of about equal numbers of tokens, as few as `limit` tokens a run allow; an item of more is one alone.
 fn passes(lengths: impl Iterator<Item = usize>, limit: usize) -> Vec<Range<usize>> {
@@ -99,8 +104,9 @@ impl Siglip {
             }
             _ => None,
         };
-        let pass = if numerics.device().is_cpu() { TOKENS_A_PASS } else { usize::MAX };
-        Ok(Self { image, text, scores, classifier, pass })
+        let on_cpu = numerics.device().is_cpu();
+        let pass = if on_cpu { tokens_at_once(rayon::current_num_threads()) } else { usize::MAX };
+        Ok(Self { image, text, scores, classifier, pass, on_cpu })
     }
 
     /// The image tower.
@@ -141,9 +147,15 @@ impl Siglip {
         let tower = self.image()?;
         let mut logits = Vec::with_capacity(pictures.len());
         for pass in passes(pictures.iter().map(|picture| picture.grid.len()), self.pass) {
-            logits.extend(classifier.logits(&tower.forward(&pictures[pass])?)?);
+            logits.extend(self.in_pool(|| classifier.logits(&tower.forward(&pictures[pass])?))?);
         }
         Ok(logits)
+    }
+
+    /// Computes a pass on a thread of the pool, where its hundred parallel loops begin without waking another thread and
+    /// sleeping until it is done.
+    fn in_pool<T: Send>(&self, pass: impl FnOnce() -> T + Send) -> T {
+        if self.on_cpu { rayon::scope(|_| pass()) } else { pass() }
     }
 
     /// One vector a picture, not normalised.
@@ -157,7 +169,7 @@ impl Siglip {
         let tower = self.image()?;
         let mut vectors = Vec::with_capacity(pictures.len());
         for pass in passes(pictures.iter().map(|picture| picture.grid.len()), self.pass) {
-            vectors.extend(tower.embed(&pictures[pass])?);
+            vectors.extend(self.in_pool(|| tower.embed(&pictures[pass]))?);
         }
         Ok(vectors)
     }
@@ -174,7 +186,7 @@ impl Siglip {
         let tower = self.text()?;
         let mut vectors = Vec::with_capacity(texts.len());
         for pass in passes(ids.iter().map(|ids| ids.len()), self.pass) {
-            vectors.extend(tower.embed(&ids[pass])?);
+            vectors.extend(self.in_pool(|| tower.embed(&ids[pass]))?);
         }
         Ok(vectors)
     }

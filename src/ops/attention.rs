@@ -119,37 +119,7 @@ pub fn probe_attention(
         super::cuda::constant(&query)?;
         return one_query_on_gpu(&query, kv, segments, heads);
     }
-    if kv.device().is_cpu() && query.dtype() == DType::F32 && matches!(kv.dtype(), DType::F32 | DType::BF16) {
-        return probe_attention_on_cpu(query, kv, segments, heads);
-    }
     probe_attention_reference(query, kv, segments, heads)
-}
-
-fn probe_attention_on_cpu(
-    query: &Tensor,
-    kv: &Tensor,
-    segments: &Segments,
-    heads: usize,
-) -> Result<(Tensor, Vec<Tensor>)> {
-    let (items, width) = (segments.len(), kv.dim(1)? / 2);
-    if query.elem_count() != width {
-        candle_core::bail!("attention: a query of {} values for a width of {width}", query.elem_count());
-    }
-    let (query, kv) = (query.contiguous()?, kv.contiguous()?);
-    let (query, query_layout) = query.storage_and_layout();
-    let query = cpu::tensor_slice(&query, query_layout)?;
-    let (storage, layout) = kv.storage_and_layout();
-    let (pooled, maps) = match kv.dtype() {
-        DType::BF16 => {
-            cpu::pooling::probe::<bf16>(query, cpu::tensor_slice(&storage, layout)?, segments, heads)
-        }
-        _ => cpu::pooling::probe::<f32>(query, cpu::tensor_slice(&storage, layout)?, segments, heads),
-    };
-    let map = |(map, rows): (Vec<f32>, std::ops::Range<usize>)| {
-        Tensor::from_vec(map, (heads, rows.len()), kv.device())
-    };
-    let maps = maps.into_iter().zip(segments.iter()).map(map).collect::<Result<_>>()?;
-    Ok((Tensor::from_vec(pooled, (items, width), kv.device())?, maps))
 }
 
 /// [`probe_attention`] in plain candle.

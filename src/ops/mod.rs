@@ -13,6 +13,7 @@ pub mod linear;
 pub mod norm;
 pub mod numerics;
 pub mod pixels;
+pub mod probe;
 pub mod rows;
 pub mod run;
 pub mod segments;
@@ -23,6 +24,7 @@ pub use linear::{Activation, Epilogue, Linear};
 pub use norm::LayerNorm;
 pub use numerics::Numerics;
 pub use pixels::{PixelValues, normalize_pixels};
+pub use probe::Probe;
 pub use run::{Batch, Input, Runner};
 pub use segments::Segments;
 

@@ -11,7 +11,7 @@ use siglip::ops::cpu::linear::Finish;
 use siglip::ops::cpu::panels::Element;
 use siglip::ops::cpu::weight::attend;
 use siglip::ops::cpu::{Isa, PackedWeight, WeightFormat};
-use siglip::ops::{Activation, Epilogue, Linear, Segments, probe_attention, query_attention};
+use siglip::ops::{Activation, Epilogue, Linear, Numerics, Probe, Segments, query_attention};
 
 use crate::ops::{largest_difference, tensor};
 
@@ -150,6 +150,7 @@ fn linear_on_every_instruction_set() {
                 (1, 4304, 3),
                 (65, 65, 97),
                 (210, 1100, 33),
+                (40, 4304, 70),
             ] {
                 check_linear(rows, inner, out, isa, format);
             }
@@ -162,7 +163,8 @@ fn linear_on_every_instruction_set() {
 fn tall_products_are_cut_into_blocks_of_rows() {
     for isa in sets() {
         for format in FORMATS {
-            let (inner, out) = (1100, 5);
+            // So long a K comes in pieces.
+            let (inner, out) = (4304, 5);
             let weight = slice(&tensor(&[out, inner], 3));
             let packed = PackedWeight::new(&weight, out, inner, format, isa).unwrap();
             let rows = 2100;
@@ -175,6 +177,32 @@ fn tall_products_are_cut_into_blocks_of_rows() {
                 let alone = slice(&result(packed.forward::<f32>(&row, 1, finish, false).unwrap(), (1, out)));
                 assert_eq!(all[first * out..][..out], alone, "{isa} {format:?}: row {first}");
             }
+        }
+    }
+}
+
+/// However many threads there are, on however few cores: the same bits.
+#[test]
+fn the_number_of_threads_changes_no_bit() {
+    let (inner, out) = (300, 200);
+    let weight = slice(&tensor(&[out, inner], 3));
+    let segments = Segments::new([64, 1, 196, 40]);
+    let rows = segments.rows();
+    let (x, qkv) = (slice(&tensor(&[rows, inner], 1)), slice(&tensor(&[rows, 3 * 96], 8)));
+    let finish = Finish { bias: None, activation: Some(Activation::GeluTanh), residual: None };
+    for format in FORMATS {
+        let packed = PackedWeight::new(&weight, out, inner, format, Isa::active()).unwrap();
+        let at = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| {
+                let y = packed.forward::<f32>(&x, rows, finish, false).unwrap();
+                let attended = attend_rows(&qkv, 96, &segments, 3, Isa::active()).unwrap();
+                (slice(&result(y, (rows, out))), slice(&result(attended, (rows, 96))))
+            })
+        };
+        let one = at(1);
+        for threads in [2, 3, 8, 32, 64] {
+            assert_eq!(at(threads), one, "{format:?} on {threads} threads");
         }
     }
 }
@@ -255,23 +283,40 @@ fn one_query_an_item_attends_as_it_does_among_others() {
     assert!(query_attention(&queries, &kv, &Segments::new([5, 0]), 2).is_err());
 }
 
+/// The projections that a probe folds away, computed by the reference, give the same.
 #[test]
 fn the_probe_agrees_with_its_reference() {
-    for (lengths, heads, head_dim) in [(vec![1], 1, 3), (vec![196, 196, 7], 3, 24), (vec![64; 5], 2, 72)] {
+    for (lengths, heads, head_dim) in
+        [(vec![1], 1, 3), (vec![196, 196, 7], 3, 24), (vec![64; 5], 2, 72), (vec![5, 300], 13, 16)]
+    {
         let segments = Segments::new(lengths.iter().copied());
         let width = heads * head_dim;
-        let (query, kv) = ((tensor(&[width], 12) * 4.0).unwrap(), tensor(&[segments.rows(), 2 * width], 11));
-        let (expected, expected_maps) = probe_attention_reference(&query, &kv, &segments, heads).unwrap();
-        let (found, maps) = probe_attention(&query, &kv, &segments, heads).unwrap();
-        assert!(largest_difference(&found, &expected) < 1e-5);
-        for (map, expected) in maps.iter().zip(&expected_maps) {
-            assert!(largest_difference(map, expected) < 1e-5);
+        let scale = 1.0 / (width as f64).sqrt();
+        let weight = (tensor(&[2 * width, width], 11) * scale).unwrap();
+        let (query, bias) = ((tensor(&[width], 12) * 4.0).unwrap(), tensor(&[2 * width], 13));
+        let probe = Probe::new(&query, &weight, &bias, heads, &Numerics::cpu(WeightFormat::F32)).unwrap();
+        let tokens = tensor(&[segments.rows(), width], 14);
+        for tokens in [tokens.clone(), tokens.to_dtype(DType::BF16).unwrap()] {
+            let wide = tokens.to_dtype(DType::F32).unwrap();
+            let kv =
+                Linear::new(weight.clone(), Some(bias.clone())).reference(&wide, Epilogue::None).unwrap();
+            let (expected, expected_maps) = probe_attention_reference(&query, &kv, &segments, heads).unwrap();
+            let (found, maps) = probe.forward(&tokens, &segments).unwrap();
+            let worst = largest_difference(&found, &expected);
+            assert!(worst < 1e-6, "{lengths:?} {heads} × {head_dim}: {worst}");
+            assert_eq!(maps.len(), expected_maps.len());
+            for (map, expected) in maps.iter().zip(&expected_maps) {
+                let worst = largest_difference(map, expected);
+                assert!(worst < 1e-6, "{lengths:?} {heads} × {head_dim}: maps {worst}");
+            }
         }
-        let (found, _) =
-            probe_attention(&query, &kv.to_dtype(DType::BF16).unwrap(), &segments, heads).unwrap();
-        let (expected, _) = probe_attention_reference(&query, &rounded(&kv), &segments, heads).unwrap();
-        assert!(largest_difference(&found, &expected) < 1e-5);
+        assert!(probe.forward(&tokens.narrow(0, 0, 1).unwrap(), &Segments::new([2])).is_err());
+        assert!(probe.forward(&tokens, &Segments::new([segments.rows(), 0])).is_err());
     }
+    let numerics = Numerics::cpu(WeightFormat::F32);
+    let (query, weight, bias) = (tensor(&[6], 1), tensor(&[12, 6], 2), tensor(&[12], 3));
+    assert!(Probe::new(&query, &weight, &bias, 4, &numerics).is_err());
+    assert!(Probe::new(&query, &weight, &query, 3, &numerics).is_err());
 }
 
 /// A number that is not finite must not become one that is.

@@ -3,7 +3,7 @@
 use candle_core::{Device, Tensor};
 use siglip::ops::attention::attention_reference;
 use siglip::ops::{
-    Activation, Epilogue, LayerNorm, Linear, Segments, WeightFormat, attention, probe_attention,
+    Activation, Epilogue, LayerNorm, Linear, Numerics, Probe, Segments, WeightFormat, attention,
 };
 
 /// Values between −1 and 1 that are the same at every run.
@@ -99,8 +99,11 @@ fn attention_does_not_see_other_segments() {
 fn the_probe_looks_at_every_token_once() {
     let (heads, width) = (3, 24);
     let segments = Segments::new([4, 4, 1, 9]);
-    let kv = tensor(&[segments.rows(), 2 * width], 11);
-    let (pooled, maps) = probe_attention(&tensor(&[width], 12), &kv, &segments, heads).unwrap();
+    let tokens = tensor(&[segments.rows(), width], 11);
+    let (weight, bias) = (tensor(&[2 * width, width], 13), tensor(&[2 * width], 14));
+    let numerics = Numerics::cpu(WeightFormat::F32);
+    let probe = Probe::new(&tensor(&[width], 12), &weight, &bias, heads, &numerics).unwrap();
+    let (pooled, maps) = probe.forward(&tokens, &segments).unwrap();
     assert_eq!(pooled.dims(), [4, width]);
     assert_eq!(
         maps.iter().map(|map| map.dims().to_vec()).collect::<Vec<_>>(),
@@ -112,8 +115,10 @@ fn the_probe_looks_at_every_token_once() {
         }
     }
     // With a single token there is nothing to choose: its value is the answer.
-    let value = kv.narrow(0, 8, 1).unwrap().narrow(1, width, width).unwrap();
-    assert!(largest_difference(&pooled.narrow(0, 2, 1).unwrap(), &value) < 1e-6);
+    let values =
+        Linear::new(weight.narrow(0, width, width).unwrap(), Some(bias.narrow(0, width, width).unwrap()));
+    let value = values.reference(&tokens.narrow(0, 8, 1).unwrap(), Epilogue::None).unwrap();
+    assert!(largest_difference(&pooled.narrow(0, 2, 1).unwrap(), &value) < 2e-6);
 }
 
 #[test]

@@ -116,7 +116,7 @@ pub unsafe fn attention<M: Float, T: Element>(
             }
         }
     }
-    tasks.into_par_iter().for_each(|(head, panels)| {
+    tasks.into_par_iter().with_max_len(1).for_each(|(head, panels)| {
         // SAFETY: the caller promises the instructions and the result, and a task's queries and head are its own.
         unsafe { head.attend::<M>(panels) }
     });

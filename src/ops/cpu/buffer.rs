@@ -29,6 +29,10 @@ unsafe impl Plain for i16 {}
 // SAFETY: any bits are a number of these types.
 unsafe impl Plain for i32 {}
 
+/// Has the alignment of [`ALIGNMENT`].
+#[repr(align(64))]
+struct Line;
+
 /// Values that begin on a cache line.
 #[derive(Debug)]
 pub struct Buffer<T: Plain> {
@@ -78,7 +82,9 @@ impl<T: Plain> Buffer<T> {
 
 impl<T: Plain> Default for Buffer<T> {
     fn default() -> Self {
-        Self { start: NonNull::dangling(), len: 0, allocated: NonNull::dangling() }
+        // Aligned for values of any type, of which there are none.
+        let nothing = NonNull::<Line>::dangling();
+        Self { start: nothing.cast(), len: 0, allocated: nothing.cast() }
     }
 }
 
@@ -116,7 +122,8 @@ pub fn with_scratch<T: Plain, R>(len: usize, run: impl FnOnce(&mut [T]) -> R) ->
     }
     // Taken out, so that a task within a task gets another one.
     let mut buffer = SCRATCH.with_borrow_mut(Vec::pop).unwrap_or_default();
-    let bytes = buffer.at_least(len * size_of::<T>());
+    let size = len.checked_mul(size_of::<T>()).expect("scratch memory within the address space");
+    let bytes = buffer.at_least(size);
     // SAFETY: the bytes are initialised, on 64 bytes, as many as `len` values take, and any bits are such a value.
     let values = unsafe { std::slice::from_raw_parts_mut(bytes.as_mut_ptr().cast::<T>(), len) };
     let result = run(values);
@@ -143,5 +150,11 @@ mod tests {
         assert_eq!(first % ALIGNMENT, 0);
         assert_eq!(first, with_scratch::<f32, _>(50, |again| again.as_ptr() as usize));
         assert!(Buffer::<f32>::zeros(0).is_empty());
+        const { assert!(align_of::<Line>() == ALIGNMENT) };
+        // On a thread that has no scratch yet, too.
+        let none =
+            std::thread::spawn(|| with_scratch::<f32, _>(0, |none| (none.len(), none.as_ptr() as usize)));
+        let (count, start) = none.join().expect("no panic");
+        assert_eq!((count, start % ALIGNMENT), (0, 0));
     }
 }

@@ -1,14 +1,18 @@
 //! Matrix products over packed weights, with bias, activation or residual applied while the result is in registers'
 //! reach.
 
+use std::ops::Range;
+
 use candle_core::Result;
 use half::bf16;
 use rayon::prelude::*;
 
 use super::buffer::with_scratch;
+use super::cache::block_bytes;
 use super::kernel::{Kernel, Session};
 use super::math;
 use super::panels::{Element, Matrix, Panels, Quantum, a_panel, b_panel, steps};
+use super::plan::{Plan, part};
 use crate::ops::Activation;
 
 /// Sums of a group of blocks that wait for the rest of K: with a piece of B, about what the first-level cache holds.
@@ -67,40 +71,66 @@ pub unsafe fn linear<M: Kernel, T: Element>(
     }
     let job = Job { x: Matrix { data: x, stride: inner, columns: inner }, rows, weight, finish, y };
     let panel = a_panel::<M>(inner);
-    let row_panels = rows.div_ceil(M::ROWS);
-    let threads = rayon::current_num_threads();
-    let fit = (M::BLOCK_BYTES / (panel * size_of::<M::A>()).max(1)).max(1);
-    if row_panels.div_ceil(fit) >= 2 * threads {
-        // Tall: each task packs a block of rows that stays in its cache, and takes every column.
-        let tasks = row_panels.div_ceil(fit).next_multiple_of(threads);
-        let block = row_panels.div_ceil(tasks);
-        (0..row_panels.div_ceil(block)).into_par_iter().for_each(|i| {
-            let panels = i * block..row_panels.min((i + 1) * block);
+    let (row_panels, column_panels) = (rows.div_ceil(M::ROWS), weight.count());
+    let plan = Plan::new(row_panels, column_panels, Pieces::of::<M>(inner).fit, rayon::current_num_threads());
+    // Tasks are taken one by one: a thread that is slow for a while keeps none back.
+    let tasks = (0..plan.tasks()).into_par_iter().with_max_len(1);
+    if plan.column_blocks == 1 {
+        tasks.for_each(|i| {
+            let [panels, columns] = plan.task(i, row_panels, column_panels);
             with_scratch(panels.len() * panel, |a| {
                 with_scratch::<Quantum, _>(panels.len() * M::ROWS, |quanta| {
                     for (j, a) in a.chunks_exact_mut(panel.max(1)).enumerate() {
                         job.pack(panels.start + j, a, &mut quanta[j * M::ROWS..]);
                     }
-                    job.products(a, quanta, panels, 0..weight.count());
+                    job.products(a, quanta, panels, columns);
                 });
             });
         });
     } else {
-        // Flat: all rows are packed once, and each task takes some of the columns.
         with_scratch(row_panels * panel, |a: &mut [M::A]| {
             with_scratch::<Quantum, _>(row_panels * M::ROWS, |quanta| {
                 let packing = a.par_chunks_exact_mut(panel.max(1)).zip(quanta.par_chunks_exact_mut(M::ROWS));
                 packing.enumerate().for_each(|(i, (a, quanta))| job.pack(i, a, quanta));
                 let (a, quanta) = (&*a, &*quanta);
-                let chunk = weight.count().div_ceil(4 * threads);
-                (0..weight.count().div_ceil(chunk)).into_par_iter().for_each(|i| {
-                    let columns = i * chunk..weight.count().min((i + 1) * chunk);
-                    job.products(a, quanta, 0..row_panels, columns);
+                tasks.for_each(|i| {
+                    let [panels, columns] = plan.task(i, row_panels, column_panels);
+                    let (a, quanta) = (&a[panels.start * panel..], &quanta[panels.start * M::ROWS..]);
+                    job.products(a, quanta, panels, columns);
                 });
             });
         });
     }
     Ok(())
+}
+
+/// How K is cut for blocks of rows that stay in a core's cache while all columns of a task pass by: a long K would leave
+/// room for so few rows that the weight is streamed all the time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Pieces {
+    /// Number of pieces of K.
+    count: usize,
+    /// Panels of A of which one piece each stays in the cache.
+    fit: usize,
+}
+
+impl Pieces {
+    fn of<M: Kernel>(inner: usize) -> Self {
+        Self::new(a_panel::<M>(inner) * size_of::<M::A>(), steps::<M>(inner).div_ceil(M::RUN), block_bytes())
+    }
+
+    /// For a panel of so many bytes, whose K can be cut in `runs`.
+    fn new(panel_bytes: usize, runs: usize, block_bytes: usize) -> Self {
+        // No piece is more than an eighth of the block.
+        let count = panel_bytes.div_ceil((block_bytes / 8).max(1)).clamp(1, runs.max(1));
+        Self { count, fit: (block_bytes * count / panel_bytes.max(1)).max(1) }
+    }
+
+    /// The steps along K of one piece: whole runs, so that no sum depends on where K is cut.
+    fn steps<M: Kernel>(self, index: usize, steps: usize) -> Range<usize> {
+        let runs = part(steps.div_ceil(M::RUN), index, self.count);
+        runs.start * M::RUN..steps.min(runs.end * M::RUN)
+    }
 }
 
 struct Job<'a, M: Kernel, T> {
@@ -123,8 +153,8 @@ impl<M: Kernel, T: Element> Job<'_, M, T> {
         &self,
         a: &[M::A],
         quanta: &[Quantum],
-        row_panels: std::ops::Range<usize>,
-        column_panels: std::ops::Range<usize>,
+        row_panels: Range<usize>,
+        column_panels: Range<usize>,
     ) {
         let Self { weight, .. } = self;
         let inner = weight.inner;
@@ -137,40 +167,60 @@ impl<M: Kernel, T: Element> Job<'_, M, T> {
         let _session = unsafe { Session::<M>::new() };
         let tile = M::ROWS * M::COLUMNS;
         let steps = steps::<M>(inner);
-        // Sums leave the registers only where B comes in several pieces.
+        let pieces = Pieces::of::<M>(inner);
+        // Sums leave the registers only where B comes in several runs, and the group's only where K comes in pieces.
         let group = if steps <= M::RUN { 1 } else { (GROUP_BYTES / (tile * size_of::<M::C>())).max(1) };
-        let group = group.min(row_panels.len());
-        with_scratch::<M::C, _>(group * tile, |sums| {
-            for column_panel in column_panels {
-                let b = &weight.data[column_panel * b_size..][..b_size];
-                for first in row_panels.clone().step_by(group) {
-                    let rows = first..row_panels.end.min(first + group);
-                    let at = first - row_panels.start;
-                    for step in (0..steps).step_by(M::RUN) {
-                        for (a, sums) in a[at * a_size..]
-                            .chunks_exact(a_size)
-                            .zip(sums.chunks_exact_mut(tile))
-                            .take(rows.len())
-                        {
-                            let (from, run) = (step * M::STEP, M::RUN.min(steps - step));
-                            // SAFETY: the processor has the instructions (`linear`), the session is open, `a` and `b`
-                            // are one panel each, of which `run` steps from `step` on lie within; B's panels lie on 64
-                            // bytes as `Buffer`, their sizes and these pieces do, and `sums` holds a whole block.
-                            unsafe {
-                                M::product(
-                                    a.as_ptr().add(from * M::ROWS),
-                                    b.as_ptr().add(from * M::COLUMNS),
-                                    run,
-                                    sums.as_mut_ptr(),
-                                    M::COLUMNS,
-                                    step > 0,
-                                );
+        let fit = row_panels.len().div_ceil(row_panels.len().div_ceil(pieces.fit).max(1));
+        let group = group.min(fit);
+        let waiting = if pieces.count == 1 { group } else { fit * column_panels.len() };
+        with_scratch::<M::C, _>(waiting * tile, |sums| {
+            for block in row_panels.clone().step_by(fit.max(1)) {
+                let block = block..row_panels.end.min(block + fit);
+                for piece in 0..pieces.count {
+                    let steps = pieces.steps::<M>(piece, steps);
+                    for column_panel in column_panels.clone() {
+                        let b = &weight.data[column_panel * b_size..][..b_size];
+                        for first in block.clone().step_by(group) {
+                            let rows = first..block.end.min(first + group);
+                            let at = first - row_panels.start;
+                            let sums = match pieces.count {
+                                1 => &mut *sums,
+                                _ => {
+                                    let before =
+                                        (column_panel - column_panels.start) * fit + first - block.start;
+                                    &mut sums[before * tile..]
+                                }
+                            };
+                            for step in steps.clone().step_by(M::RUN) {
+                                let (from, run) = (step * M::STEP, M::RUN.min(steps.end - step));
+                                for (a, sums) in a[at * a_size..]
+                                    .chunks_exact(a_size)
+                                    .zip(sums.chunks_exact_mut(tile))
+                                    .take(rows.len())
+                                {
+                                    // SAFETY: the processor has the instructions (`linear`), the session is open, `a`
+                                    // and `b` are one panel each, of which `run` steps from `step` on lie within; B's
+                                    // panels begin on 64 bytes as `Buffer` does or, as these steps do, on as many as a
+                                    // step of B has; and `sums` holds a whole block.
+                                    unsafe {
+                                        M::product(
+                                            a.as_ptr().add(from * M::ROWS),
+                                            b.as_ptr().add(from * M::COLUMNS),
+                                            run,
+                                            sums.as_mut_ptr(),
+                                            M::COLUMNS,
+                                            step > 0,
+                                        );
+                                    }
+                                }
+                            }
+                            if piece + 1 == pieces.count {
+                                for (row_panel, sums) in rows.zip(sums.chunks_exact(tile)) {
+                                    let quanta = &quanta[(row_panel - row_panels.start) * M::ROWS..];
+                                    self.finish(sums, quanta, row_panel, column_panel);
+                                }
                             }
                         }
-                    }
-                    for (row_panel, sums) in rows.zip(sums.chunks_exact(tile)) {
-                        let quanta = &quanta[(row_panel - row_panels.start) * M::ROWS..];
-                        self.finish(sums, quanta, row_panel, column_panel);
                     }
                 }
             }
@@ -199,6 +249,31 @@ impl<M: Kernel, T: Element> Job<'_, M, T> {
                 Output::F32(y) => math::finish(sums, block, y.add(at)),
                 Output::Bf16(y) => math::finish(sums, block, y.add(at)),
             }
+        }
+    }
+}
+
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests {
+    use super::super::micro::{Micro, avx2};
+    use super::*;
+
+    #[test]
+    fn a_long_k_is_cut_so_that_rows_stay_in_the_cache() {
+        let block = 256 << 10;
+        // fc1 and fc2 of base/16 and so400m in panels of six rows of f32, in runs of 256.
+        assert_eq!(Pieces::new(768 * 24, 3, block), Pieces { count: 1, fit: 14 });
+        assert_eq!(Pieces::new(3072 * 24, 12, block), Pieces { count: 3, fit: 10 });
+        assert_eq!(Pieces::new(1152 * 24, 5, block), Pieces { count: 1, fit: 9 });
+        assert_eq!(Pieces::new(4304 * 24, 17, block), Pieces { count: 4, fit: 10 });
+        // Never more pieces than runs, whatever the sizes.
+        assert_eq!(Pieces::new(1 << 30, 5, block), Pieces { count: 5, fit: 1 });
+        assert_eq!(Pieces::new(0, 0, 0), Pieces { count: 1, fit: 1 });
+        for (pieces, steps) in [(3, 3072), (4, 4304), (5, 1100), (1, 7)] {
+            let pieces = Pieces { count: pieces, fit: 1 };
+            let all: Vec<_> = (0..pieces.count).map(|i| pieces.steps::<avx2::F32>(i, steps)).collect();
+            assert!(all.iter().cloned().flatten().eq(0..steps), "{all:?}");
+            assert!(all.iter().all(|piece| piece.start.is_multiple_of(avx2::F32::RUN)), "{all:?}");
         }
     }
 }

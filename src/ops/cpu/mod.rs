@@ -5,6 +5,7 @@
 
 pub mod attention;
 pub mod buffer;
+pub mod cache;
 pub mod isa;
 pub mod kernel;
 pub mod linear;
@@ -12,7 +13,9 @@ pub mod math;
 pub mod micro;
 pub mod norm;
 pub mod panels;
+pub mod plan;
 pub mod pooling;
+pub mod vectorised;
 pub mod weight;
 
 use std::mem::MaybeUninit;

@@ -1,11 +1,11 @@
 //! Packing: operands in the order in which the kernels of [`super::micro`] read them.
 
 use half::bf16;
-use multiversion::multiversion;
 use rayon::prelude::*;
 
 use super::buffer::{Buffer, Plain, with_scratch};
 use super::micro::{Float, Micro, Operand, Quantized, round_bf16, widen_bf16};
+use super::vectorised::{Arithmetic, vectorised};
 
 /// What activations are kept in between operations.
 pub trait Element: Plain {
@@ -122,11 +122,13 @@ fn write_lane<T: Copy, P: Copy + Default>(
     }
 }
 
-/// Packs up to [`Micro::ROWS`] rows of `x`, from `first`, into a panel of A; the rest of the panel becomes zeros.
-pub fn pack_a<M: Float, T: Element>(x: Matrix<'_, T>, first: usize, count: usize, panel: &mut [M::A]) {
-    for row in 0..M::ROWS {
-        let values = if row < count { x.row(first + row) } else { &[] };
-        write_lane(panel, (M::ROWS, M::A_UNIT), row, values, T::operand);
+vectorised! {
+    /// Packs up to [`Micro::ROWS`] rows of `x`, from `first`, into a panel of A; the rest of the panel becomes zeros.
+    pub fn pack_a [M: Float, T: Element] (x: Matrix<'_, T>, first: usize, count: usize, panel: &mut [M::A]) {
+        for row in 0..M::ROWS {
+            let values = if row < count { x.row(first + row) } else { &[] };
+            write_lane(panel, (M::ROWS, M::A_UNIT), row, values, T::operand);
+        }
     }
 }
 
@@ -153,19 +155,30 @@ pub fn quantize_a<M: Quantized, T: Element>(
     with_scratch::<f32, _>(x.columns, |wide| {
         with_scratch::<u8, _>(x.columns, |bytes| {
             for (row, quantum) in quanta[..M::ROWS].iter_mut().enumerate() {
-                if row < count {
-                    for (wide, value) in wide.iter_mut().zip(x.row(first + row)) {
-                        *wide = value.wide();
-                    }
-                    *quantum = quantize(wide, bytes);
-                    write_lane(panel, (M::ROWS, M::A_UNIT), row, &*bytes, M::A::from);
-                } else {
-                    *quantum = Quantum::default();
-                    write_lane(panel, (M::ROWS, M::A_UNIT), row, &[], M::A::from);
-                }
+                let values = if row < count { x.row(first + row) } else { &[] };
+                *quantum = quantize_lane::<M, T>(values, row, panel, wide, bytes);
             }
         });
     });
+}
+
+vectorised! {
+    /// Quantises one row into its lane of a panel of A, or fills the lane with zeros where there are no values.
+    fn quantize_lane [M: Quantized, T: Element] (
+        values: &[T],
+        row: usize,
+        panel: &mut [M::A],
+        wide: &mut [f32],
+        bytes: &mut [u8],
+    ) -> Quantum {
+        for (wide, value) in wide.iter_mut().zip(values) {
+            *wide = value.wide();
+        }
+        let bytes = &mut bytes[..values.len()];
+        let quantum = to_bytes::<A>(&wide[..values.len()], bytes);
+        write_lane(panel, (M::ROWS, M::A_UNIT), row, &*bytes, M::A::from);
+        quantum
+    }
 }
 
 /// The least and the largest value, 0 included, and 0, or not a number where a value is not finite.
@@ -191,61 +204,70 @@ fn range(x: &[f32]) -> (f32, f32, f32) {
 }
 
 /// The nearest bytes to `x` over its own range, 0 included. A value that is not finite makes the scale not a number, and
-/// so the result.
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+fma", "x86_64+avx2+fma"))]
-pub fn quantize(x: &[f32], bytes: &mut [u8]) -> Quantum {
+/// so the result. A range that is too small for f32 to divide by becomes zeros.
+#[inline(always)]
+fn to_bytes<A: Arithmetic>(x: &[f32], bytes: &mut [u8]) -> Quantum {
     let (low, high, finite) = range(x);
     let scale = (high - low) / 255.0;
+    let scale = if scale < f32::MIN_POSITIVE { 0.0 } else { scale };
     let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
     let zero = (-low * inverse).round();
     for (byte, &x) in bytes.iter_mut().zip(x) {
         // What is added to 2²³ is rounded to an integer, in its lowest bits: a conversion would be done one by one.
-        *byte = ((x * inverse + zero).clamp(0.0, 255.0) + 8_388_608.0).to_bits() as u8;
+        *byte = (A::mul_add(x, inverse, zero).clamp(0.0, 255.0) + 8_388_608.0).to_bits() as u8;
     }
     Quantum { scale: scale + finite, zero: zero as i32 }
 }
 
-/// The nearest bytes from −127 to 127 to `x` over its own largest value: one step, and the sum of the bytes. A value that
-/// is not finite makes the step not a number.
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+fma", "x86_64+avx2+fma"))]
-fn quantize_weight(x: &[f32], bytes: &mut [i8]) -> (f32, i32) {
-    /// 1.5 · 2²³: what is added to it is rounded to an integer, in its lowest bits.
-    const ROUND: f32 = 12_582_912.0;
-    let (low, high, finite) = range(x);
-    let largest = high.max(-low);
-    let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
-    let mut sum = 0;
-    for (byte, &x) in bytes.iter_mut().zip(x) {
-        *byte = ((x * inverse).clamp(-127.0, 127.0) + ROUND).to_bits() as i8;
-        sum += i32::from(*byte);
+vectorised! {
+    /// The nearest bytes from −127 to 127 to `x` over its own largest value: one step, and the sum of the bytes. A value that
+    /// is not finite makes the step not a number.
+    fn quantize_weight [] (x: &[f32], bytes: &mut [i8]) -> (f32, i32) {
+        /// 1.5 · 2²³: what is added to it is rounded to an integer, in its lowest bits.
+        const ROUND: f32 = 12_582_912.0;
+        let (low, high, finite) = range(x);
+        let largest = high.max(-low);
+        let largest = if largest < 127.0 * f32::MIN_POSITIVE { 0.0 } else { largest };
+        let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
+        let mut sum = 0;
+        for (byte, &x) in bytes.iter_mut().zip(x) {
+            *byte = ((x * inverse).clamp(-127.0, 127.0) + ROUND).to_bits() as i8;
+            sum += i32::from(*byte);
+        }
+        (largest / 127.0 + finite, sum)
     }
-    (largest / 127.0 + finite, sum)
 }
 
-/// Packs columns of B from the rows of `x`: `x` is B transposed, K along its rows. Panels follow each other in `panels`.
-pub fn pack_b_transposed<M: Float, T: Element>(x: Matrix<'_, T>, columns: usize, panels: &mut [M::B]) {
-    for (i, panel) in panels.chunks_exact_mut(b_panel::<M>(x.columns)).enumerate() {
-        for lane in 0..M::COLUMNS {
-            let column = i * M::COLUMNS + lane;
-            let values = if column < columns { x.row(column) } else { &[] };
-            write_lane(panel, (M::COLUMNS, M::B_UNIT), lane, values, T::operand);
+vectorised! {
+    /// Packs columns of B from the rows of `x`: `x` is B transposed, K along its rows. Panels follow each other in `panels`.
+    pub fn pack_b_transposed [M: Float, T: Element] (x: Matrix<'_, T>, columns: usize, panels: &mut [M::B]) {
+        for (i, panel) in panels.chunks_exact_mut(b_panel::<M>(x.columns)).enumerate() {
+            for lane in 0..M::COLUMNS {
+                let column = i * M::COLUMNS + lane;
+                let values = if column < columns { x.row(column) } else { &[] };
+                write_lane(panel, (M::COLUMNS, M::B_UNIT), lane, values, T::operand);
+            }
         }
     }
 }
 
-/// Packs `rows` rows of A from `x`, which is A transposed: its rows go along K. Panels follow each other in `panels`.
-pub fn pack_a_transposed<M: Float, T: Element>(x: Matrix<'_, T>, inner: usize, panels: &mut [M::A]) {
-    for (i, panel) in panels.chunks_exact_mut(a_panel::<M>(inner)).enumerate() {
-        let first = i * M::ROWS;
-        interleave(x, inner, first..x.columns.min(first + M::ROWS), panel, (M::ROWS, M::A_UNIT));
+vectorised! {
+    /// Packs `rows` rows of A from `x`, which is A transposed: its rows go along K. Panels follow each other in `panels`.
+    pub fn pack_a_transposed [M: Float, T: Element] (x: Matrix<'_, T>, inner: usize, panels: &mut [M::A]) {
+        for (i, panel) in panels.chunks_exact_mut(a_panel::<M>(inner)).enumerate() {
+            let first = i * M::ROWS;
+            interleave(x, inner, first..x.columns.min(first + M::ROWS), panel, (M::ROWS, M::A_UNIT));
+        }
     }
 }
 
-/// Packs B from `x`, whose rows are B's, `inner` of them.
-pub fn pack_b<M: Float, T: Element>(x: Matrix<'_, T>, inner: usize, panels: &mut [M::B]) {
-    for (i, panel) in panels.chunks_exact_mut(b_panel::<M>(inner)).enumerate() {
-        let first = i * M::COLUMNS;
-        interleave(x, inner, first..x.columns.min(first + M::COLUMNS), panel, (M::COLUMNS, M::B_UNIT));
+vectorised! {
+    /// Packs B from `x`, whose rows are B's, `inner` of them.
+    pub fn pack_b [M: Float, T: Element] (x: Matrix<'_, T>, inner: usize, panels: &mut [M::B]) {
+        for (i, panel) in panels.chunks_exact_mut(b_panel::<M>(inner)).enumerate() {
+            let first = i * M::COLUMNS;
+            interleave(x, inner, first..x.columns.min(first + M::COLUMNS), panel, (M::COLUMNS, M::B_UNIT));
+        }
     }
 }
 
@@ -342,9 +364,20 @@ impl<M: Quantized> Panels<M> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::cpu::vectorised::tests::at_every_level;
+
+    vectorised! {
+        fn quantize [] (x: &[f32], bytes: &mut [u8]) -> Quantum {
+            to_bytes::<A>(x, bytes)
+        }
+    }
 
     #[test]
     fn bytes_stand_for_their_values() {
+        at_every_level(|_| check_bytes_stand_for_their_values());
+    }
+
+    fn check_bytes_stand_for_their_values() {
         let x: Vec<f32> = (0..37).map(|i| (i as f32 - 9.0) * 0.3).collect();
         let mut bytes = vec![0; 37];
         let quantum = quantize(&x, &mut bytes);
@@ -357,6 +390,10 @@ mod tests {
 
     #[test]
     fn bytes_of_weights_stand_for_their_values() {
+        at_every_level(|_| check_bytes_of_weights_stand_for_their_values());
+    }
+
+    fn check_bytes_of_weights_stand_for_their_values() {
         let x: Vec<f32> = (0..37).map(|i| (i as f32 - 20.0) * 0.3).collect();
         let mut bytes = vec![0; 37];
         let (step, sum) = quantize_weight(&x, &mut bytes);
@@ -369,6 +406,10 @@ mod tests {
 
     #[test]
     fn what_is_not_finite_is_not_hidden() {
+        at_every_level(|_| check_what_is_not_finite_is_not_hidden());
+    }
+
+    fn check_what_is_not_finite_is_not_hidden() {
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             let mut x = vec![1.0; 40];
             x[33] = bad;
@@ -376,5 +417,30 @@ mod tests {
             assert!(!quantize_weight(&x, &mut [0; 40]).0.is_finite(), "{bad}");
         }
         assert!(round_bf16(f32::NAN).is_nan() && round_bf16(f32::INFINITY).is_infinite());
+    }
+
+    #[test]
+    fn ranges_too_small_to_divide_by_become_zeros() {
+        at_every_level(|level| {
+            for tiny in [1e-40, 1e-38, 1e-37, 7e-37, 1e-36, 1e-30] {
+                for x in [[tiny; 16], [-tiny; 16]] {
+                    let mut bytes = [1; 16];
+                    let quantum = quantize(&x, &mut bytes);
+                    assert!(
+                        (0..=255).contains(&quantum.zero) && quantum.scale.is_finite(),
+                        "{level:?} {quantum:?}"
+                    );
+                    let back = quantum.scale * (i32::from(bytes[3]) - quantum.zero) as f32;
+                    assert!((back - x[3]).abs() <= tiny, "{level:?}: {} became {back}", x[3]);
+                    let mut bytes = [1; 16];
+                    let (step, sum) = quantize_weight(&x, &mut bytes);
+                    let back = step * f32::from(bytes[3]);
+                    assert!(
+                        (back - x[3]).abs() <= tiny && sum == 16 * i32::from(bytes[3]),
+                        "{level:?}: {back}"
+                    );
+                }
+            }
+        });
     }
 }

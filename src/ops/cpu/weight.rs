@@ -127,6 +127,9 @@ impl Packed {
     }
 }
 
+/// Columns of a weight of bytes at most: so many products of 255 and 127 do not overflow 32 bits.
+const MOST_BYTES: usize = 65_536;
+
 /// A weight `[out, inner]` that is multiplied by a kernel of this processor.
 pub struct PackedWeight {
     packed: Packed,
@@ -146,6 +149,9 @@ impl PackedWeight {
     pub fn new(weight: &[f32], out: usize, inner: usize, format: WeightFormat, isa: Isa) -> Result<Self> {
         if weight.len() != out * inner {
             candle_core::bail!("a weight [{out}, {inner}] of {} values", weight.len());
+        }
+        if format == WeightFormat::Int8 && inner > MOST_BYTES {
+            candle_core::bail!("a weight of {inner} columns: sums of bytes are exact up to {MOST_BYTES}");
         }
         // The kernels' instructions are promised to them here: nothing else makes a packed weight.
         check(isa)?;
@@ -257,6 +263,24 @@ mod tests {
                 assert_eq!((packed.name(), packed.shape()), (name, (2, 3)), "{isa}, {format:?}");
             }
         }
+    }
+
+    #[test]
+    fn sums_of_bytes_that_could_overflow_are_refused() {
+        assert!(MOST_BYTES * 255 * 127 <= i32::MAX as usize);
+        let weight = vec![1.0; MOST_BYTES + 1];
+        let packed = |inner, format| PackedWeight::new(&weight[..inner], 1, inner, format, Isa::best());
+        assert!(packed(MOST_BYTES, WeightFormat::Int8).is_ok());
+        assert!(packed(MOST_BYTES + 1, WeightFormat::Int8).is_err());
+        assert!(packed(MOST_BYTES + 1, WeightFormat::F32).is_ok());
+        // The largest sum that there is.
+        let finish = Finish { bias: None, activation: None, residual: None };
+        let packed = packed(MOST_BYTES, WeightFormat::Int8).unwrap();
+        let CpuStorage::F32(y) = packed.forward::<f32>(&weight[..MOST_BYTES], 1, finish, false).unwrap()
+        else {
+            panic!("not f32")
+        };
+        assert!((y[0] / MOST_BYTES as f32 - 1.0).abs() < 1e-6, "{y:?}");
     }
 
     #[test]

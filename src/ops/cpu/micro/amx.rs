@@ -116,7 +116,6 @@ macro_rules! kernel {
             const B_UNIT: usize = 4 / size_of::<$b>();
             const STEP: usize = Self::A_UNIT;
             const RUN: usize = 8;
-            const BLOCK_BYTES: usize = 1 << 20;
 
             unsafe fn enter() {
                 // SAFETY: the caller promises the instructions.

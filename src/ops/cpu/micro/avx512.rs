@@ -37,7 +37,6 @@ macro_rules! kernel {
             const B_UNIT: usize = $unit;
             const STEP: usize = $unit;
             const RUN: usize = 96;
-            const BLOCK_BYTES: usize = 512 << 10;
 
             unsafe fn product(
                 a: *const $a,

@@ -38,8 +38,6 @@ pub trait Micro: Copy + Send + Sync + 'static {
     /// Steps that linear layers go along K with all rows of a group before they go on, so that this piece of a panel of B
     /// (about 16 KiB) stays in the first-level cache.
     const RUN: usize;
-    /// Bytes of packed A that a task works on: about half of the second-level cache.
-    const BLOCK_BYTES: usize = 256 << 10;
 
     /// Prepares the thread's registers; before the first product of a task.
     ///
@@ -58,7 +56,8 @@ pub trait Micro: Copy + Send + Sync + 'static {
     ///
     /// # Safety
     /// The processor must have the instructions of this kernel, [`Micro::enter`] must have been called on this thread,
-    /// and the pointers must reach a whole panel each, `b` on 64 bytes, and `ROWS` rows of `COLUMNS` values.
+    /// and the pointers must reach `steps` steps of a panel each, `b` on the largest power of two of bytes up to 64 that
+    /// divides a step of B, and `ROWS` rows of `COLUMNS` values.
     unsafe fn product(
         a: *const Self::A,
         b: *const Self::B,

@@ -40,7 +40,6 @@ impl<M: Micro<A = f32, B = f32, C = f32>> Micro for Rounded<M> {
     const B_UNIT: usize = M::B_UNIT;
     const STEP: usize = M::STEP;
     const RUN: usize = M::RUN;
-    const BLOCK_BYTES: usize = M::BLOCK_BYTES;
 
     unsafe fn product(
         a: *const RoundedF32,
