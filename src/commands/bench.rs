@@ -8,8 +8,13 @@ use serde_json::json;
 use super::error::{Result, failed};
 use crate::config::{BenchArgs, Tower};
 use crate::image::Patches;
-use crate::pipeline::Pipeline;
+use crate::ops::cpu::{Isa, WeightFormat, weight};
+use crate::ops::profile::{self, Operation};
+use crate::pipeline::{Pipeline, Precision};
 use crate::text::TokenIds;
+
+/// For how long the inner loop is measured, three times.
+const PEAK_TIME: Duration = Duration::from_millis(100);
 
 pub(super) fn run(args: &BenchArgs) -> Result<ExitCode> {
     if !(args.seconds > 0.0 && args.seconds <= 3600.0) {
@@ -23,21 +28,21 @@ pub(super) fn run(args: &BenchArgs) -> Result<ExitCode> {
         (None, Tower::Image) => ("image tower", usize::from(args.batch)),
         (None, Tower::Text) => ("text tower", usize::from(args.batch)),
     };
-    let times = match (&args.prepare, args.tower) {
+    let (times, work) = match (&args.prepare, args.tower) {
         (Some(file), _) => {
             let bytes =
                 std::fs::read(file).map_err(|error| failed(format!("{}: {error}", file.display())))?;
-            measure(args.seconds, || Ok(pipeline.prepare_image(&bytes, None).map(drop)?))?
+            (measure(args.seconds, || Ok(pipeline.prepare_image(&bytes, None).map(drop)?))?, None)
         }
         (None, Tower::Image) => {
             let pictures = pictures(&pipeline, batch)?;
             let pictures: Vec<&Patches> = pictures.iter().collect();
-            measure(args.seconds, || Ok(pipeline.model().embed_images(&pictures).map(drop)?))?
+            measure_tower(args, &pipeline, || Ok(pipeline.model().embed_images(&pictures).map(drop)?))?
         }
         (None, Tower::Text) => {
             let texts = texts(&pipeline, batch)?;
             let texts: Vec<&TokenIds> = texts.iter().collect();
-            measure(args.seconds, || Ok(pipeline.model().embed_texts(&texts).map(drop)?))?
+            measure_tower(args, &pipeline, || Ok(pipeline.model().embed_texts(&texts).map(drop)?))?
         }
     };
     let median = times[times.len() / 2];
@@ -55,10 +60,16 @@ pub(super) fn run(args: &BenchArgs) -> Result<ExitCode> {
         times.len(),
         load.as_secs_f64(),
     );
+    let speed = work.as_ref().map(|work| work.multiplications as f64 / median.as_secs_f64());
+    if let (Some(work), Some(speed)) = (&work, speed) {
+        work.print(speed, args.profile);
+    }
     if args.json {
         outln!(
             "{}",
             json!({
+                "multiplications_per_second": speed,
+                "peak_multiplications_per_second": work.as_ref().map(|work| work.peak),
                 "model": info.name, "tower": what.trim_end_matches(" tower"), "batch": batch, "dtype": info.dtype, "device": info.device,
                 "threads": rayon::current_num_threads(),
                 "items_per_second": rate, "median_ms": ms(median), "fastest_ms": ms(times[0]),
@@ -71,6 +82,86 @@ pub(super) fn run(args: &BenchArgs) -> Result<ExitCode> {
 
 fn ms(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
+}
+
+/// What one batch computes on the processor, and how fast the processor could.
+struct Work {
+    /// Of one batch, each with an addition.
+    multiplications: u64,
+    /// Of the inner loop, a second, on all threads.
+    peak: f64,
+    threads: usize,
+    /// The longest first, and the time of the whole batch.
+    operations: Vec<(String, Operation)>,
+    batch: Duration,
+}
+
+impl Work {
+    fn print(&self, speed: f64, operations: bool) {
+        outln!(
+            "{:.1} G multiplications a second, {:.0} % of the {:.1} of the inner loop on {} threads with its operands in the \
+             first-level cache",
+            speed / 1e9,
+            100.0 * speed / self.peak,
+            self.peak / 1e9,
+            self.threads,
+        );
+        if !operations {
+            return;
+        }
+        let mut rest = self.batch;
+        outln!("{:<34} {:>6} {:>10} {:>6} {:>8}", "operation", "calls", "ms", "time", "of peak");
+        let share = |time: Duration| 100.0 * time.as_secs_f64() / self.batch.as_secs_f64();
+        for (name, operation) in &self.operations {
+            let time = operation.time;
+            let reached = operation.multiplications as f64 / time.as_secs_f64() / self.peak;
+            let reached = if operation.multiplications > 0 {
+                format!("{:.0} %", 100.0 * reached)
+            } else {
+                String::new()
+            };
+            outln!(
+                "{name:<34} {:>6} {:>10.2} {:>4.1} % {reached:>8}",
+                operation.calls,
+                ms(time),
+                share(time)
+            );
+            rest = rest.saturating_sub(time);
+        }
+        outln!("{:<34} {:>6} {:>10.2} {:>4.1} %", "everything else", "", ms(rest), share(rest));
+    }
+}
+
+/// The times of a tower's batches and, on the processor, what a batch computes.
+fn measure_tower(
+    args: &BenchArgs,
+    pipeline: &Pipeline,
+    mut run: impl FnMut() -> Result<()>,
+) -> Result<(Vec<Duration>, Option<Work>)> {
+    let times = measure(args.seconds, &mut run)?;
+    let format = match pipeline.info().dtype {
+        Precision::F32 => WeightFormat::F32,
+        Precision::Bf16 => WeightFormat::Bf16,
+        Precision::Int8 => WeightFormat::Int8,
+        Precision::Auto | Precision::F16 => return Ok((times, None)),
+    };
+    let started = Instant::now();
+    let (result, operations) = profile::of(&mut run);
+    let batch = started.elapsed();
+    result?;
+    let multiplications = operations.iter().map(|(_, operation)| operation.multiplications).sum();
+    // On a GPU there is nothing to be found.
+    if multiplications == 0 {
+        return Ok((times, None));
+    }
+    let mut peak = 0.0f64;
+    for _ in 0..3 {
+        let found =
+            weight::peak(format, Isa::active(), PEAK_TIME).map_err(|error| failed(error.to_string()))?;
+        peak = peak.max(found);
+    }
+    let threads = rayon::current_num_threads();
+    Ok((times, Some(Work { multiplications, peak, threads, operations, batch })))
 }
 
 /// Runs once to warm up, then for so many seconds and at least three times; the times in ascending order.

@@ -161,6 +161,9 @@ pub struct BenchArgs {
     /// The last line is a JSON object with items_per_second
     #[arg(long)]
     pub json: bool,
+    /// Prints where the time of one batch goes, operation by operation (on the processor)
+    #[arg(long, conflicts_with = "prepare")]
+    pub profile: bool,
 }
 
 /// A tower.

@@ -6,6 +6,7 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, D, DType, Layout, Result, Sh
 use half::bf16;
 
 use super::cpu::attention::Inputs;
+use super::profile::timed;
 use super::{Segments, cpu, on_gpu};
 
 /// Scores of the reference take at most this many values at a time.
@@ -192,7 +193,11 @@ struct Kernel<'a> {
 
 impl Kernel<'_> {
     fn attend<T: cpu::panels::Element>(&self, inputs: Inputs<'_, T>) -> Result<CpuStorage> {
-        cpu::weight::attend(inputs, self.segments, self.heads, cpu::Isa::active())
+        timed(
+            || "attention".into(),
+            inputs.multiplications(self.segments),
+            || cpu::weight::attend(inputs, self.segments, self.heads, cpu::Isa::active()),
+        )
     }
 }
 

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::cpu::linear::Finish;
 use super::cpu::{Isa, PackedWeight, WeightFormat};
+use super::profile::timed;
 use super::{cpu, on_gpu};
 
 /// `x · weightᵀ + bias`.
@@ -159,10 +160,18 @@ impl Kernel<'_> {
             residual: residual.map(|(storage, layout)| cpu::slice(storage, layout)).transpose()?,
         };
         let narrow = residual.is_none() && self.layer.inner == DType::BF16;
-        let y = match x {
-            CpuStorage::BF16(_) => weight.forward::<bf16>(cpu::slice(x, x_layout)?, rows, finish, narrow)?,
-            _ => weight.forward::<f32>(cpu::slice(x, x_layout)?, rows, finish, narrow)?,
+        let name = || {
+            let then = match (self.activation, residual) {
+                (Some(_), _) => " + gelu",
+                (None, Some(_)) => " + residual",
+                (None, None) => "",
+            };
+            format!("linear {inner} to {out}{then}")
         };
+        let y = timed(name, rows * inner * out, || match x {
+            CpuStorage::BF16(_) => weight.forward::<bf16>(cpu::slice(x, x_layout)?, rows, finish, narrow),
+            _ => weight.forward::<f32>(cpu::slice(x, x_layout)?, rows, finish, narrow),
+        })?;
         Ok((y, Shape::from((rows, out))))
     }
 

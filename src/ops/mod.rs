@@ -14,6 +14,7 @@ pub mod norm;
 pub mod numerics;
 pub mod pixels;
 pub mod probe;
+pub mod profile;
 pub mod rows;
 pub mod run;
 pub mod segments;

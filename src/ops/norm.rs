@@ -4,6 +4,7 @@
 use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor};
 
+use super::profile::timed;
 use super::{cpu, has_kernel};
 
 /// Layer normalisation over the last dimension (Ba et al. 2016), with gain and bias.
@@ -61,7 +62,8 @@ impl CustomOp1 for Kernel<'_> {
             candle_core::bail!("layer norm: the input is {width} wide, the gain {}", weight.len());
         }
         let narrow = self.0.inner == DType::BF16;
-        let y = cpu::weight::normalize(cpu::slice(x, layout)?, weight, bias, self.0.eps as f32, narrow);
+        let (x, eps) = (cpu::slice(x, layout)?, self.0.eps as f32);
+        let y = timed(|| "layer norm".into(), 0, || cpu::weight::normalize(x, weight, bias, eps, narrow));
         Ok((y, Shape::from((rows, width))))
     }
 

@@ -4,6 +4,7 @@ use candle_core::{DType, Result, Tensor};
 use half::bf16;
 
 use super::cpu::pooling::Folded;
+use super::profile::timed;
 use super::{Epilogue, Linear, Numerics, Segments, cpu, probe_attention};
 
 /// A probe that attends to tokens.
@@ -62,14 +63,20 @@ fn pool(folded: &Folded, tokens: &Tensor, segments: &Segments) -> Result<(Tensor
     }
     let tokens = tokens.contiguous()?;
     let (storage, layout) = tokens.storage_and_layout();
-    let (pooled, maps) = match tokens.dtype() {
-        DType::BF16 => folded.pool::<bf16>(cpu::tensor_slice(&storage, layout)?, segments)?,
-        _ => folded.pool::<f32>(cpu::tensor_slice(&storage, layout)?, segments)?,
-    };
+    let width = folded.width();
+    let multiplications = width * (2 * folded.heads() * segments.rows() + segments.len() * width);
+    let (pooled, maps) = timed(
+        || "pooling by the probe".into(),
+        multiplications,
+        || match tokens.dtype() {
+            DType::BF16 => folded.pool::<bf16>(cpu::tensor_slice(&storage, layout)?, segments),
+            _ => folded.pool::<f32>(cpu::tensor_slice(&storage, layout)?, segments),
+        },
+    )?;
     let device = tokens.device();
     let map = |(map, rows): (Vec<f32>, std::ops::Range<usize>)| {
         Tensor::from_vec(map, (folded.heads(), rows.len()), device)
     };
     let maps = maps.into_iter().zip(segments.iter()).map(map).collect::<Result<_>>()?;
-    Ok((Tensor::from_vec(pooled, (segments.len(), folded.width()), device)?, maps))
+    Ok((Tensor::from_vec(pooled, (segments.len(), width), device)?, maps))
 }

@@ -113,10 +113,18 @@ fn inspect_verify_and_bench_answer() {
     assert_ne!(fast["fingerprint"], inspected["fingerprint"]);
     let verified = siglip(folder.path(), &["verify"]);
     assert!(verified.status.success() && text(&verified.stdout).ends_with("passed\n"));
-    let arguments = ["bench", "--tower", "text", "--batch", "2", "--seconds", "0.1", "--json"];
-    let lines = text(&siglip(folder.path(), &arguments).stdout);
-    let last: Value = serde_json::from_str(lines.lines().last().unwrap()).unwrap();
-    assert!(last["items_per_second"].as_f64().unwrap() > 0.0);
+    for (tower, operation) in [("text", "linear 192 to 192"), ("image", "pooling by the probe")] {
+        let arguments =
+            ["bench", "--tower", tower, "--batch", "2", "--seconds", "0.1", "--json", "--profile"];
+        let lines = text(&siglip(folder.path(), &arguments).stdout);
+        let last: Value = serde_json::from_str(lines.lines().last().unwrap()).unwrap();
+        assert!(last["items_per_second"].as_f64().unwrap() > 0.0);
+        let (speed, peak) = ("multiplications_per_second", "peak_multiplications_per_second");
+        assert!(last[speed].as_f64().unwrap() > 0.0 && last[peak].as_f64().unwrap() > 0.0, "{last}");
+        for name in [operation, "attention", "layer norm", "everything else"] {
+            assert!(lines.lines().any(|line| line.starts_with(name)), "{name}: {lines}");
+        }
+    }
     for decode in ["exact", "fast"] {
         let picture = format!("{}/tests/fixtures/images/420.jpg", env!("CARGO_MANIFEST_DIR"));
         let arguments =

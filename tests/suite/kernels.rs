@@ -251,7 +251,8 @@ fn one_query_an_item_attends_as_it_does_among_others() {
             let qkv = (tensor(&[rows, 3 * width], 8) * 3.0).unwrap();
             let last: Vec<u32> = segments.iter().map(|rows| rows.end as u32 - 1).collect();
             let last = Tensor::new(last, &Device::Cpu).unwrap();
-            let queries = qkv.narrow(1, 0, width).unwrap().index_select(&last, 0).unwrap();
+            let queries = qkv.narrow(1, 0, width).unwrap().contiguous().unwrap();
+            let queries = queries.index_select(&last, 0).unwrap();
             let kv = qkv.narrow(1, width, 2 * width).unwrap().contiguous().unwrap();
             let shape = (segments.len(), width);
 

@@ -70,6 +70,12 @@ impl<'a, T> Inputs<'a, T> {
         Ok(Self { queries, keys: part(0), values: part(1), one_query: true })
     }
 
+    /// Multiplications of both products.
+    pub fn multiplications(&self, segments: &Segments) -> usize {
+        let queries = |rows: &Range<usize>| if self.one_query { 1 } else { rows.len() };
+        segments.iter().map(|rows| 2 * queries(&rows) * rows.len() * self.queries.columns).sum()
+    }
+
     /// Number of values of the result.
     pub fn results(&self, segments: &Segments) -> usize {
         (if self.one_query { segments.len() } else { segments.rows() }) * self.queries.columns

@@ -13,6 +13,7 @@ pub mod math;
 pub mod micro;
 pub mod norm;
 pub mod panels;
+pub mod peak;
 pub mod plan;
 pub mod pooling;
 pub mod vectorised;

@@ -126,6 +126,7 @@ macro_rules! vectorised {
 pub(super) use vectorised;
 
 #[cfg(test)]
+/// What other tests need of this one.
 pub mod tests {
     use std::cell::Cell;
 

@@ -1,6 +1,7 @@
 //! Weights in the form of the kernel that will multiply them, and the choice of that kernel.
 
 use std::fmt;
+use std::time::Duration;
 
 use candle_core::{CpuStorage, DType, Result};
 use half::bf16;
@@ -11,7 +12,7 @@ use super::linear::{Finish, linear};
 use super::micro::rounded::Rounded;
 use super::micro::{self, portable};
 use super::panels::{Element, Panels};
-use super::{collected_as, norm};
+use super::{collected_as, norm, peak};
 use crate::ops::Segments;
 
 /// What a weight's values become when it is packed, and with them the arithmetic.
@@ -52,6 +53,17 @@ macro_rules! kernels {
             fn name(&self) -> &'static str {
                 match self {
                     $($(#[$cfg])? Self::$name(_) => stringify!($name),)+
+                }
+            }
+
+            /// # Safety
+            /// As [`peak::measure`].
+            unsafe fn peak(&self, time: Duration) -> f64 {
+                // SAFETY: the caller promises what the function needs.
+                unsafe {
+                    match self {
+                        $($(#[$cfg])? Self::$name(panels) => peak::measure(panels, time),)+
+                    }
                 }
             }
 
@@ -185,6 +197,17 @@ impl PackedWeight {
     }
 }
 
+/// Multiplications (each with an addition) a second of all threads together in the inner loop of the best kernel of `isa`,
+/// its operands in the first-level cache, measured for so long.
+///
+/// # Errors
+/// If this processor does not have `isa`.
+pub fn peak(format: WeightFormat, isa: Isa, time: Duration) -> Result<f64> {
+    let weight = PackedWeight::new(&[0.5; 64 * peak::INNER], 64, peak::INNER, format, isa)?;
+    // SAFETY: `new` found the kernel's instructions.
+    Ok(unsafe { weight.packed.peak(time) })
+}
+
 /// Whether this processor has `isa`.
 fn check(isa: Isa) -> Result<()> {
     if isa > Isa::best() {
@@ -261,6 +284,17 @@ mod tests {
             {
                 let packed = Packed::new(&[1.0; 6], 2, 3, format, isa).expect("a weight");
                 assert_eq!((packed.name(), packed.shape()), (name, (2, 3)), "{isa}, {format:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_kernel_has_a_peak() {
+        for isa in Isa::ALL {
+            for format in [WeightFormat::F32, WeightFormat::Bf16, WeightFormat::Int8] {
+                let found = peak(format, isa, Duration::from_millis(1));
+                assert_eq!(found.is_ok(), isa <= Isa::best(), "{isa}");
+                assert!(found.is_err() || found.is_ok_and(|speed| speed > 1e6), "{isa} {format:?}");
             }
         }
     }
