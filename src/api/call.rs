@@ -193,7 +193,7 @@ impl Call {
                 .map(str::trim)
                 .collect();
             let matches = |tag: &&str| *tag == "*" || tag.trim_matches('"') == fingerprint;
-            if !tags.iter().any(|tag| matches(&tag)) {
+            if !tags.iter().any(matches) {
                 let message = format!(
                     "the vectors would be of the embedding space {fingerprint}, not of {}",
                     quoted(tags.join(", ").trim_matches('"'))

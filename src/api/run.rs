@@ -1,6 +1,7 @@
 //! Runs a request: fetch what has to be fetched, hand everything to the engine, put errors in their places.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use futures::future::join_all;
 
@@ -18,8 +19,16 @@ pub struct RunOptions {
     pub canonicalization: Option<Canonicalization>,
     /// Another patch budget than the checkpoint's.
     pub max_num_patches: Option<usize>,
-    /// Whether an input that cannot be used leaves the others alone.
+    /// Whether an input that cannot be used, or is not done in time, leaves the others alone.
     pub partial: bool,
+}
+
+impl RunOptions {
+    /// What is kept of the time to answer what is done by then.
+    fn reserve(&self, allowed: Duration) -> Duration {
+        const MOST: Duration = Duration::from_millis(250);
+        if self.partial { (allowed / 10).min(MOST) } else { Duration::ZERO }
+    }
 }
 
 /// Embeddings in the order of the inputs; errors in their place only if that was asked for.
@@ -66,13 +75,16 @@ pub async fn embed(
     let mut timings = Timings::default();
     let mut embedded = Vec::new().into_iter();
     if !inputs.is_empty() {
-        let options = EmbedOptions {
+        let asked = EmbedOptions {
             canonicalization: options.canonicalization,
             max_num_patches: options.max_num_patches,
-            deadline: Some(call.context.deadline),
+            deadline: Some(
+                call.context.deadline - options.reserve(call.context.deadline - call.context.started),
+            ),
             client: call.context.client,
+            partial: options.partial,
         };
-        let output = model.embed(inputs, options).await.map_err(|error| call.engine_error(error))?;
+        let output = model.embed(inputs, asked).await.map_err(|error| call.engine_error(error))?;
         timings = output.timings;
         embedded = output.results.into_iter();
     }
@@ -96,7 +108,7 @@ fn settle<T>(items: Vec<ApiResult<T>>, places: &[String], partial: bool) -> ApiR
         .map(|(item, place)| match item {
             Err(error) => {
                 let error = if error.detail.param.is_some() { error } else { error.at(place) };
-                if partial && error.is_of_the_input() { Ok(Err(error)) } else { Err(error) }
+                if partial && error.is_of_one_input() { Ok(Err(error)) } else { Err(error) }
             }
             ok => Ok(ok),
         })

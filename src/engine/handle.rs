@@ -91,6 +91,12 @@ impl ModelHandle {
         });
         self.enqueue(items.collect());
         let result = self.wait(output, deadline, &request).await;
+        if let (Err(EngineError::Deadline(_)), true) = (&result, options.partial)
+            && let Some(output) = request.done_by_deadline()
+        {
+            forget.reason = Some("deadline");
+            return Ok(output);
+        }
         forget.reason = match &result {
             Ok(_) => None,
             Err(EngineError::Deadline(_)) => Some("deadline"),

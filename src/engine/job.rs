@@ -47,6 +47,8 @@ pub struct EmbedOptions {
     pub deadline: Option<Instant>,
     /// Who asks, for fairness between clients; requests with the same key share a turn.
     pub client: u64,
+    /// Whether what is done at the deadline is answered, instead of nothing; the rest is then an error in its place.
+    pub partial: bool,
 }
 
 /// One embedding, not normalised.

@@ -58,6 +58,21 @@ impl Request {
         self.deadline.map_or(Duration::ZERO, |deadline| deadline.saturating_duration_since(self.started))
     }
 
+    /// What is done at the deadline, the rest being an error in its place; `None` if nothing is done. Later results find
+    /// nobody.
+    pub(super) fn done_by_deadline(&self) -> Option<Output> {
+        let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        progress.done = None;
+        if !progress.results.iter().any(|result| matches!(result, Some(Ok(_)))) {
+            return None;
+        }
+        let late = || Err(EngineError::Deadline(self.allowed()).into());
+        // A result that is still to come finds its place taken.
+        let results =
+            progress.results.iter_mut().map(|result| result.replace(late()).unwrap_or_else(late)).collect();
+        Some(Output { results, timings: progress.timings })
+    }
+
     fn put(&self, index: usize, result: Result<Embedding>, timings: Timings) {
         let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
         let Progress { results, missing, timings: all, done } = &mut *progress;

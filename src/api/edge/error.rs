@@ -171,9 +171,9 @@ impl ApiError {
         self
     }
 
-    /// Whether the fault lies in the input itself, so that the other inputs of the request are fine.
-    pub fn is_of_the_input(&self) -> bool {
-        matches!(self.status.as_u16(), 400 | 413 | 422)
+    /// Whether it is about one input, the others of the request being fine: it cannot be used, or it came too late.
+    pub fn is_of_one_input(&self) -> bool {
+        matches!(self.status.as_u16(), 400 | 413 | 422 | 504)
     }
 }
 

@@ -6,9 +6,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 use siglip::api::ApiConfig;
+use siglip::engine::EngineConfig;
 
 use super::fake::{CONTEXT, DIM};
-use super::{Service, assert_close, fake, floats, unit};
+use super::{Service, assert_close, engine_config, fake, floats, unit};
 
 const PATH: &str = "/v1/embeddings";
 
@@ -393,4 +394,23 @@ async fn nothing_is_charged_once_a_request_is_answered() {
     service.json("/v1/score", json!({"images": picture, "texts": ["a", "b"]})).await.ok();
     service.post("/v1/embeddings/images", "image/png", "PIC").await.ok();
     assert_eq!(service.state.memory().total(), 0);
+}
+
+#[tokio::test]
+async fn partial_gives_what_is_done_at_the_deadline() {
+    let engine = EngineConfig { max_batch_tokens: CONTEXT, ..engine_config() };
+    let service = Service::with(ApiConfig::default(), engine).await;
+    let input: Vec<String> =
+        std::iter::once("fast".to_owned()).chain((0..15).map(|i| format!("slow {i}"))).collect();
+    let ask = async |partial: bool| {
+        let body = json!({"input": input, "partial": partial}).to_string();
+        let request = Request::post(PATH).header("content-type", "application/json");
+        service.send(request.header("x-request-timeout-ms", "1500").body(Body::from(body)).unwrap()).await
+    };
+    let body = ask(true).await.ok();
+    assert_close(&floats(&body["data"][0]["embedding"]), &unit(b"fast"));
+    let late = &body["data"][15]["error"];
+    assert_eq!(late["code"], "deadline_exceeded");
+    assert_eq!(late["param"], "input[15]");
+    service.get("/health").await.ok();
 }

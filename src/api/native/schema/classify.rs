@@ -46,7 +46,7 @@ options! {
             /// Another patch budget than the checkpoint's; NaFlex models only.
             #[schema(minimum = 1)]
             max_num_patches: usize,
-            /// Whether a bad picture is answered by an error entry in its place instead of failing the request.
+            /// Whether a picture that cannot be used, or comes too late, gets an error entry in its place instead of failing the request.
             partial: bool,
         }
     }

@@ -41,7 +41,7 @@ options! {
             modality: Modality,
             /// Says that token ids are of this model's tokenizer; without it they are refused.
             token_ids: bool,
-            /// Whether a bad input is answered by an error entry in its place instead of failing the request.
+            /// Whether an input that cannot be used, or comes too late, gets an error entry in its place instead of failing the request.
             partial: bool,
             /// Accepted as OpenAI's clients send it, and ignored.
             user: String,
