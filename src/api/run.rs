@@ -83,6 +83,7 @@ pub async fn embed(
             ),
             client: call.context.client,
             partial: options.partial,
+            ..EmbedOptions::default()
         };
         let output = model.embed(inputs, asked).await.map_err(|error| call.engine_error(error))?;
         timings = output.timings;

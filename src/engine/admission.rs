@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use super::EngineError;
+use super::job::Class;
 use super::reservation::Reservations;
 
 /// How long to wait where nothing has been measured yet.
@@ -33,6 +34,10 @@ pub(super) struct Admission {
     held: Mutex<Held>,
     /// Told when the last item is answered.
     idle: Notify,
+    /// Told when there is more room.
+    freed: Notify,
+    /// Whoever waits for room has the turn of their class.
+    turns: [tokio::sync::Mutex<()>; 2],
 }
 
 struct Held {
@@ -41,8 +46,8 @@ struct Held {
     bytes: usize,
     /// Items of each client that holds any.
     clients: HashMap<u64, usize>,
-    /// Items whose answer is not out yet. An item's place is free a moment before, so that whoever
-    /// has the answer finds the place free.
+    /// Items whose answer is not out yet. An item's place is released before: a client that reacts to the answer must
+    /// find the place free.
     unanswered: usize,
     rate: DrainRate,
     reservations: Reservations,
@@ -74,7 +79,14 @@ impl Admission {
             rate: DrainRate::default(),
             reservations: Reservations::default(),
         };
-        Arc::new(Self { max_items, max_bytes, held: Mutex::new(held), idle: Notify::new() })
+        Arc::new(Self {
+            max_items,
+            max_bytes,
+            held: Mutex::new(held),
+            idle: Notify::new(),
+            freed: Notify::new(),
+            turns: Default::default(),
+        })
     }
 
     /// A permit for each of `costs` (bytes of an item) of a client's request, or none at all.
@@ -82,6 +94,7 @@ impl Admission {
         self: &Arc<Self>,
         costs: &[usize],
         client: u64,
+        class: Class,
         now: Instant,
     ) -> Result<Vec<Permit>, Refused> {
         let (items, bytes) = (costs.len(), costs.iter().fold(0usize, |sum, &cost| sum.saturating_add(cost)));
@@ -89,20 +102,22 @@ impl Admission {
         if !held.open {
             return Err(Refused { reason: "stopping", error: EngineError::ShuttingDown });
         }
-        if items > self.max_items {
-            let text = format!("{items} inputs, at most {} are queued", self.max_items);
+        let (max_items, max_bytes) = self.room_of(class);
+        if items > max_items {
+            let text = format!("{items} inputs, at most {max_items} are queued");
             return Err(Refused { reason: "too_large", error: EngineError::TooLarge(text) });
         }
-        if bytes > self.max_bytes {
-            let text = format!("{bytes} bytes, at most {} are queued", self.max_bytes);
+        if bytes > max_bytes {
+            let text = format!("{bytes} bytes, at most {max_bytes} are queued");
             return Err(Refused { reason: "too_large", error: EngineError::TooLarge(text) });
         }
         let own = held.clients.get(&client).copied().unwrap_or(0) + items;
         let reserved = held.reservations.is_for(client, items);
         let kept = held.reservations.kept_from(client, now);
-        let places = if reserved { self.max_items } else { self.places_for(own, held.items, kept) };
+        let places =
+            if reserved { self.max_items } else { self.places_for(own, held.items, kept) }.min(max_items);
         let items_over = (held.items + items).saturating_sub(places);
-        let bytes_over = held.bytes.saturating_add(bytes).saturating_sub(self.max_bytes);
+        let bytes_over = held.bytes.saturating_add(bytes).saturating_sub(max_bytes);
         if items_over > 0 || bytes_over > 0 {
             let mean = held.bytes / held.items.max(1);
             let retry_after = held.rate.time_for(items_over.max(bytes_over.div_ceil(mean.max(1))), now);
@@ -134,6 +149,34 @@ impl Admission {
             .collect())
     }
 
+    /// [`Self::admit`] that waits until there is room: first come, first served within a class.
+    pub(super) async fn acquire(
+        self: &Arc<Self>,
+        costs: &[usize],
+        client: u64,
+        class: Class,
+    ) -> Result<Vec<Permit>, Refused> {
+        let _turn = self.turns[class as usize].lock().await;
+        loop {
+            let freed = self.freed.notified();
+            tokio::pin!(freed);
+            // Listening begins before the look, or room could be made in between.
+            freed.as_mut().enable();
+            match self.admit(costs, client, class, Instant::now()) {
+                Err(Refused { error: EngineError::Overloaded { .. }, .. }) => freed.await,
+                other => return other,
+            }
+        }
+    }
+
+    /// Items and bytes that a class may fill: background work leaves half to whoever waits for an answer.
+    fn room_of(&self, class: Class) -> (usize, usize) {
+        match class {
+            Class::Interactive => (self.max_items, self.max_bytes),
+            Class::Background => (self.max_items.div_ceil(2), self.max_bytes.div_ceil(2)),
+        }
+    }
+
     /// Places open to a client that would then hold `own` items, where `held` are taken and `kept` are reserved for
     /// another client.
     fn places_for(&self, own: usize, held: usize, kept: usize) -> usize {
@@ -148,6 +191,7 @@ impl Admission {
     /// Admits nothing from now on.
     pub(super) fn close(&self) {
         self.held().open = false;
+        self.freed.notify_waiters();
     }
 
     /// Items and bytes held now.
@@ -185,6 +229,10 @@ impl Permit {
     pub(super) fn resize(&mut self, bytes: usize) {
         let mut held = self.admission.held();
         held.bytes = held.bytes - self.bytes + bytes;
+        drop(held);
+        if bytes < self.bytes {
+            self.admission.freed.notify_waiters();
+        }
         self.bytes = bytes;
     }
 
@@ -208,6 +256,8 @@ impl Permit {
         if held.items == 0 {
             held.rate.idle();
         }
+        drop(held);
+        self.admission.freed.notify_waiters();
     }
 }
 
@@ -280,14 +330,17 @@ mod tests {
     #[test]
     fn a_request_is_admitted_whole_or_not_at_all() {
         let (admission, now) = (Admission::new(10, 1000), Instant::now());
-        let eight = admission.admit(&[10; 8], ONE, now).expect("room");
+        let eight = admission.admit(&[10; 8], ONE, Class::Interactive, now).expect("room");
         assert_eq!(admission.load(), (8, 80));
-        assert!(matches!(refused(admission.admit(&[10; 3], ONE, now)), EngineError::Overloaded { .. }));
+        assert!(matches!(
+            refused(admission.admit(&[10; 3], ONE, Class::Interactive, now)),
+            EngineError::Overloaded { .. }
+        ));
         assert_eq!(admission.load(), (8, 80), "a refused request holds nothing");
-        let two = admission.admit(&[10; 2], OTHER, now).expect("room for exactly two");
+        let two = admission.admit(&[10; 2], OTHER, Class::Interactive, now).expect("room for exactly two");
         // Full is full, for one and for many.
         for n in [1, 2, 10] {
-            let error = refused(admission.admit(&vec![1; n], OTHER, now));
+            let error = refused(admission.admit(&vec![1; n], OTHER, Class::Interactive, now));
             let EngineError::Overloaded { reason, .. } = &error else { panic!("{error}") };
             assert!(reason.starts_with("10 of 10 inputs queued"), "{reason}");
         }
@@ -298,19 +351,23 @@ mod tests {
     #[test]
     fn the_last_places_are_for_those_who_hold_little() {
         let (admission, now) = (Admission::new(80, usize::MAX), Instant::now());
-        let mut many = admission.admit(&[0; 60], ONE, now).expect("room");
-        let EngineError::Overloaded { reason, .. } = refused(admission.admit(&[0; 11], ONE, now)) else {
+        let mut many = admission.admit(&[0; 60], ONE, Class::Interactive, now).expect("room");
+        let EngineError::Overloaded { reason, .. } =
+            refused(admission.admit(&[0; 11], ONE, Class::Interactive, now))
+        else {
             panic!("the queue is not too small")
         };
         assert_eq!(reason, "60 of 80 inputs queued, the last 10 places are kept for other clients");
-        many.extend(admission.admit(&[0; 10], ONE, now).expect("room before the last eighth"));
-        assert!(admission.admit(&[0], ONE, now).is_err());
-        let few = admission.admit(&[0; 10], OTHER, now).expect("kept for such as this");
-        assert!(admission.admit(&[0], OTHER, now).is_err(), "full is full");
+        many.extend(
+            admission.admit(&[0; 10], ONE, Class::Interactive, now).expect("room before the last eighth"),
+        );
+        assert!(admission.admit(&[0], ONE, Class::Interactive, now).is_err());
+        let few = admission.admit(&[0; 10], OTHER, Class::Interactive, now).expect("kept for such as this");
+        assert!(admission.admit(&[0], OTHER, Class::Interactive, now).is_err(), "full is full");
         drop((many, few));
         assert!(admission.held().clients.is_empty());
         // Alone and first, a client may have all of it.
-        assert!(admission.admit(&[0; 80], ONE, now).is_ok());
+        assert!(admission.admit(&[0; 80], ONE, Class::Interactive, now).is_ok());
     }
 
     #[test]
@@ -322,7 +379,7 @@ mod tests {
         for second in 0..120 {
             let now = start + Duration::from_secs(second);
             if large.is_none() && retry_at <= now {
-                match admission.admit(&[0; 1500], ONE, now) {
+                match admission.admit(&[0; 1500], ONE, Class::Interactive, now) {
                     Ok(permits) => large = Some((second, permits)),
                     Err(Refused { error: EngineError::Overloaded { retry_after, .. }, .. }) => {
                         retry_at = now + Duration::from_secs(retry_after.as_secs() + 1);
@@ -331,7 +388,7 @@ mod tests {
                 }
             }
             // Clients that never were here fill whatever they may.
-            while let Ok(permits) = admission.admit(&[0; 10], next, now) {
+            while let Ok(permits) = admission.admit(&[0; 10], next, Class::Interactive, now) {
                 next += 1;
                 held.push_back(permits);
             }
@@ -349,19 +406,25 @@ mod tests {
     fn what_never_fits_is_too_large() {
         let (admission, now) = (Admission::new(10, 1000), Instant::now());
         for costs in [vec![1; 11], vec![1001], vec![usize::MAX, usize::MAX]] {
-            assert!(matches!(refused(admission.admit(&costs, ONE, now)), EngineError::TooLarge(_)));
+            assert!(matches!(
+                refused(admission.admit(&costs, ONE, Class::Interactive, now)),
+                EngineError::TooLarge(_)
+            ));
         }
-        assert!(admission.admit(&[1000], ONE, now).is_ok());
+        assert!(admission.admit(&[1000], ONE, Class::Interactive, now).is_ok());
     }
 
     #[test]
     fn bytes_are_a_bound_of_their_own_and_follow_the_item() {
         let (admission, now) = (Admission::new(10, 1000), Instant::now());
-        let mut held = admission.admit(&[900], ONE, now).expect("room");
-        assert_eq!(admission.admit(&[200], ONE, now).err().expect("full").reason, "queue_bytes");
+        let mut held = admission.admit(&[900], ONE, Class::Interactive, now).expect("room");
+        assert_eq!(
+            admission.admit(&[200], ONE, Class::Interactive, now).err().expect("full").reason,
+            "queue_bytes"
+        );
         held[0].resize(100);
         assert_eq!(admission.load(), (1, 100));
-        let more = admission.admit(&[900], ONE, now).expect("room now");
+        let more = admission.admit(&[900], ONE, Class::Interactive, now).expect("room now");
         drop((held, more));
         assert_eq!(admission.load(), (0, 0));
     }
@@ -369,8 +432,9 @@ mod tests {
     #[test]
     fn retry_after_follows_the_measured_rate() {
         let (admission, start) = (Admission::new(100, usize::MAX), Instant::now());
-        let mut permits = admission.admit(&[0; 100], ONE, start).expect("room");
-        let retry = |n: usize, now| match refused(admission.admit(&vec![0; n], ONE, now)) {
+        let mut permits = admission.admit(&[0; 100], ONE, Class::Interactive, start).expect("room");
+        let retry = |n: usize, now| match refused(admission.admit(&vec![0; n], ONE, Class::Interactive, now))
+        {
             EngineError::Overloaded { retry_after, .. } => retry_after,
             error => panic!("{error}"),
         };
@@ -391,7 +455,7 @@ mod tests {
     async fn idle_is_told_when_the_last_item_leaves() {
         let admission = Admission::new(4, 100);
         admission.idle().await;
-        let mut permits = admission.admit(&[1, 1], ONE, Instant::now()).expect("room");
+        let mut permits = admission.admit(&[1, 1], ONE, Class::Interactive, Instant::now()).expect("room");
         let waiting = tokio::spawn({
             let admission = Arc::clone(&admission);
             async move { admission.idle().await }
@@ -399,7 +463,10 @@ mod tests {
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
         admission.close();
-        assert_eq!(refused(admission.admit(&[1], ONE, Instant::now())), EngineError::ShuttingDown);
+        assert_eq!(
+            refused(admission.admit(&[1], ONE, Class::Interactive, Instant::now())),
+            EngineError::ShuttingDown
+        );
         permits.iter_mut().for_each(|permit| permit.release(None));
         assert_eq!(admission.load(), (0, 0));
         tokio::task::yield_now().await;

@@ -29,6 +29,9 @@ pub struct EngineConfig {
     /// Tokens of one batch, in either lane; `None` for what suits the model's device. An input with more than that makes
     /// a batch of its own.
     pub max_batch_tokens: Option<usize>,
+    /// How long a batch on a processor should take, where [`Self::max_batch_tokens`] is not given: what comes next waits
+    /// for it. The tokens of a batch follow from the measured time per token.
+    pub batch_time: Duration,
     /// Threads that decode and resize pictures.
     pub prepare_threads: usize,
     /// Threads that canonicalise and tokenise texts; apart, so that no text waits behind a JPEG.
@@ -60,6 +63,11 @@ impl EngineConfig {
         })
     }
 
+    /// What bounds the time of one batch on such a device.
+    pub fn batch_time_on(&self, device: DeviceKind) -> Option<Duration> {
+        (device == DeviceKind::Cpu && self.max_batch_tokens.is_none()).then_some(self.batch_time)
+    }
+
     /// Worker threads of each replica on such a device.
     pub fn workers_on(&self, device: DeviceKind) -> usize {
         let usual = match device {
@@ -78,6 +86,7 @@ impl Default for EngineConfig {
             max_queue_bytes: 1 << 30,
             max_decode_bytes: 1 << 30,
             max_batch_tokens: None,
+            batch_time: Duration::from_millis(250),
             prepare_threads: cores,
             tokenize_threads: (cores / 4).max(1),
             workers_per_replica: None,
@@ -105,5 +114,10 @@ mod tests {
         assert_eq!(sizes(None, DeviceKind::Cuda), (65_536, 2));
         assert_eq!(sizes(Some(500), DeviceKind::Cuda), (500, 2));
         assert_eq!(sizes(Some(500), DeviceKind::Cpu), (500, 1));
+        let time = |max_batch_tokens, device| {
+            EngineConfig { max_batch_tokens, ..EngineConfig::default() }.batch_time_on(device)
+        };
+        assert_eq!(time(None, DeviceKind::Cpu), Some(Duration::from_millis(250)));
+        assert_eq!((time(Some(500), DeviceKind::Cpu), time(None, DeviceKind::Cuda)), (None, None));
     }
 }

@@ -5,21 +5,18 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::oneshot;
-
 use super::admission::Refused;
 use super::batch::panic_message;
 use super::cache::TextSource;
-use super::error::{Result, WorkError};
-use super::job::Lane;
-use super::lane::{Waiting, Work};
+use super::error::Result;
+use super::job::{Class, Lane};
+use super::lane::Work;
 use super::metrics::Outcome;
-use super::request::{Request, Ticket};
 use super::runtime::ModelRuntime;
 use super::scoring::{Labels, ScoreJob, ScoreOptions, Scored, Waiter};
 use super::shared::{Phase, Shared};
 use super::state::ModelState;
-use super::{EmbedOptions, Embedding, EngineError, ImageCost, Input, Output, Timings};
+use super::{EmbedOptions, Embedding, EngineError, ImageCost, Input};
 use crate::model::zero_shot::Ranking;
 use crate::model::{Match, ModelError, Scores};
 use crate::pipeline::ModelInfo;
@@ -29,8 +26,8 @@ use crate::telemetry;
 /// name: then it serves those who hold it until it has nothing left to do.
 #[derive(Clone)]
 pub struct ModelHandle {
-    shared: Arc<Shared>,
-    runtime: Arc<ModelRuntime>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) runtime: Arc<ModelRuntime>,
 }
 
 impl ModelHandle {
@@ -55,54 +52,6 @@ impl ModelHandle {
     /// How the model is.
     pub fn state(&self) -> ModelState {
         self.runtime.state()
-    }
-
-    /// Embeds the inputs of one request; the results are in their order. Dropping the future drops
-    /// its inputs wherever they wait. Polled inside a tokio runtime with its clock on.
-    ///
-    /// A result is an error in its place when the input cannot be used or the model failed on it
-    /// ([`WorkError::Model`], [`EngineError::Worker`]).
-    ///
-    /// # Errors
-    /// For the request as a whole: [`EngineError::Overloaded`], [`EngineError::TooLarge`],
-    /// [`EngineError::Deadline`], [`EngineError::ShuttingDown`].
-    pub async fn embed(&self, inputs: Vec<Input>, options: EmbedOptions) -> Result<Output, EngineError> {
-        let (started, deadline) = (Instant::now(), options.deadline);
-        if deadline.is_some_and(|deadline| deadline <= started) {
-            return Err(self.reject("deadline", EngineError::Deadline(Duration::ZERO)));
-        }
-        let Sorted { results, mut jobs } = self.sort(inputs, &options).await;
-        if jobs.is_empty() {
-            let results = results.into_iter().flatten().collect();
-            return Ok(Output { results, timings: Timings::default() });
-        }
-
-        let now = Instant::now();
-        let costs: Vec<usize> = jobs.iter().map(|job| job.bytes).collect();
-        let admitted = self.shared.admission.admit(&costs, options.client, now);
-        let permits = admitted.map_err(|Refused { reason, error }| self.reject(reason, error))?;
-        let (request, output) = Request::new(options.client, started, deadline, results);
-        // From here on, leaving this function early drops what is queued.
-        let mut forget = ForgetOnDrop { handle: self, request: &request, reason: Some("gone") };
-        let items = jobs.drain(..).zip(permits).map(|(job, permit)| {
-            let Job { index, lane, work, tokens, decode_bytes, .. } = job;
-            let ticket = Ticket::new(&request, index, permit, self.runtime.lane(lane), now);
-            (lane, Waiting { ticket, work, tokens, decode_bytes })
-        });
-        self.enqueue(items.collect());
-        let result = self.wait(output, deadline, &request).await;
-        if let (Err(EngineError::Deadline(_)), true) = (&result, options.partial)
-            && let Some(output) = request.done_by_deadline()
-        {
-            forget.reason = Some("deadline");
-            return Ok(output);
-        }
-        forget.reason = match &result {
-            Ok(_) => None,
-            Err(EngineError::Deadline(_)) => Some("deadline"),
-            Err(_) => Some("stopping"),
-        };
-        result
     }
 
     /// The labels of each picture that `ranking` selects, best first, computed on the model's workers. `pictures` are
@@ -164,7 +113,7 @@ impl ModelHandle {
         }
         let held = pictures.iter().map(|picture| size_of_val(&**picture)).sum::<usize>();
         let bytes = bytes.saturating_add(held).saturating_add(labels.bytes());
-        let admitted = self.shared.admission.admit(&[bytes], client, started);
+        let admitted = self.shared.admission.admit(&[bytes], client, Class::Interactive, started);
         let mut permits = admitted.map_err(|Refused { reason, error }| self.reject(reason, error))?;
         let Some(permit) = permits.pop() else { return Err(EngineError::ShuttingDown) };
         let waiter = Waiter::new(started, deadline);
@@ -191,24 +140,7 @@ impl ModelHandle {
         self.in_time(answer, deadline, || forget.waiter.allowed()).await?
     }
 
-    fn enqueue(&self, items: Vec<(Lane, Waiting)>) {
-        match self.runtime.queues.enqueue(items) {
-            Ok(lanes) => {
-                self.runtime.used();
-                self.shared.want_towers(&self.runtime);
-                let filled = Lane::ALL.into_iter().filter(|&lane| lanes[lane as usize]);
-                filled.for_each(|lane| self.shared.preparation.wake(lane));
-            }
-            // It was replaced or removed since the handle was taken, and has finished.
-            Err(tickets) if self.runtime.is_retired() => {
-                let gone = || EngineError::loading(&self.runtime.name, ModelState::Unloaded);
-                tickets.into_iter().for_each(|ticket| ticket.answer(Err(gone().into())));
-            }
-            Err(tickets) => tickets.into_iter().for_each(Ticket::stop),
-        }
-    }
-
-    fn reject(&self, reason: &'static str, mut error: EngineError) -> EngineError {
+    pub(super) fn reject(&self, reason: &'static str, mut error: EngineError) -> EngineError {
         if let EngineError::Overloaded { retry_after, .. } = &mut error {
             *retry_after = spread(*retry_after);
         }
@@ -216,27 +148,9 @@ impl ModelHandle {
         error
     }
 
-    async fn wait(
-        &self,
-        output: oneshot::Receiver<Output>,
-        deadline: Option<Instant>,
-        request: &Request,
-    ) -> Result<Output, EngineError> {
-        let output = self.in_time(output, deadline, || request.allowed()).await?;
-        let output = output.map_err(|_| EngineError::Worker("the request was lost".to_owned()))?;
-        // These are about the request, wherever they were noticed.
-        let whole = output.results.iter().find_map(|result| match result {
-            Err(WorkError::Engine(
-                error @ (EngineError::Deadline(_) | EngineError::ShuttingDown | EngineError::Loading { .. }),
-            )) => Some(error),
-            _ => None,
-        });
-        whole.cloned().map_or(Ok(output), Err)
-    }
-
     /// What a future gives, if it does before the deadline and before the engine is closed. `allowed` is the time that
     /// the error speaks of.
-    async fn in_time<F: Future>(
+    pub(super) async fn in_time<F: Future>(
         &self,
         future: F,
         deadline: Option<Instant>,
@@ -258,7 +172,7 @@ impl ModelHandle {
     }
 
     /// Answers what needs no work, and says what the rest will cost.
-    async fn sort(&self, inputs: Vec<Input>, options: &EmbedOptions) -> Sorted {
+    pub(super) async fn sort(&self, inputs: Vec<Input>, options: &EmbedOptions) -> Sorted {
         let runtime = &self.runtime;
         let mut sorted = Sorted { results: Vec::with_capacity(inputs.len()), jobs: Vec::new() };
         for (index, input) in inputs.into_iter().enumerate() {
@@ -343,46 +257,22 @@ fn spread(time: Duration) -> Duration {
 }
 
 /// The inputs of a request before admission.
-struct Sorted {
+pub(super) struct Sorted {
     /// What is known already, in the order of the inputs.
-    results: Vec<Option<Result<Embedding>>>,
+    pub(super) results: Vec<Option<Result<Embedding>>>,
     /// The others.
-    jobs: Vec<Job>,
+    pub(super) jobs: Vec<Job>,
 }
 
-struct Job {
-    index: usize,
-    lane: Lane,
-    work: Work,
-    tokens: usize,
-    decode_bytes: usize,
+/// An input that is to be computed.
+pub(super) struct Job {
+    pub(super) index: usize,
+    pub(super) lane: Lane,
+    pub(super) work: Work,
+    pub(super) tokens: usize,
+    pub(super) decode_bytes: usize,
     /// What it holds while it waits.
-    bytes: usize,
-}
-
-/// Forgets a request when it is dropped, unless the request was answered.
-struct ForgetOnDrop<'a> {
-    handle: &'a ModelHandle,
-    request: &'a Arc<Request>,
-    /// Why it ends without an answer.
-    reason: Option<&'static str>,
-}
-
-impl Drop for ForgetOnDrop<'_> {
-    fn drop(&mut self) {
-        let Some(reason) = self.reason else { return };
-        metrics::counter!(telemetry::CANCELLED, "reason" => reason).increment(1);
-        self.request.leave();
-        let ModelHandle { shared, runtime } = self.handle;
-        let tickets = runtime.queues.forget(self.request);
-        if !tickets.is_empty() {
-            // There may be room among what is ready.
-            Lane::ALL.into_iter().for_each(|lane| shared.preparation.wake(lane));
-        }
-        tickets.into_iter().for_each(Ticket::answer_dead);
-        shared.residency.idle();
-        shared.free_if_done(runtime);
-    }
+    pub(super) bytes: usize,
 }
 
 /// Takes out a scoring job when it is dropped; that of an answered one is gone already.

@@ -25,6 +25,40 @@ impl Lane {
     }
 }
 
+/// How urgent work is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Class {
+    /// Somebody waits for the answer.
+    #[default]
+    Interactive,
+    /// Bulk work: it takes only what interactive work leaves, at most half of the queue's places, and yields within
+    /// one batch.
+    Background,
+}
+
+impl Class {
+    pub(super) const ALL: [Self; 2] = [Self::Interactive, Self::Background];
+}
+
+/// What happens to inputs for which there is no room now.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum WhenFull {
+    /// They are refused at once.
+    #[default]
+    Refuse,
+    /// They wait, in the order in which they came.
+    Wait,
+}
+
+/// The order of the results of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// That of the inputs.
+    AsSent,
+    /// As they are computed.
+    AsCompleted,
+}
+
 /// One thing to embed.
 #[derive(Debug, Clone)]
 pub enum Input {
@@ -49,6 +83,10 @@ pub struct EmbedOptions {
     pub client: u64,
     /// Whether what is done at the deadline is answered, instead of nothing; the rest is then an error in its place.
     pub partial: bool,
+    /// How urgent it is.
+    pub class: Class,
+    /// What to do where there is no room.
+    pub when_full: WhenFull,
 }
 
 /// One embedding, not normalised.

@@ -1,12 +1,14 @@
 //! One lane of one model: what waits for preparation, what is ready, and how much of it.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 
+use super::budget::BatchBudget;
 use super::cache::TextKey;
 use super::fair::FairQueue;
+use super::job::Class;
 use super::metrics::LaneMetrics;
 use super::request::{Request, Ticket};
 use crate::image::Patches;
@@ -50,81 +52,107 @@ impl Ready {
     }
 }
 
-/// Both queues of a lane.
+/// The queues of a lane, for each class.
 pub(super) struct LaneState {
+    classes: [ClassQueues; 2],
+    workers: usize,
+    pub(super) budget: BatchBudget,
+    metrics: Arc<LaneMetrics>,
+}
+
+/// What one class has in a lane. The classes are bounded apart, so that background work which is ready keeps no
+/// interactive input from being prepared.
+struct ClassQueues {
     waiting: FairQueue<Waiting>,
     ready: FairQueue<Ready>,
     /// Tokens in `ready` and on preparation threads.
     prepared_tokens: usize,
-    /// Upper bound of `prepared_tokens`: one batch per worker plus one.
-    ahead: usize,
-    pub(super) budget: Budget,
-    metrics: Arc<LaneMetrics>,
+}
+
+impl ClassQueues {
+    fn new() -> Self {
+        Self { waiting: FairQueue::new(), ready: FairQueue::new(), prepared_tokens: 0 }
+    }
+
+    /// The next input to prepare, if it fits within `ahead` tokens.
+    fn peek_waiting(&self, ahead: usize) -> Option<&Waiting> {
+        let next = self.waiting.peek()?;
+        (self.prepared_tokens == 0 || self.prepared_tokens + next.tokens <= ahead).then_some(next)
+    }
+
+    fn take_out(&mut self, waiting: Vec<Waiting>, ready: Vec<Ready>) -> Vec<Ticket> {
+        self.prepared_tokens -= ready.iter().map(Ready::tokens).sum::<usize>();
+        waiting.into_iter().map(|item| item.ticket).chain(ready.into_iter().map(|item| item.ticket)).collect()
+    }
 }
 
 impl LaneState {
-    pub(super) fn new(ahead: usize, budget: Budget, metrics: Arc<LaneMetrics>) -> Self {
-        Self {
-            waiting: FairQueue::new(),
-            ready: FairQueue::new(),
-            prepared_tokens: 0,
-            ahead,
-            budget,
-            metrics,
-        }
+    /// A lane whose batches `workers` threads compute.
+    pub(super) fn new(workers: usize, budget: BatchBudget, metrics: Arc<LaneMetrics>) -> Self {
+        Self { classes: [ClassQueues::new(), ClassQueues::new()], workers, budget, metrics }
     }
 
     pub(super) fn push_waiting(&mut self, item: Waiting) {
-        self.waiting.push(item.ticket.client(), item);
+        self.classes[item.ticket.class() as usize].waiting.push(item.ticket.client(), item);
         self.show_depth();
     }
 
-    /// The next input to prepare, if as much may be ready at once.
+    /// The next input to prepare, if as much may be ready at once. Background work only where there is no interactive
+    /// work to prepare.
     pub(super) fn peek_waiting(&self) -> Option<&Waiting> {
-        let next = self.waiting.peek()?;
-        (self.prepared_tokens == 0 || self.prepared_tokens + next.tokens <= self.ahead).then_some(next)
+        // Upper bound of `prepared_tokens`: one batch per worker plus one.
+        let ahead = self.budget.last().saturating_mul(self.workers.saturating_add(1));
+        self.classes.iter().find_map(|class| class.peek_waiting(ahead))
     }
 
     /// Takes what [`LaneState::peek_waiting`] showed and reserves its tokens.
     pub(super) fn pop_waiting(&mut self) -> Option<Waiting> {
-        let item = self.waiting.pop()?;
-        self.prepared_tokens += item.tokens;
+        let class = self.peek_waiting()?.ticket.class() as usize;
+        let item = self.classes[class].waiting.pop()?;
+        self.classes[class].prepared_tokens += item.tokens;
         self.show_depth();
         Some(item)
     }
 
     /// Gives back what [`LaneState::pop_waiting`] reserved.
-    pub(super) fn release(&mut self, tokens: usize) {
-        self.prepared_tokens -= tokens;
+    pub(super) fn release(&mut self, class: Class, tokens: usize) {
+        self.classes[class as usize].prepared_tokens -= tokens;
     }
 
     pub(super) fn push_ready(&mut self, item: Ready) {
-        self.prepared_tokens += item.tokens();
-        self.ready.push(item.ticket.client(), item);
+        let class = &mut self.classes[item.ticket.class() as usize];
+        class.prepared_tokens += item.tokens();
+        class.ready.push(item.ticket.client(), item);
         self.show_depth();
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.waiting.is_empty() && self.ready.is_empty()
+        self.classes.iter().all(|class| class.waiting.is_empty() && class.ready.is_empty())
     }
 
-    pub(super) fn has_ready(&self) -> bool {
-        !self.ready.is_empty()
+    pub(super) fn has_ready(&self, class: Class) -> bool {
+        !self.classes[class as usize].ready.is_empty()
     }
 
-    /// Takes a batch: in turn over the clients, at least one, else up to the budget as `cost`
-    /// counts tokens. What is dead is taken and costs nothing.
-    pub(super) fn pop_batch(&mut self, now: Instant, cost: &mut dyn FnMut(&Ready) -> usize) -> Vec<Ready> {
+    /// Takes a batch of one class: in turn over the clients, at least one, else up to the budget as `cost` counts
+    /// tokens. What is dead is taken and costs nothing.
+    pub(super) fn pop_batch(
+        &mut self,
+        class: Class,
+        now: Instant,
+        cost: &mut dyn FnMut(&Ready) -> usize,
+    ) -> Vec<Ready> {
         let budget = self.budget.tokens(now);
+        let class = &mut self.classes[class as usize];
         let (mut batch, mut used) = (Vec::new(), 0);
-        while let Some(next) = self.ready.peek() {
+        while let Some(next) = class.ready.peek() {
             let tokens = if next.ticket.is_dead(now) { 0 } else { cost(next) };
             if used > 0 && used + tokens > budget {
                 break;
             }
             used += tokens;
-            let Some(item) = self.ready.pop() else { break };
-            self.prepared_tokens -= item.tokens();
+            let Some(item) = class.ready.pop() else { break };
+            class.prepared_tokens -= item.tokens();
             batch.push(item);
         }
         self.show_depth();
@@ -133,70 +161,27 @@ impl LaneState {
 
     /// Takes out what belongs to a request that nobody waits for.
     pub(super) fn forget(&mut self, request: &Arc<Request>) -> Vec<Ticket> {
-        let waiting = self.waiting.remove(request.client, |item| item.ticket.belongs_to(request));
-        let ready = self.ready.remove(request.client, |item| item.ticket.belongs_to(request));
-        self.prepared_tokens -= ready.iter().map(Ready::tokens).sum::<usize>();
+        let class = &mut self.classes[request.class as usize];
+        let waiting = class.waiting.remove(request.client, |item| item.ticket.belongs_to(request));
+        let ready = class.ready.remove(request.client, |item| item.ticket.belongs_to(request));
+        let tickets = class.take_out(waiting, ready);
         self.show_depth();
-        waiting.into_iter().map(|item| item.ticket).chain(ready.into_iter().map(|item| item.ticket)).collect()
+        tickets
     }
 
     /// Takes out everything.
     pub(super) fn clear(&mut self) -> Vec<Ticket> {
-        let (waiting, ready) = (self.waiting.clear(), self.ready.clear());
-        self.prepared_tokens -= ready.iter().map(Ready::tokens).sum::<usize>();
+        let clear = |class: &mut ClassQueues| {
+            let (waiting, ready) = (class.waiting.clear(), class.ready.clear());
+            class.take_out(waiting, ready)
+        };
+        let tickets = self.classes.iter_mut().flat_map(clear).collect();
         self.show_depth();
-        waiting.into_iter().map(|item| item.ticket).chain(ready.into_iter().map(|item| item.ticket)).collect()
+        tickets
     }
 
     fn show_depth(&self) {
-        self.metrics.queue_depth.set((self.waiting.len() + self.ready.len()) as f64);
-    }
-}
-
-/// How many tokens a batch may have: fewer for a while after the device ran out of memory.
-pub(super) struct Budget {
-    full: usize,
-    now: usize,
-    backoff: Duration,
-    grows_at: Option<Instant>,
-}
-
-impl Budget {
-    pub(super) fn new(full: usize, backoff: Duration) -> Self {
-        let full = full.max(1);
-        Self { full, now: full, backoff, grows_at: None }
-    }
-
-    pub(super) fn tokens(&mut self, now: Instant) -> usize {
-        if self.grows_at.is_some_and(|at| at <= now) {
-            self.now = self.now.saturating_mul(2).min(self.full);
-            self.grows_at = (self.now < self.full).then(|| now + self.backoff);
-        }
-        self.now
-    }
-
-    /// So many tokens were too many.
-    pub(super) fn shrink(&mut self, tokens: usize, now: Instant) {
-        self.now = self.now.min(tokens / 2).max(1);
-        self.grows_at = Some(now + self.backoff);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_budget_is_small_for_a_while_and_grows_back() {
-        let (start, second) = (Instant::now(), Duration::from_secs(1));
-        let mut budget = Budget::new(1000, second * 60);
-        budget.shrink(800, start);
-        assert_eq!(budget.tokens(start + second * 59), 400);
-        assert_eq!(budget.tokens(start + second * 60), 800);
-        assert_eq!(budget.tokens(start + second * 119), 800);
-        assert_eq!(budget.tokens(start + second * 120), 1000);
-        assert_eq!(budget.tokens(start + second * 1000), 1000);
-        budget.shrink(1, start);
-        assert_eq!(budget.tokens(start), 1, "never nothing");
+        let depth: usize = self.classes.iter().map(|class| class.waiting.len() + class.ready.len()).sum();
+        self.metrics.queue_depth.set(depth as f64);
     }
 }

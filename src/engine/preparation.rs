@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::job::Lane;
+use super::job::{Class, Lane};
 use super::lane::{Ready, Waiting};
 use super::runtime::ModelRuntime;
 use super::sync::{Condvar, Mutex, MutexGuard, lock, wait};
@@ -32,6 +32,7 @@ pub(super) struct Preparing<'a> {
     pool: &'a Preparation,
     pub(super) model: Arc<ModelRuntime>,
     lane: Lane,
+    class: Class,
     tokens: usize,
     decode_bytes: usize,
     released: bool,
@@ -70,8 +71,10 @@ impl Preparation {
                 if state.choose(lane, self.max_decode_bytes).is_some() {
                     self.threads[lane as usize].notify_one();
                 }
+                let class = item.ticket.class();
                 let (tokens, decode_bytes) = (item.tokens, item.decode_bytes);
-                let preparing = Preparing { pool: self, model, lane, tokens, decode_bytes, released: false };
+                let preparing =
+                    Preparing { pool: self, model, lane, class, tokens, decode_bytes, released: false };
                 return Some((item, preparing));
             }
             state = wait(&self.threads[lane as usize], state);
@@ -143,7 +146,7 @@ impl Preparing<'_> {
             return;
         }
         self.pool.state().decode_bytes -= self.decode_bytes;
-        self.model.queues.prepared(self.lane, self.tokens, item);
+        self.model.queues.prepared(self.lane, self.class, self.tokens, item);
         self.pool.wake(self.lane);
     }
 }

@@ -8,14 +8,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::EngineConfig;
+use super::budget::BatchBudget;
 use super::fair::FairQueue;
-use super::job::Lane;
-use super::lane::{Budget, LaneState, Ready, Waiting};
+use super::job::{Class, Lane};
+use super::lane::{LaneState, Ready, Waiting};
 use super::metrics::LaneMetrics;
 use super::request::{Request, Ticket};
 use super::scoring::{ScoreJob, Waiter};
 use super::sync::{Condvar, Mutex, MutexGuard, lock, wait, wait_for};
 use super::turns::{Kind, Turns};
+use crate::pipeline::DeviceKind;
 
 pub(super) struct ModelQueues {
     state: Mutex<State>,
@@ -31,7 +33,8 @@ struct State {
     scores: FairQueue<ScoreJob>,
     /// Batches that a replica took and could not compute, for the others.
     handed_on: VecDeque<HandedOn>,
-    turns: Turns,
+    /// Of each class.
+    turns: [Turns; 2],
     /// Counts how often the towers were loaded: workers of an earlier generation end.
     generation: u64,
     /// Inputs on preparation threads.
@@ -47,9 +50,10 @@ pub(super) enum Work {
     Scores(ScoreJob),
 }
 
-/// Inputs of one lane; some may be dead.
+/// Inputs of one lane and class; some may be dead.
 pub(super) struct Batch {
     pub(super) lane: Lane,
+    pub(super) class: Class,
     pub(super) items: Vec<Ready>,
     /// Another replica has failed on it.
     pub(super) retried: bool,
@@ -72,22 +76,22 @@ pub(super) struct Taker<'a> {
 }
 
 impl ModelQueues {
-    /// The queues of a model that `workers` threads compute, with batches of up to `batch_tokens`.
+    /// The queues of a model on such a device that `workers` threads compute.
     pub(super) fn new(
         metrics: &[Arc<LaneMetrics>; 2],
         workers: usize,
-        batch_tokens: usize,
+        device: DeviceKind,
         config: &EngineConfig,
     ) -> Self {
         let lane = |metrics: &Arc<LaneMetrics>| {
-            let ahead = batch_tokens.saturating_mul(workers.saturating_add(1));
-            LaneState::new(ahead, Budget::new(batch_tokens, config.oom_backoff), Arc::clone(metrics))
+            let (tokens, time) = (config.batch_tokens_on(device), config.batch_time_on(device));
+            LaneState::new(workers, BatchBudget::new(tokens, time, config.oom_backoff), Arc::clone(metrics))
         };
         let state = State {
             lanes: [lane(&metrics[0]), lane(&metrics[1])],
             scores: FairQueue::new(),
             handed_on: VecDeque::new(),
-            turns: Turns::default(),
+            turns: [Turns::default(), Turns::default()],
             generation: 0,
             preparing: 0,
             running: 0,
@@ -125,10 +129,10 @@ impl ModelQueues {
     }
 
     /// Gives back the tokens that were reserved for an input, and queues what it became, if anything, for the workers.
-    pub(super) fn prepared(&self, lane: Lane, reserved: usize, item: Option<Ready>) {
+    pub(super) fn prepared(&self, lane: Lane, class: Class, reserved: usize, item: Option<Ready>) {
         let mut state = self.state();
         state.preparing -= 1;
-        state.lane(lane).release(reserved);
+        state.lane(lane).release(class, reserved);
         let Some(item) = item else { return };
         // Under the lock: whoever left before was not found in a queue, whoever leaves later will be.
         let dead = item.ticket.is_dead(Instant::now());
@@ -202,10 +206,10 @@ impl ModelQueues {
     }
 
     /// Work of [`Self::next`] is done with; it took so long.
-    pub(super) fn finished(&self, kind: Kind, took: Duration) {
+    pub(super) fn finished(&self, kind: Kind, class: Class, took: Duration) {
         let mut state = self.state();
         state.running -= 1;
-        state.turns.used(kind, took);
+        state.turns[class as usize].used(kind, took);
     }
 
     /// Waits for `patience`, or until no other replica works; `false` if the taker's towers are to go.
@@ -234,6 +238,16 @@ impl ModelQueues {
     /// Batches of so many tokens did not fit on the device.
     pub(super) fn shrink(&self, lane: Lane, tokens: usize) {
         self.state().lane(lane).budget.shrink(tokens, Instant::now());
+    }
+
+    /// Whether batches follow from a time per token that is not known yet.
+    pub(super) fn is_unmeasured(&self) -> bool {
+        self.state().lanes.iter().any(|lane| lane.budget.is_unmeasured())
+    }
+
+    /// A batch of so many tokens took that long.
+    pub(super) fn measured(&self, lane: Lane, tokens: usize, took: Duration) {
+        self.state().lane(lane).budget.measured(tokens, took);
     }
 
     /// Takes out what a request has queued.
@@ -309,20 +323,25 @@ impl State {
     }
 
     fn has_work(&self) -> bool {
-        !self.scores.is_empty() || self.lanes.iter().any(LaneState::has_ready)
+        !self.scores.is_empty() || self.lanes.iter().any(|lane| Class::ALL.iter().any(|&c| lane.has_ready(c)))
     }
 
-    /// The work whose turn it is, if there is any.
+    /// The work whose turn it is, if there is any; background work only where there is no other. A batch is of one
+    /// class: filled up with background work, one of interactive inputs would take longer.
     fn take(&mut self, cost: &mut dyn FnMut(&Ready) -> usize) -> Option<Work> {
+        Class::ALL.into_iter().find_map(|class| self.take_of(class, cost))
+    }
+
+    fn take_of(&mut self, class: Class, cost: &mut dyn FnMut(&Ready) -> usize) -> Option<Work> {
         let Self { lanes, scores, turns, .. } = self;
-        let kind = turns.choose(|kind| match kind {
-            Kind::Images => lanes[Lane::Images as usize].has_ready(),
-            Kind::Texts => lanes[Lane::Texts as usize].has_ready(),
-            Kind::Scores => !scores.is_empty(),
+        let kind = turns[class as usize].choose(|kind| match kind {
+            Kind::Images => lanes[Lane::Images as usize].has_ready(class),
+            Kind::Texts => lanes[Lane::Texts as usize].has_ready(class),
+            Kind::Scores => class == Class::Interactive && !scores.is_empty(),
         })?;
         let mut batch = |lane: Lane| {
-            let items = lanes[lane as usize].pop_batch(Instant::now(), cost);
-            Work::Batch(Batch { lane, items, retried: false })
+            let items = lanes[lane as usize].pop_batch(class, Instant::now(), cost);
+            Work::Batch(Batch { lane, class, items, retried: false })
         };
         match kind {
             Kind::Images => Some(batch(Lane::Images)),

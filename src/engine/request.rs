@@ -9,6 +9,7 @@ use tracing::Span;
 
 use super::admission::Permit;
 use super::error::{Result, WorkError};
+use super::job::Class;
 use super::metrics::{LaneMetrics, Outcome};
 use super::{Embedding, EngineError, Output, Timings};
 use crate::Error;
@@ -16,6 +17,7 @@ use crate::Error;
 /// What the inputs of a request have in common: where their results are gathered.
 pub(super) struct Request {
     pub(super) client: u64,
+    pub(super) class: Class,
     started: Instant,
     deadline: Option<Instant>,
     gone: AtomicBool,
@@ -36,6 +38,7 @@ impl Request {
     /// output when the last of the others is in; at least one must be missing.
     pub(super) fn new(
         client: u64,
+        class: Class,
         started: Instant,
         deadline: Option<Instant>,
         results: Vec<Option<Result<Embedding>>>,
@@ -45,7 +48,7 @@ impl Request {
         let progress = Progress { results, missing, timings: Timings::default(), done: Some(done) };
         let progress = Mutex::new(progress);
         let (gone, span) = (AtomicBool::new(false), Span::current());
-        (Arc::new(Self { client, started, deadline, gone, span, progress }), output)
+        (Arc::new(Self { client, class, started, deadline, gone, span, progress }), output)
     }
 
     /// Nobody waits for the answer any more.
@@ -125,6 +128,10 @@ impl Ticket {
 
     pub(super) fn client(&self) -> u64 {
         self.request.client
+    }
+
+    pub(super) fn class(&self) -> Class {
+        self.request.class
     }
 
     /// Where its request is traced.
@@ -225,8 +232,9 @@ mod tests {
         let now = Instant::now();
         let admission = Admission::new(n, n);
         let metrics = Arc::new(LaneMetrics::new("m", Lane::Images.label()));
-        let (request, output) = Request::new(1, now, deadline, (0..n).map(|_| None).collect());
-        let permits = admission.admit(&vec![1; n], 0, now).expect("room");
+        let (request, output) =
+            Request::new(1, Class::Interactive, now, deadline, (0..n).map(|_| None).collect());
+        let permits = admission.admit(&vec![1; n], 0, Class::Interactive, now).expect("room");
         let ticket = |(index, permit)| Ticket::new(&request, index, permit, &metrics, now);
         let tickets = permits.into_iter().enumerate().map(ticket).collect();
         (admission, tickets, output, request)

@@ -72,7 +72,7 @@ impl ModelRuntime {
         let now = Instant::now();
         let towers = Towering { residence: Residence::Gone, loaded: now, used: now };
         Self {
-            queues: ModelQueues::new(&lanes, workers, config.batch_tokens_on(device), config),
+            queues: ModelQueues::new(&lanes, workers, device, config),
             space: model.info().fingerprint.as_str().into(),
             scores: Arc::new(LaneMetrics::new(&name, "score")),
             metrics: TowerMetrics::new(&name),

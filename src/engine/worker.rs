@@ -10,7 +10,7 @@ use tracing::Span;
 use super::batch::{self, Embed};
 use super::cache::TextKey;
 use super::error::{Result, WorkError};
-use super::job::Lane;
+use super::job::{Class, Lane};
 use super::lane::{Prepared, Ready};
 use super::queues::{Batch, ModelQueues, Taker, Work};
 use super::request::Ticket;
@@ -54,7 +54,7 @@ pub(super) fn run(shared: &Shared, model: &Arc<ModelRuntime>, set: &ReplicaSet, 
             Some(Work::Batch(batch)) => {
                 // There is room among what is ready.
                 shared.preparation.wake(batch.lane);
-                let _running = Running::new(&model.queues, batch.lane.into());
+                let _running = Running::new(&model.queues, batch.lane.into(), batch.class);
                 if !failing && worker.is_failing() && another_works() {
                     // Another worker of this replica found out while this one waited.
                     model.queues.hand_on(index, batch);
@@ -63,7 +63,7 @@ pub(super) fn run(shared: &Shared, model: &Arc<ModelRuntime>, set: &ReplicaSet, 
                 }
             }
             Some(Work::Scores(job)) => {
-                let _running = Running::new(&model.queues, Kind::Scores);
+                let _running = Running::new(&model.queues, Kind::Scores, Class::Interactive);
                 job.run();
             }
         }
@@ -77,18 +77,19 @@ pub(super) fn run(shared: &Shared, model: &Arc<ModelRuntime>, set: &ReplicaSet, 
 struct Running<'a> {
     queues: &'a ModelQueues,
     kind: Kind,
+    class: Class,
     since: Instant,
 }
 
 impl<'a> Running<'a> {
-    fn new(queues: &'a ModelQueues, kind: Kind) -> Self {
-        Self { queues, kind, since: Instant::now() }
+    fn new(queues: &'a ModelQueues, kind: Kind, class: Class) -> Self {
+        Self { queues, kind, class, since: Instant::now() }
     }
 }
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        self.queues.finished(self.kind, self.since.elapsed());
+        self.queues.finished(self.kind, self.class, self.since.elapsed());
     }
 }
 
@@ -135,6 +136,13 @@ impl Worker<'_> {
         let start = Instant::now();
         self.probe();
         if !self.is_failing() {
+            if self.model.queues.is_unmeasured() {
+                // The first batch shall not be one of many seconds.
+                let (model, towers) = (self.model.model.as_ref(), self.replica().towers.as_ref());
+                for (lane, tokens, took) in warmup::measure(model, towers) {
+                    self.model.queues.measured(lane, tokens, took);
+                }
+            }
             let seconds = start.elapsed().as_secs_f64();
             tracing::info!(model = %self.model.name, replica = self.index, seconds, "the model is warm");
         }
@@ -279,7 +287,8 @@ impl Worker<'_> {
         self.model.lane(lane).handed_on.increment(1);
         let now = Instant::now();
         items.iter_mut().for_each(|item| item.ticket.enter(now));
-        self.model.queues.hand_on(self.index, Batch { lane, items, retried: true });
+        let class = items.first().map_or(Class::Interactive, |item| item.ticket.class());
+        self.model.queues.hand_on(self.index, Batch { lane, class, items, retried: true });
     }
 
     /// A result for each of `batch`, and how long it took. `requests` are the spans of those who asked.
@@ -318,6 +327,9 @@ impl Worker<'_> {
             let too_many = (tokens * items).div_ceil(batch.len());
             model.queues.shrink(lane, too_many);
             tracing::warn!(items, too_many, "the device ran out of memory: smaller batches for a while");
+        }
+        if outcome.worked() && outcome.out_of_memory_at.is_none() {
+            model.queues.measured(lane, tokens, took);
         }
         Computed { worked: outcome.worked(), results: outcome.results, took }
     }

@@ -2,6 +2,7 @@
 //! hold the model and the preparation until the test has seen what it wants to see.
 
 mod bounds;
+mod bulk;
 mod checkpoints;
 mod fake;
 mod faults;

@@ -57,34 +57,6 @@ async fn turns_are_by_tokens() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn neither_lane_starves() {
-    let fake = Fake::held();
-    let (engine, model) = start(&fake, config());
-    let mut answers = vec![send(&engine, &model, images("first", 1), client(1))];
-    fake.gate.wait_for(1);
-    answers.push(send(&engine, &model, images("image", 80), client(1)));
-    answers.push(send(&engine, &model, (0..16).map(|i| text(&format!("text {i}"))).collect(), client(2)));
-    // Each batch takes ten pictures or two texts, and is taken with as much ready in both lanes.
-    for batch in 1..=12 {
-        let (images, texts) = ((batch - 1) / 2 * 10, batch / 2 * 2);
-        let started = |names: &[String], prefix: &str| names.iter().filter(|n| n.starts_with(prefix)).count();
-        eventually("both lanes", || {
-            let names = fake.prepared();
-            started(&names, "image") > images + 10 && started(&names, "text") > texts + 2
-        });
-        fake.gate.allow(1);
-        fake.gate.wait_for(batch + 1);
-    }
-    fake.gate.open();
-    for answer in answers {
-        answer.await.unwrap().unwrap();
-    }
-    let is_image = |batch: &Vec<String>| batch[0].starts_with("image");
-    let lanes: Vec<bool> = fake.batches()[1..=12].iter().map(is_image).collect();
-    assert!(lanes.windows(2).all(|pair| pair[0] != pair[1]), "{:?}", fake.batches());
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_nobody_waits_for_is_not_computed() {
     let fake = Fake::held();
     let (engine, model) = start(&fake, config());
