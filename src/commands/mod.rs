@@ -11,11 +11,13 @@ macro_rules! outln {
 }
 
 mod bench;
+mod bulk;
 mod classify;
 mod embed;
 mod error;
 mod health;
 mod inspect;
+mod progress;
 mod serve;
 mod verify;
 
@@ -41,8 +43,8 @@ pub fn run(cli: Cli) -> Result<ExitCode, CommandError> {
     match cli.command {
         Command::Serve(args) => Ok(serve::run(*args, cli.log.as_deref())?),
         Command::Health(args) => health::run(&args),
-        Command::Embed(args) => Ok(embed::run(args)?),
-        Command::Classify(args) => Ok(classify::run(&args)?),
+        Command::Embed(args) => embed::run(args),
+        Command::Classify(args) => classify::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Bench(args) => bench::run(&args),
@@ -51,6 +53,15 @@ pub fn run(cli: Cli) -> Result<ExitCode, CommandError> {
 
 /// Some inputs were skipped, the rest was done.
 const SKIPPED: u8 = 3;
+
+/// The exit code after so many inputs were answered and so many skipped.
+fn some_skipped(answered: usize, skipped: usize) -> ExitCode {
+    match (answered, skipped) {
+        (_, 0) => ExitCode::SUCCESS,
+        (0, _) => ExitCode::FAILURE,
+        _ => ExitCode::from(SKIPPED),
+    }
+}
 
 fn write_out(text: Arguments<'_>) {
     let mut out = std::io::stdout().lock();

@@ -58,7 +58,8 @@ pub enum Command {
     siglip embed photos/ --output photos.npy            # and photos.names.txt, one name a row\n  \
     siglip embed --text 'a cat' --text 'a dog' --output texts.jsonl\n  \
     find . -name '*.jpg' | siglip embed - --output x.parquet\n\n\
-    Exit codes: 0 everything was embedded; 1 nothing was written; 3 some inputs were skipped, the rest was written.")]
+    Exit codes: 0 everything was embedded; 1 nothing was written; 3 some inputs were skipped, the rest was written;\n\
+    130 interrupted (Ctrl-C), what was done was written, and the last line says how to go on.")]
 pub struct EmbedArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
@@ -74,9 +75,12 @@ pub struct EmbedArgs {
     /// Where the embeddings go: .npy (with the names in .names.txt beside it), .jsonl or .parquet
     #[arg(long, short, value_name = "FILE")]
     pub output: PathBuf,
-    /// Inputs of one batch
-    #[arg(long, env = "SIGLIP_BATCH", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024))]
-    pub batch: u16,
+    /// Leave out the first N inputs: how a run that was interrupted goes on, into another file
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub skip: usize,
+    /// Tokens of one batch [default: as many as take 250 ms on the processor, 65536 on a GPU]
+    #[arg(long, value_name = "N", env = "SIGLIP_MAX_BATCH_TOKENS", value_parser = parse::at_least_one)]
+    pub max_batch_tokens: Option<usize>,
     /// Leave the vectors as the towers give them instead of dividing by their length
     #[arg(long)]
     pub no_normalize: bool,

@@ -22,7 +22,7 @@ pub struct ModelArgs {
 /// Where and how models run.
 #[derive(Debug, Clone, Args)]
 pub struct ComputeArgs {
-    /// Where the towers run: auto, cpu, cuda, cuda:N, or for serve cuda:N,M,…, a copy on each of several GPUs
+    /// Where the towers run: auto, cpu, cuda, cuda:N, or for serve, embed and classify cuda:N,M,…, a copy on each of several GPUs
     #[arg(long, env = "SIGLIP_DEVICE", default_value_t = DeviceChoice::Auto)]
     pub device: DeviceChoice,
     /// Arithmetic of the towers. auto: bf16 where the device multiplies it, else f32. int8: the fastest on a CPU, with
@@ -96,14 +96,15 @@ impl ModelArgs {
         Ok(checkpoint::open(&self.model.parse::<ModelRef>()?, &HubOptions::default())?)
     }
 
-    /// Opens the checkpoint and loads it.
+    /// Opens the checkpoint and loads it onto one device.
     ///
     /// # Errors
-    /// If a part of it cannot be used, or the device cannot be had.
+    /// If several devices are named, a part of it cannot be used, or the device cannot be had.
     pub fn load(&self) -> Result<Pipeline> {
         let device = &self.compute.device;
         if matches!(device, DeviceChoice::Cuda(gpus) if gpus.len() > 1) {
-            return Err(Error::Config(format!("--device {device}: only serve uses several GPUs, name one")));
+            let message = format!("--device {device}: this command uses one GPU, name one");
+            return Err(Error::Config(message));
         }
         self.compute.start_threads()?;
         Pipeline::load(self.open()?, &self.compute.load_options(None))
@@ -117,10 +118,10 @@ mod tests {
     use crate::config::{Cli, Command};
 
     #[test]
-    fn several_gpus_are_for_the_service() {
+    fn several_gpus_are_for_the_engine() {
         let cli = Cli::try_parse_from(["siglip", "bench", "--device", "cuda:0,1"]).unwrap();
         let Command::Bench(args) = cli.command else { unreachable!("asked for") };
         let error = args.model.load().err().unwrap().to_string();
-        assert!(error.contains("cuda:0,1: only serve"), "{error}");
+        assert!(error.contains("cuda:0,1: this command uses one GPU"), "{error}");
     }
 }

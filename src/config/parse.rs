@@ -1,5 +1,6 @@
 //! Sizes and times as people write them.
 
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 /// `67108864`, `64MiB`, `1GiB`, `500kB`.
@@ -22,6 +23,11 @@ pub fn bytes(text: &str) -> Result<usize, String> {
         .unwrap_or((lower.as_str(), 1));
     let wrong = || format!("{text:?} is not a size such as 67108864 or 64MiB");
     number.parse::<usize>().ok().and_then(|n| n.checked_mul(unit)).ok_or_else(wrong)
+}
+
+/// A number that is not 0.
+pub fn at_least_one(text: &str) -> Result<usize, String> {
+    text.trim().parse::<NonZeroUsize>().map(NonZeroUsize::get).map_err(|error| format!("{text:?}: {error}"))
 }
 
 /// `30`, `30s`, `1.5s`, `250ms`, `2m`; without a unit, seconds.

@@ -31,8 +31,18 @@ fn embeddings_are_rows_of_a_numpy_file_with_their_names_beside_it() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("broken.png"), b"\x89PNG\r\n\x1a\nno more").unwrap();
     let (cat, car) = (example("cat-face.png"), example("red-car.png"));
-    let arguments =
-        ["embed", "--text", "a cat", &cat, "broken.png", &car, "--output", "x.npy", "--batch", "1"];
+    let arguments = [
+        "embed",
+        "--text",
+        "a cat",
+        &cat,
+        "broken.png",
+        &car,
+        "--output",
+        "x.npy",
+        "--max-batch-tokens",
+        "1",
+    ];
     let output = siglip(folder.path(), &arguments);
     assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));
     assert!(text(&output.stderr).contains("skipped broken.png"));
@@ -47,6 +57,53 @@ fn embeddings_are_rows_of_a_numpy_file_with_their_names_beside_it() {
     }
     let names = std::fs::read_to_string(folder.path().join("x.names.txt")).unwrap();
     assert_eq!(names.lines().collect::<Vec<_>>(), ["a cat", &cat, &car]);
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupted_run_keeps_what_is_done_and_says_how_to_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |count: usize, arguments: &[&str]| {
+        let list = folder.path().join("list.txt");
+        std::fs::write(&list, format!("{}\n", example("cat-face.png")).repeat(count)).unwrap();
+        Command::new(env!("CARGO_BIN_EXE_siglip"))
+            .args([&["embed", "-"], arguments].concat())
+            .current_dir(folder.path())
+            .env_clear()
+            .stdin(std::fs::File::open(&list).unwrap())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap()
+    };
+    let rows = |name: &str| {
+        let bytes = std::fs::read(folder.path().join(name)).unwrap();
+        let rows = (bytes.len() - 128) / (192 * 4);
+        assert!(text(&bytes[10..128]).contains(&format!("'shape': ({rows}, 192)")));
+        rows
+    };
+    let mut child = run(50_000, &["--output", "x.npy"]);
+    let part = folder.path().join("x.npy.part");
+    while std::fs::metadata(&part).map_or(0, |file| file.len()) <= 128 {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before it was interrupted");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    let told = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(130), "{told}");
+    let done = rows("x.npy");
+    assert!((1..50_000).contains(&done));
+    assert!(told.contains(&format!("{done} of 50000 inputs are done")), "{told}");
+    assert!(told.contains(&format!("--skip {done} ")), "{told}");
+    let names = std::fs::read_to_string(folder.path().join("x.names.txt")).unwrap();
+    assert_eq!(names.lines().count(), done);
+    // As it was told.
+    let skip = done.to_string();
+    let output = run(done + 2, &["--output", "y.npy", "--skip", &skip]).wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(rows("y.npy"), 2);
+    let output = run(2, &["--output", "z.npy", "--skip", "2"]).wait_with_output().unwrap();
+    assert!(text(&output.stderr).contains("there are only 2 inputs"));
 }
 
 #[test]
@@ -90,6 +147,14 @@ fn classify_ranks_labels() {
     let (score, logit) = (&predictions[0]["score"], &predictions[0]["logit"]);
     let expected = 1.0 / (1.0 + (-logit.as_f64().unwrap()).exp());
     assert!((score.as_f64().unwrap() - expected).abs() < 1e-5);
+    std::fs::write(folder.path().join("broken.png"), b"no picture").unwrap();
+    let arguments =
+        ["classify", &example("cat-face.png"), "broken.png", &example("red-car.png"), "--labels", "car,cat"];
+    let several = siglip(folder.path(), &arguments);
+    assert_eq!(several.status.code(), Some(3));
+    let (out, told) = (text(&several.stdout), text(&several.stderr));
+    assert!(out.find("cat-face.png").unwrap() < out.find("red-car.png").unwrap(), "{out}");
+    assert!(told.contains("skipped broken.png"), "{told}");
     let table =
         siglip(folder.path(), &["classify", &example("red-car.png"), "--labels", "car,cat", "--top-k", "1"]);
     assert!(text(&table.stdout).contains("car") && !text(&table.stdout).contains("  cat"));

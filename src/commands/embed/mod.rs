@@ -3,166 +3,165 @@
 mod inputs;
 mod output;
 
-use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::process::ExitCode;
-use std::sync::mpsc;
-use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
-use rayon::prelude::*;
+use futures::StreamExt;
 
+use self::inputs::Row;
 use self::output::Output;
 use super::SKIPPED;
+use super::bulk::{Bulk, INTERRUPTED, Interrupt};
+use super::error::{CommandError, Result, failed};
+use super::progress::Progress;
 use crate::config::EmbedArgs;
-use crate::image::Patches;
+use crate::engine::{Embedding, WorkError};
 use crate::model::scores::l2_normalize;
-use crate::pipeline::Pipeline;
-use crate::{Error, Result};
 
 pub(super) use inputs::read as read_file;
 
-/// What a row is of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Image,
-    Text,
-}
-
-impl Kind {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Image => "image",
-            Self::Text => "text",
-        }
-    }
-}
-
-/// Pictures of one batch, each prepared or with the reason why not.
-type Prepared = Vec<(PathBuf, Result<Patches>)>;
+/// After the model failed on so many inputs, one after the other, it is broken and not they.
+const MAX_FAILURES: usize = 32;
 
 pub(super) fn run(args: EmbedArgs) -> Result<ExitCode> {
-    if args.texts.is_empty() && args.token_ids.is_empty() && args.inputs.is_empty() {
-        return Err(Error::Config("nothing to embed: give --text, files, folders, or - for a list".into()));
-    }
-    let ids = args.token_ids.iter().map(|list| parse_ids(list)).collect::<Result<Vec<_>>>()?;
     let format = output::Format::of(&args.output)?;
-    let files = inputs::find(&args.inputs)?;
-    if files.is_empty() && args.texts.is_empty() && ids.is_empty() {
-        return Err(Error::Config("no images were found in the folders given".into()));
+    let mut rows = inputs::list(&args)?;
+    let total = rows.len();
+    if args.skip > 0 && args.skip >= total {
+        return Err(failed(format!("--skip {}: there are only {total} inputs", args.skip)));
     }
-    let pipeline = args.model.load()?;
-    if !files.is_empty() {
-        pipeline.image()?;
-    }
-    let mut output = Output::create(&args.output, format, pipeline.info().embedding_dim)?;
-    let progress = progress_bar((files.len() + args.texts.len() + ids.len()) as u64);
-    let batch = usize::from(args.batch);
-    let normalize = !args.no_normalize;
+    rows.drain(..args.skip);
 
-    let mut texts = Vec::new();
-    for text in &args.texts {
-        let ids = pipeline.prepare_text(text, None)?;
-        if ids.truncated {
-            eprintln!("note: {text:?} is longer than the context and was cut");
-        }
-        texts.push((text.as_str(), ids));
-    }
-    for (list, ids) in args.token_ids.iter().zip(&ids) {
-        texts.push((list.as_str(), pipeline.prepare_ids(ids)?));
-    }
-    for texts in texts.chunks(batch) {
-        let ids: Vec<_> = texts.iter().map(|(_, ids)| ids).collect();
-        let vectors = pipeline.model().embed_texts(&ids)?;
-        for ((name, _), vector) in texts.iter().zip(vectors) {
-            output.write(Kind::Text, name, finish(vector, normalize))?;
-        }
-        progress.inc(texts.len() as u64);
-    }
-
-    let mut skipped = 0u64;
-    // One batch is prepared while another runs, and no more are held.
-    let (sender, receiver) = mpsc::sync_channel::<Prepared>(1);
-    std::thread::scope(|scope| -> Result<()> {
-        let (pipeline, files) = (&pipeline, &files);
-        scope.spawn(move || {
-            for files in files.chunks(batch) {
-                let prepare = |file: &PathBuf| (file.clone(), read(pipeline, file, args.max_num_patches));
-                if sender.send(files.par_iter().map(prepare).collect()).is_err() {
-                    return; // The other side has failed and says why.
-                }
-            }
-        });
-        for prepared in receiver {
-            let count = prepared.len() as u64;
-            let (mut names, mut pictures) = (Vec::new(), Vec::new());
-            for (file, picture) in prepared {
-                match picture {
-                    Ok(picture) => {
-                        names.push(file.display().to_string());
-                        pictures.push(picture);
-                    }
-                    Err(error) => {
-                        skipped += 1;
-                        progress.suspend(|| eprintln!("skipped {}: {error}", file.display()));
-                    }
-                }
-            }
-            let vectors = pipeline.model().embed_images(&pictures.iter().collect::<Vec<_>>())?;
-            for (name, vector) in names.iter().zip(vectors) {
-                output.write(Kind::Image, name, finish(vector, normalize))?;
-            }
-            progress.inc(count);
-        }
-        Ok(())
-    })?;
-
-    if output.rows() == 0 {
-        return Err(Error::Request(format!(
-            "none of the {skipped} images could be used; nothing was written"
-        )));
-    }
-    let rows = output.rows();
-    let written = output.finish()?;
-    progress.finish_and_clear();
-    eprintln!(
-        "{rows} embeddings of width {} by {} → {}",
-        pipeline.info().embedding_dim,
-        pipeline.info().name,
-        written.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", "),
-    );
-    if skipped > 0 {
-        eprintln!("{skipped} of {} images were skipped", files.len());
-        return Ok(ExitCode::from(SKIPPED));
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-/// Ids separated by commas.
-fn parse_ids(list: &str) -> Result<Vec<u32>> {
-    let id = |part: &str| {
-        let part = part.trim();
-        part.parse().map_err(|_| Error::Config(format!("--token-ids {list:?}: {part:?} is no token id")))
+    let bulk = Bulk::start(&args.model, args.max_batch_tokens)?;
+    let info = bulk.model().info();
+    inputs::check(&rows, info)?;
+    let mut job = Job {
+        output: Output::create(&args.output, format, info.embedding_dim)?,
+        progress: Progress::new(rows.len()),
+        normalize: !args.no_normalize,
+        skipped: 0,
+        failures: 0,
     };
-    list.split(',').map(id).collect()
+    let end = bulk.block_on(job.run(&bulk, rows, args.max_num_patches))?;
+    job.finish(&end, &args, total, &bulk)
 }
 
-fn read(pipeline: &Pipeline, file: &Path, max_num_patches: Option<usize>) -> Result<Patches> {
-    let bytes = inputs::read(file, pipeline.image()?.limits().max_bytes)?;
-    pipeline.prepare_image(&bytes, max_num_patches)
+/// Why no more inputs are embedded.
+enum End {
+    Finished,
+    Interrupted,
+    /// The model fails on every input.
+    Broken(CommandError),
 }
 
-fn finish(mut vector: Vec<f32>, normalize: bool) -> Vec<f32> {
-    if normalize {
-        l2_normalize(&mut vector);
+/// A file of embeddings in the making.
+struct Job {
+    output: Output,
+    progress: Progress,
+    normalize: bool,
+    skipped: usize,
+    /// Inputs in a row on which the model failed.
+    failures: usize,
+}
+
+impl Job {
+    async fn run(&mut self, bulk: &Bulk, rows: Vec<Row>, max_num_patches: Option<usize>) -> Result<End> {
+        let mut interrupt = Interrupt::listen()?;
+        let inputs = rows.into_iter().map(|row| ((row.kind, row.name), row.source)).collect();
+        let mut results = pin!(bulk.embed(inputs, max_num_patches));
+        loop {
+            let next = tokio::select! {
+                biased;
+                () = interrupt.wait() => return Ok(End::Interrupted),
+                next = results.next() => next,
+            };
+            let Some(((kind, name), result)) = next else { return Ok(End::Finished) };
+            match result {
+                Ok(embedding) => {
+                    self.failures = 0;
+                    if embedding.truncated {
+                        self.progress.note(&format!("note: {name:?} is longer than the context and was cut"));
+                    }
+                    self.output.write(kind, &name, self.vector(&embedding))?;
+                }
+                Err(error) => {
+                    self.skipped += 1;
+                    self.failures = if is_of_the_model(&error) { self.failures + 1 } else { 0 };
+                    self.progress.note(&format!("skipped {name}: {error}"));
+                    if self.failures == MAX_FAILURES {
+                        self.progress.advance();
+                        return Ok(End::Broken(error));
+                    }
+                }
+            }
+            self.progress.advance();
+        }
     }
-    vector
+
+    fn vector(&self, embedding: &Embedding) -> Vec<f32> {
+        let mut vector = embedding.vector.to_vec();
+        if self.normalize {
+            l2_normalize(&mut vector);
+        }
+        vector
+    }
+
+    /// Puts the file into its place and says what is in it.
+    fn finish(self, end: &End, args: &EmbedArgs, total: usize, bulk: &Bulk) -> Result<ExitCode> {
+        self.progress.finish();
+        // What the broken model failed on is to be done again.
+        let done = self.progress.done() - if matches!(end, End::Broken(_)) { self.failures } else { 0 };
+        let (rows, skipped) = (self.output.rows(), self.skipped);
+        if rows == 0 {
+            return match end {
+                End::Finished => {
+                    Err(failed(format!("none of the {skipped} inputs could be used; nothing was written")))
+                }
+                End::Broken(error) => Err(failed(format!("the model fails: {error}; nothing was written"))),
+                End::Interrupted => {
+                    eprintln!("interrupted before the first input was done; nothing was written");
+                    Ok(ExitCode::from(INTERRUPTED))
+                }
+            };
+        }
+        let written = self.output.finish()?;
+        let info = bulk.model().info();
+        eprintln!(
+            "{rows} embeddings of width {} by {} → {}",
+            info.embedding_dim,
+            info.name,
+            written.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", "),
+        );
+        let go_on = || {
+            format!(
+                "{} of {total} inputs are done; for the others give the same command --skip {} and another --output",
+                args.skip + done,
+                args.skip + done
+            )
+        };
+        if skipped > 0 {
+            eprintln!("{skipped} inputs were skipped");
+        }
+        Ok(match end {
+            End::Interrupted => {
+                eprintln!("interrupted: {}", go_on());
+                ExitCode::from(INTERRUPTED)
+            }
+            End::Broken(error) => {
+                eprintln!("stopped, since the model fails ({error}): {}", go_on());
+                ExitCode::from(SKIPPED)
+            }
+            End::Finished if skipped > 0 => ExitCode::from(SKIPPED),
+            End::Finished => ExitCode::SUCCESS,
+        })
+    }
 }
 
-fn progress_bar(total: u64) -> ProgressBar {
-    let bar = ProgressBar::new(total);
-    if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} {per_sec} {eta}") {
-        bar.set_style(style);
+/// Whether an input failed for a reason that the next one may share.
+fn is_of_the_model(error: &CommandError) -> bool {
+    match error {
+        CommandError::Work(WorkError::Model(error)) => matches!(error, crate::Error::Compute(_)),
+        CommandError::Work(WorkError::Engine(_)) | CommandError::Engine(_) => true,
+        _ => false,
     }
-    bar.enable_steady_tick(Duration::from_millis(200));
-    bar
 }

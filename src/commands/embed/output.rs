@@ -11,7 +11,7 @@ use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 use serde_json::json;
 
-use super::Kind;
+use super::inputs::Kind;
 use crate::{Error, Result};
 
 /// Rows of one group of a Parquet file, which is what is held in memory.

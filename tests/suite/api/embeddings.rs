@@ -398,7 +398,7 @@ async fn nothing_is_charged_once_a_request_is_answered() {
 
 #[tokio::test]
 async fn partial_gives_what_is_done_at_the_deadline() {
-    let engine = EngineConfig { max_batch_tokens: CONTEXT, ..engine_config() };
+    let engine = EngineConfig { max_batch_tokens: Some(CONTEXT), ..engine_config() };
     let service = Service::with(ApiConfig::default(), engine).await;
     let input: Vec<String> =
         std::iter::once("fast".to_owned()).chain((0..15).map(|i| format!("slow {i}"))).collect();

@@ -1,0 +1,54 @@
+//! The labels of a checkpoint that has a classifier of its own.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use super::print;
+use crate::commands::embed::read_file;
+use crate::commands::error::{Result, failed};
+use crate::commands::some_skipped;
+use crate::config::ClassifyArgs;
+use crate::model::zero_shot::{Activation, Ranking};
+use crate::model::{LabelActivation, Match};
+use crate::pipeline::Pipeline;
+
+/// One picture after the other: the engine embeds, and this head looks at what comes before the embedding.
+pub(super) fn run(args: &ClassifyArgs) -> Result<ExitCode> {
+    let pipeline = args.model.load()?;
+    let Some(classifier) = pipeline.model().classifier() else {
+        return Err(failed("--labels: this checkpoint has no classifier of its own"));
+    };
+    let labels: Vec<&str> = classifier.labels().iter().map(String::as_str).collect();
+    let activation = match classifier.activation() {
+        _ if args.softmax => Activation::Softmax,
+        LabelActivation::Softmax => Activation::Softmax,
+        LabelActivation::Sigmoid => Activation::Sigmoid,
+    };
+    let ranking = Ranking { activation, top_k: args.top_k, threshold: None };
+    let (mut answered, mut skipped) = (0, 0);
+    for image in &args.images {
+        let name = image.display().to_string();
+        match rank(&pipeline, image, args.max_num_patches, ranking) {
+            Ok(ranked) => {
+                print(args, &labels, &name, answered == 0, &ranked);
+                answered += 1;
+            }
+            Err(error) => {
+                eprintln!("skipped {name}: {error}");
+                skipped += 1;
+            }
+        }
+    }
+    Ok(some_skipped(answered, skipped))
+}
+
+fn rank(
+    pipeline: &Pipeline,
+    image: &Path,
+    max_num_patches: Option<usize>,
+    ranking: Ranking,
+) -> Result<Vec<Match>> {
+    let bytes = read_file(image, pipeline.image()?.limits().max_bytes)?;
+    let patches = pipeline.prepare_image(&bytes, max_num_patches)?;
+    Ok(ranking.select(&pipeline.model().classify_images(&[&patches])?.concat()))
+}
