@@ -77,10 +77,7 @@ impl ComputeArgs {
             device: self.device.clone(),
             precision: self.dtype,
             gpu: GpuOptions { graphs: self.cuda_graphs, tuning: self.cuda_tuning },
-            image_limits: ImageLimits {
-                max_pixels: u64::from(self.max_megapixels) * 1_000_000,
-                ..ImageLimits::default()
-            },
+            image_limits: ImageLimits::for_pixels(u64::from(self.max_megapixels) * 1_000_000),
             image_decode: self.image_decode,
             canonicalization: self.canonicalization,
         }

@@ -13,12 +13,23 @@ pub struct ImageLimits {
     /// the largest picture that the other limits allow needs up to 12 bytes a pixel (a progressive JPEG).
     pub max_decoded_bytes: u64,
     /// Samples that all scans of a JPEG together may go over: a file of a few kilobytes can ask for a hundred passes
-    /// over the largest picture. Default 1.28 billion, which is 20 passes over 64 million pixels and some seconds.
+    /// over the largest picture. Default 1.3 billion, which is 20 passes over 65 million pixels and some seconds.
     pub max_decode_work: u64,
     /// Frames of an animation, of which only the first is decoded. Default 10,000.
     pub max_frames: u32,
     /// The largest patch budget that a request may ask for (NaFlex). Default 4,096.
     pub max_num_patches: usize,
+}
+
+/// Passes over the largest picture that the scans of a JPEG may make: an encoder's script makes about 10.
+const PASSES: u64 = 20;
+
+impl ImageLimits {
+    /// The defaults, for pictures of up to so many pixels.
+    #[must_use]
+    pub fn for_pixels(max_pixels: u64) -> Self {
+        Self { max_pixels, max_decode_work: max_pixels.saturating_mul(PASSES), ..Self::default() }
+    }
 }
 
 impl Default for ImageLimits {
@@ -28,7 +39,7 @@ impl Default for ImageLimits {
             max_pixels: 65_000_000,
             max_side: 65_535,
             max_decoded_bytes: 1 << 30,
-            max_decode_work: 1_280_000_000,
+            max_decode_work: 65_000_000 * PASSES,
             max_frames: 10_000,
             max_num_patches: 4096,
         }

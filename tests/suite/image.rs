@@ -187,6 +187,17 @@ fn each_limit_is_checked_before_the_pixels() {
 }
 
 #[test]
+fn the_scans_of_a_jpeg_are_bounded_by_the_samples_that_they_go_over() {
+    // 33 × 22 pixels with chroma of half the size: six scans or more over whole units of 16 × 16.
+    let file = fixture("420-progressive.jpg");
+    let limits = ImageLimits::for_pixels(33 * 22);
+    assert!(decode(&file, &limits).is_ok());
+    let error = decode(&file, &ImageLimits { max_decode_work: 2000, ..limits }).unwrap_err();
+    assert!(matches!(error, ImageError::TooMuchWork { limit: 2000, samples: 2001.., .. }), "{error}");
+    assert!(decode(&fixture("420.jpg"), &ImageLimits { max_decode_work: 3 * 48 * 32, ..limits }).is_ok());
+}
+
+#[test]
 fn an_avif_says_whether_this_build_can_read_it() {
     let error = decode(b"\0\0\0\x1cftypavif\0\0\0\0", &ImageLimits::default()).unwrap_err();
     let message = error.to_string();

@@ -55,13 +55,14 @@ pub(super) enum Colours {
 }
 
 /// A strip or tile of a TIFF of the given width and height, with the tables that all of them share: RGB, or four inks a
-/// pixel.
+/// pixel. `work` is what all of them together may still go over.
 pub(super) fn embedded(
     bytes: &[u8],
     tables: Option<&[u8]>,
     colours: Colours,
     limits: &ImageLimits,
     (width, height): (usize, usize),
+    work: &mut u64,
 ) -> Result<Vec<u8>, ImageError> {
     let components = match colours {
         Colours::Grey => 1,
@@ -90,12 +91,15 @@ pub(super) fn embedded(
             ),
         ));
     }
-    if found_height > height + 64 || survey.work() > limits.max_decode_work || survey.scans.len() > MAX_SCANS
-    {
-        return Err(unsupported(
-            Format::Tiff,
-            "a strip or tile whose JPEG has more pixels or scans than it needs",
-        ));
+    let left = work.checked_sub(survey.work()).filter(|_| survey.scans.len() <= MAX_SCANS);
+    match left {
+        Some(left) if found_height <= height + 64 => *work = left,
+        _ => {
+            return Err(unsupported(
+                Format::Tiff,
+                "JPEGs inside that have more pixels or scans than the picture needs",
+            ));
+        }
     }
     let (_, _, mut samples) = decoded(&file, &survey, limits, 1)?;
     samples.truncate(width * height * if components == 4 { 4 } else { 3 });

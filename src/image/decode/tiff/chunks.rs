@@ -145,15 +145,16 @@ fn samples(
     } else {
         buffer(Format::Tiff, chunk_row * layout.chunk_height)?
     };
+    let mut jpegs = Jpegs { bytes, directory, layout, limits, work: limits.max_decode_work };
     for plane in 0..planes {
         for chunk in layout.chunks() {
             let index = plane * layout.chunks_of_plane() + chunk.index;
             let start = plane * plane_bytes
                 + chunk.top * row_bytes
                 + (chunk.left * bits_across / layout.chunk_width) / 8;
-            let read = |out: &mut [u8]| -> Result<(), ImageError> {
+            let mut read = |out: &mut [u8]| -> Result<(), ImageError> {
                 if layout.compression == Compression::Jpeg {
-                    return jpeg_plane(bytes, directory, layout, index, chunk.rows, limits, out);
+                    return jpegs.plane(index, chunk.rows, out);
                 }
                 layout.read(bytes, index, chunk.rows, options, out)
             };
@@ -248,10 +249,9 @@ fn jpeg_chunks(
         return Err(refused(format!("JPEG compression of {} bits", layout.bits)));
     }
     let mut picture = Canvas::new(layout)?;
+    let mut jpegs = Jpegs { bytes, directory, layout, limits, work: limits.max_decode_work };
     for chunk in layout.chunks() {
-        let source = layout.source(bytes, chunk.index)?;
-        let tables = directory.data(tag::JPEG_TABLES);
-        let part = jpeg::embedded(source, tables, colours, limits, (layout.chunk_width, chunk.rows))?;
+        let part = jpegs.chunk(chunk.index, chunk.rows, colours)?;
         let part = match layout.mode {
             Mode::Cmyk => part.as_chunks::<4>().0.iter().flat_map(|pixel| colour::cmyk(*pixel)).collect(),
             Mode::Grey { inverted: true } => part.into_iter().map(|value| 255 - value).collect(),
@@ -262,26 +262,34 @@ fn jpeg_chunks(
     Ok(picture.rgb)
 }
 
-/// One plane of a picture whose planes are JPEGs of their own.
-fn jpeg_plane(
-    bytes: &[u8],
-    directory: &Directory,
-    layout: &Layout,
-    index: usize,
-    rows: usize,
-    limits: &ImageLimits,
-    out: &mut [u8],
-) -> Result<(), ImageError> {
-    if layout.bits != 8 || layout.mode == Mode::YCbCr {
-        return Err(refused("JPEG compression of such planes"));
+/// Strips or tiles that are JPEGs, and what is left of the work that they may ask for.
+struct Jpegs<'a> {
+    bytes: &'a [u8],
+    directory: &'a Directory<'a>,
+    layout: &'a Layout,
+    limits: &'a ImageLimits,
+    work: u64,
+}
+
+impl Jpegs<'_> {
+    fn chunk(&mut self, index: usize, rows: usize, colours: jpeg::Colours) -> Result<Vec<u8>, ImageError> {
+        let source = self.layout.source(self.bytes, index)?;
+        let tables = self.directory.data(tag::JPEG_TABLES);
+        let size = (self.layout.chunk_width, rows);
+        jpeg::embedded(source, tables, colours, self.limits, size, &mut self.work)
     }
-    let source = layout.source(bytes, index)?;
-    let tables = directory.data(tag::JPEG_TABLES);
-    let grey = jpeg::embedded(source, tables, jpeg::Colours::Grey, limits, (layout.chunk_width, rows))?;
-    for (sample, pixel) in out.iter_mut().zip(grey.as_chunks::<3>().0) {
-        *sample = pixel[0];
+
+    /// A chunk of one plane of a picture whose planes are JPEGs of their own.
+    fn plane(&mut self, index: usize, rows: usize, out: &mut [u8]) -> Result<(), ImageError> {
+        if self.layout.bits != 8 || self.layout.mode == Mode::YCbCr {
+            return Err(refused("JPEG compression of such planes"));
+        }
+        let grey = self.chunk(index, rows, jpeg::Colours::Grey)?;
+        for (sample, pixel) in out.iter_mut().zip(grey.as_chunks::<3>().0) {
+            *sample = pixel[0];
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// The picture that chunks of RGB are put into.

@@ -165,6 +165,10 @@ impl Layout {
                 expected - offsets.len()
             )));
         }
+        let is_measured = byte_counts.len() >= expected && !byte_counts[..expected].contains(&0);
+        if compression != Compression::None && expected > 1 && !is_measured {
+            return Err(damaged("the lengths of its strips or tiles are missing"));
+        }
         let predictor = if compression.has_predictor() { number(tag::PREDICTOR, 1) } else { 1 };
         Ok(Self {
             width,

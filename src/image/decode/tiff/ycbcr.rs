@@ -43,7 +43,7 @@ impl YCbCr {
         ];
         let scaled = |code: i32, black: f32, white: f32, most: f32| {
             let span = if white - black == 0.0 { 1.0 } else { white - black };
-            let value = (code - black as i32) as f32 * most / span;
+            let value = code.saturating_sub(black as i32) as f32 * most / span;
             value.clamp(-128.0 * 32.0, 128.0 * 32.0) as i32
         };
         let half = 1 << (BITS - 1);
