@@ -30,6 +30,9 @@ impl Plan {
     }
 }
 
+/// Gives the names of the tensors in a file, where they can be had.
+pub(super) type TensorsOf<'a> = dyn Fn(&str) -> Result<Option<Vec<String>>, CheckpointError> + 'a;
+
 /// Where to look: the weights may not be here yet.
 pub(super) struct Place<'a> {
     /// The configuration files.
@@ -37,7 +40,7 @@ pub(super) struct Place<'a> {
     /// All files that there are or will be.
     pub(super) names: &'a [String],
     /// The names of the tensors in a weights file, where they can be had.
-    pub(super) tensors: &'a dyn Fn(&str) -> Result<Option<Vec<String>>, CheckpointError>,
+    pub(super) tensors: &'a TensorsOf<'a>,
 }
 
 impl Place<'_> {
@@ -57,7 +60,7 @@ pub(super) fn detect(place: &Place<'_>, weights: Option<&str>) -> Result<Plan, C
     if let Some(file) = weights.filter(|file| file.ends_with(".npz")) {
         return Ok(Plan { layout: Layout::BigVision, config: None, file: file.to_string() });
     }
-    let configs = configs(place)?;
+    let mut configs = configs(place)?;
     if configs.is_empty() {
         return archive(place);
     }
@@ -84,8 +87,7 @@ pub(super) fn detect(place: &Place<'_>, weights: Option<&str>) -> Result<Plan, C
     };
     let alone = configs.len() == 1 && (found.len() == 1 || usual(configs[0].0).contains(&first.1));
     let chosen = if alone { first } else { fitting(place, &configs, &pairs)?.unwrap_or(first) };
-    let (layout, config) =
-        configs.into_iter().nth(chosen.0).unwrap_or_else(|| unreachable!("an index of it"));
+    let (layout, config) = configs.swap_remove(chosen.0);
     if chosen != first {
         tracing::info!(
             "{}: the tensors of {} are named as in the {} layout: {} says what they are",

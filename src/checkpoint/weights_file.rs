@@ -54,7 +54,7 @@ pub(super) fn names(files: &Files, file: &str) -> Result<Option<Vec<String>>, Ch
         let label = files.label(file);
         let header = match files {
             Files::Dir(folder) => File::open(folder.join(file))
-                .and_then(|file| header(file))
+                .and_then(header)
                 .map_err(|source| CheckpointError::Read { file: label.clone(), source })?,
             Files::Embedded(_) => {
                 let blob = files.map(file)?;

@@ -6,6 +6,8 @@ use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 
+use crate::support::tiny::{Array, Family, Tiny, WIDTH};
+
 fn siglip(folder: &Path, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_siglip"))
         .args(arguments)
@@ -158,6 +160,42 @@ fn classify_ranks_labels() {
     let table =
         siglip(folder.path(), &["classify", &example("red-car.png"), "--labels", "car,cat", "--top-k", "1"]);
     assert!(text(&table.stdout).contains("car") && !text(&table.stdout).contains("  cat"));
+}
+
+/// A checkpoint with a classifier knows its labels; one without says so.
+#[test]
+fn classify_without_labels_takes_those_of_the_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut tiny = Tiny::new(Family::SigLip1);
+    tiny.arrays.retain(|name, _| name.starts_with("vision_model.") && !name.contains(".head."));
+    let row = |shape: &[usize], value: f32| Array {
+        shape: shape.to_vec(),
+        values: vec![value; shape.iter().product()],
+    };
+    tiny.arrays.insert("classifier.weight".into(), row(&[3, WIDTH], 0.0));
+    tiny.arrays.insert("classifier.bias".into(), Array { shape: vec![3], values: vec![0.0, 2.0, 1.0] });
+    tiny.config["id2label"] = json!({ "0": "cat", "1": "dog", "2": "owl" });
+    tiny.write(folder.path());
+    let model = folder.path().to_str().unwrap();
+    let output = siglip(folder.path(), &["classify", &example("cat-face.png"), "--model", model, "--json"]);
+    let answer: Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(&output.stderr)));
+    let labels: Vec<&str> =
+        answer["predictions"].as_array().unwrap().iter().map(|p| p["label"].as_str().unwrap()).collect();
+    assert_eq!(labels, ["dog", "owl", "cat"]);
+    let shares: Vec<f64> =
+        answer["predictions"].as_array().unwrap().iter().map(|p| p["score"].as_f64().unwrap()).collect();
+    let sum = 2f64.exp() + 1f64.exp() + 1.0;
+    assert!(
+        (shares[0] - 2f64.exp() / sum).abs() < 1e-4 && (shares.iter().sum::<f64>() - 1.0).abs() < 1e-5,
+        "{shares:?}"
+    );
+    let inspected = text(&siglip(folder.path(), &["inspect", "--model", model]).stdout);
+    for line in ["classifier     3 labels by softmax: cat, dog, owl", "alignment      none", "mean pooling"] {
+        assert!(inspected.contains(line), "{line:?} is not in\n{inspected}");
+    }
+    let without = siglip(folder.path(), &["classify", &example("cat-face.png")]);
+    assert!(text(&without.stderr).contains("no classifier of its own"), "{}", text(&without.stderr));
 }
 
 #[test]

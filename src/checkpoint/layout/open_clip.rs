@@ -45,7 +45,7 @@ const NAFLEX: &[&str] = &["base", "so400m"];
 /// checkpoint that was saved without them runs with these there.
 const OPENAI_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
 /// As [`OPENAI_MEAN`].
-const OPENAI_STD: [f32; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
+const OPENAI_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 
 /// The image tower, without the `visual.trunk.` that open_clip puts before it.
 const IMAGE: &[Row] = &[

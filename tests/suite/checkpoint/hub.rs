@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use siglip::checkpoint::{Checkpoint, CheckpointError, HubOptions, ModelRef, open};
 use siglip::text::TextProcessor;
 
-use crate::support::tiny::{self, Family, Tiny};
+use crate::support::tiny::{self, Array, Family, Tiny};
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 const MODEL: &str = "owner/tiny";
@@ -158,7 +158,8 @@ fn serve(mut stream: TcpStream, state: &State) -> std::io::Result<()> {
     }
     let path = path.replacen("owner/renamed", MODEL, 1);
     let storage = path.starts_with("/cdn/");
-    let Some(bytes) = path.rsplit('/').next().and_then(|name| state.files.get(name)) else {
+    let Some(bytes) = path.split_once(&format!("{COMMIT}/")).and_then(|(_, name)| state.files.get(name))
+    else {
         return answer(404, &[("X-Error-Code", "EntryNotFound")], b"");
     };
     let large = path.ends_with(".safetensors");
@@ -375,6 +376,94 @@ fn texts_become_the_same_ids_from_the_hub_and_from_a_folder() {
     assert_eq!(downloaded.fingerprint(), local.fingerprint());
     for text in ["a cat", "A DOG, a cat!", "</s> tac", ""] {
         assert_eq!(downloaded.encode(text, None), local.encode(text, None), "{text:?}");
+    }
+}
+
+fn snapshot(cache: &Path) -> PathBuf {
+    cache.join("models--owner--tiny/snapshots").join(COMMIT)
+}
+
+/// Two configurations, and weights under names that fit only one pair: no more than a header is read of the other file.
+#[test]
+fn of_two_layouts_the_one_is_downloaded_whose_names_fit() {
+    let tiny = Tiny::new(Family::SigLip1);
+    let other = Array { shape: vec![200_000], values: vec![0.0; 200_000] };
+    let other = [("visual.trunk.patch_embed.proj.weight".to_owned(), other)].into();
+    let mut files = tiny.files();
+    files.retain(|(name, _)| name != "model.safetensors");
+    files.push(("model.safetensors".into(), tiny::serialize(&other, safetensors::tensor::Dtype::F32)));
+    files.push(("open_clip_config.json".into(), b"{}".to_vec()));
+    let weights = tiny.files().into_iter().find(|(name, _)| name == "model.safetensors").unwrap().1;
+    files.push(("open_clip_model.safetensors".into(), weights));
+    let hub = Hub::start(files, Faults::default());
+    let cache = tempfile::tempdir().unwrap();
+    let checkpoint = open(&reference(None), &hub.options(cache.path())).unwrap();
+    super::assert_same(&checkpoint, &super::open_tiny(&tiny).unwrap());
+    assert!(snapshot(cache.path()).join("open_clip_model.safetensors").is_file());
+    assert!(!snapshot(cache.path()).join("model.safetensors").exists());
+}
+
+#[test]
+fn what_cannot_be_loaded_is_refused_before_it_is_downloaded() {
+    let mut tiny = Tiny::new(Family::SigLip1);
+    tiny.config["auto_map"] = json!({ "AutoModel": "modeling_navit.X" });
+    let hub = Hub::start(tiny.files(), Faults::default());
+    let cache = tempfile::tempdir().unwrap();
+    let error = open(&reference(None), &hub.options(cache.path())).unwrap_err();
+    assert!(matches!(error, CheckpointError::Unsupported { .. }), "{error}");
+    assert!(!hub.requests().iter().any(|(_, path, _)| path.ends_with(".safetensors")));
+}
+
+#[test]
+fn a_checkpoint_in_a_folder_of_its_repository_is_downloaded_from_there() {
+    let tiny = Tiny::new(Family::SigLip1);
+    let mut files: Vec<_> =
+        tiny.files().into_iter().map(|(name, bytes)| (format!("0_Transformer/{name}"), bytes)).collect();
+    files.push(("modules.json".into(), br#"[{"path": "0_Transformer"}, {"path": "1_Normalize"}]"#.to_vec()));
+    let hub = Hub::start(files, Faults::default());
+    let cache = tempfile::tempdir().unwrap();
+    let mut options = hub.options(cache.path());
+    for offline in [false, true] {
+        options.offline = offline;
+        super::assert_same(&open(&reference(None), &options).unwrap(), &super::open_tiny(&tiny).unwrap());
+    }
+    let pointer = snapshot(cache.path()).join("0_Transformer/model.safetensors");
+    #[cfg(unix)]
+    assert!(std::fs::read_link(&pointer).unwrap().starts_with("../../../blobs"));
+    assert!(pointer.is_file());
+}
+
+#[test]
+fn an_adapter_is_downloaded_and_merged() {
+    let base = tempfile::tempdir().unwrap();
+    Tiny::new(Family::SigLip1).write(base.path());
+    let arrays = ["A", "B"].map(|side| {
+        let shape = if side == "A" { vec![1, tiny::WIDTH] } else { vec![tiny::WIDTH, 1] };
+        let name =
+            format!("base_model.model.vision_model.encoder.layers.0.self_attn.v_proj.lora_{side}.weight");
+        (name, Array { shape, values: vec![1.0; tiny::WIDTH] })
+    });
+    let config =
+        json!({ "peft_type": "LORA", "base_model_name_or_path": base.path(), "r": 1, "lora_alpha": 1 });
+    let files = vec![
+        ("adapter_config.json".to_owned(), config.to_string().into_bytes()),
+        (
+            "adapter_model.safetensors".to_owned(),
+            tiny::serialize(&arrays.into(), safetensors::tensor::Dtype::F32),
+        ),
+    ];
+    let hub = Hub::start(files, Faults::default());
+    let cache = tempfile::tempdir().unwrap();
+    let mut options = hub.options(cache.path());
+    let name = "vision_model.encoder.layers.0.self_attn.v_proj.weight";
+    let shape = [tiny::WIDTH, tiny::WIDTH];
+    let plain = super::values(&super::open_path(base.path()).unwrap(), name, &shape);
+    for offline in [false, true] {
+        options.offline = offline;
+        let merged = open(&reference(None), &options).unwrap();
+        assert_eq!((merged.name.as_str(), merged.revision.as_deref()), (MODEL, Some(COMMIT)));
+        let found = super::values(&merged, name, &shape);
+        assert!(found.iter().zip(&plain).all(|(found, plain)| (found - plain - 1.0).abs() < 1e-6));
     }
 }
 

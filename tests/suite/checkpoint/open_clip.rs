@@ -317,7 +317,7 @@ fn missing_preprocessing_is_open_clips_own() {
     };
     let bare = image(Value::Null).unwrap().unwrap();
     assert_eq!(bare.geometry, Geometry::Crop { side: 224 });
-    assert_eq!((bare.mean, bare.std[2]), ([0.48145466, 0.4578275, 0.40821073], 0.27577711));
+    assert_eq!((bare.mean, bare.std[2]), ([0.48145466, 0.4578275, 0.40821073], 0.275_777_1));
     let squashed = image(json!({ "resize_mode": "squash", "mean": [0.5, 0.5, 0.5] })).unwrap().unwrap();
     assert_eq!(squashed.geometry, Geometry::Squash { height: 224, width: 224 });
     assert_eq!((squashed.mean, squashed.std[0]), ([0.5; 3], 0.26862954));
