@@ -171,12 +171,6 @@ pub struct ServeArgs {
     /// Inputs that wait or are worked on, over all requests; more are refused with 429
     #[arg(long, value_name = "N", env = "SIGLIP_MAX_QUEUE_ITEMS", help_heading = "Engine")]
     pub max_queue_items: Option<usize>,
-    /// Bytes of those inputs
-    #[arg(long, value_name = "BYTES", value_parser = parse::bytes, env = "SIGLIP_MAX_QUEUE_BYTES", help_heading = "Engine")]
-    pub max_queue_bytes: Option<usize>,
-    /// Bytes of decoded pixels at once
-    #[arg(long, value_name = "BYTES", value_parser = parse::bytes, env = "SIGLIP_MAX_DECODE_BYTES", help_heading = "Engine")]
-    pub max_decode_bytes: Option<usize>,
     /// Tokens of one batch [default: 4096 on the processor, 65536 on a GPU]
     #[arg(long, value_name = "N", env = "SIGLIP_MAX_BATCH_TOKENS", help_heading = "Engine")]
     pub max_batch_tokens: Option<usize>,
@@ -266,6 +260,7 @@ impl TryFrom<ServeArgs> for ServeConfig {
             (Some(_), None) => return Err(wrong("--tls-cert needs --tls-key")),
             (None, Some(_)) => return Err(wrong("--tls-key needs --tls-cert")),
         };
+        let api = api(&args)?;
         Ok(Self {
             addresses: addresses(&args.host, args.port.given().unwrap_or(PORT))?,
             admin: match args.admin_port.and_then(Port::given) {
@@ -274,10 +269,10 @@ impl TryFrom<ServeArgs> for ServeConfig {
             },
             models: models(&args.models)?,
             compute: args.compute.clone(),
-            engine: engine(&args)?,
+            engine: engine(&args, &api.memory)?,
             tls,
             drain: DrainTimes { delay: args.drain_delay, timeout: args.drain_timeout },
-            api: api(&args)?,
+            api,
         })
     }
 }
@@ -298,7 +293,7 @@ fn addresses(host: &str, port: u16) -> Result<Vec<SocketAddr>> {
     if addresses.is_empty() { Err(wrong()) } else { Ok(addresses) }
 }
 
-fn engine(args: &ServeArgs) -> Result<EngineConfig> {
+fn engine(args: &ServeArgs, memory: &MemoryBudget) -> Result<EngineConfig> {
     let mut config = EngineConfig::default();
     let at_least_one = |name: &str, value: Option<usize>, place: &mut usize| match value {
         Some(0) => Err(wrong(format!("{name} must be at least 1"))),
@@ -309,8 +304,9 @@ fn engine(args: &ServeArgs) -> Result<EngineConfig> {
         None => Ok(()),
     };
     at_least_one("--max-queue-items", args.max_queue_items, &mut config.max_queue_items)?;
-    at_least_one("--max-queue-bytes", args.max_queue_bytes, &mut config.max_queue_bytes)?;
-    at_least_one("--max-decode-bytes", args.max_decode_bytes, &mut config.max_decode_bytes)?;
+    config.max_queue_bytes = memory.limit();
+    config.max_decode_bytes = memory.limit() / 2;
+    config.memory = memory.clone();
     if args.max_batch_tokens == Some(0) {
         return Err(wrong("--max-batch-tokens must be at least 1"));
     }

@@ -10,11 +10,15 @@ use tokio::sync::Notify;
 use super::EngineError;
 use super::job::Class;
 use super::reservation::Reservations;
+use crate::budget::{Charge, MemoryBudget, MemoryKind};
 
 /// How long to wait where nothing has been measured yet.
 const UNMEASURED: Duration = Duration::from_secs(1);
 /// Nobody is told to come back sooner or later than this.
 const RETRY_AFTER: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(60));
+
+/// How often whoever waits looks for room that nobody told of.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// One place in this many is kept for clients who hold little.
 const RESERVE: usize = 8;
@@ -31,6 +35,8 @@ const LARGE: usize = 2;
 pub(super) struct Admission {
     max_items: usize,
     max_bytes: usize,
+    /// What all memory of requests is charged to.
+    memory: MemoryBudget,
     held: Mutex<Held>,
     /// Told when the last item is answered.
     idle: Notify,
@@ -65,11 +71,20 @@ pub(super) struct Permit {
     admission: Arc<Admission>,
     client: u64,
     bytes: usize,
+    /// The same bytes in the budget of all requests.
+    charge: Option<Charge>,
     released: bool,
 }
 
 impl Admission {
+    /// Bounds of the engine alone.
+    #[cfg(test)]
     pub(super) fn new(max_items: usize, max_bytes: usize) -> Arc<Self> {
+        Self::within(max_items, max_bytes, MemoryBudget::new(usize::MAX))
+    }
+
+    /// Bounds of the engine, within the memory of all requests.
+    pub(super) fn within(max_items: usize, max_bytes: usize, memory: MemoryBudget) -> Arc<Self> {
         let held = Held {
             open: true,
             items: 0,
@@ -82,6 +97,7 @@ impl Admission {
         Arc::new(Self {
             max_items,
             max_bytes,
+            memory,
             held: Mutex::new(held),
             idle: Notify::new(),
             freed: Notify::new(),
@@ -135,6 +151,14 @@ impl Admission {
             };
             return Err(Refused { reason, error: EngineError::Overloaded { reason: text, retry_after } });
         }
+        let mut charge = self.memory.charge(client, MemoryKind::Queue, bytes).map_err(|exceeded| {
+            let text = exceeded.to_string();
+            if exceeded.never_fits {
+                return Refused { reason: "too_large", error: EngineError::TooLarge(text) };
+            }
+            let retry_after = held.rate.time_for(items.max(1), now);
+            Refused { reason: "queue_bytes", error: EngineError::Overloaded { reason: text, retry_after } }
+        })?;
         held.reservations.admitted(client, items);
         held.rate.busy(now);
         held.items += items;
@@ -145,7 +169,10 @@ impl Admission {
         }
         Ok(costs
             .iter()
-            .map(|&bytes| Permit { admission: Arc::clone(self), client, bytes, released: false })
+            .map(|&bytes| {
+                let charge = Some(charge.split(bytes));
+                Permit { admission: Arc::clone(self), client, bytes, charge, released: false }
+            })
             .collect())
     }
 
@@ -163,7 +190,10 @@ impl Admission {
             // Listening begins before the look, or room could be made in between.
             freed.as_mut().enable();
             match self.admit(costs, client, class, Instant::now()) {
-                Err(Refused { error: EngineError::Overloaded { .. }, .. }) => freed.await,
+                Err(Refused { error: EngineError::Overloaded { retry_after, .. }, .. }) => {
+                    // Memory may be held outside of the engine, which does not tell when it is given back.
+                    let _ = tokio::time::timeout(retry_after.min(LOOK_AGAIN), freed).await;
+                }
                 other => return other,
             }
         }
@@ -230,6 +260,10 @@ impl Permit {
         let mut held = self.admission.held();
         held.bytes = held.bytes - self.bytes + bytes;
         drop(held);
+        if let Some(charge) = &mut self.charge {
+            // What was admitted is an upper bound; more than that is held all the same.
+            charge.shrink(self.bytes.saturating_sub(bytes));
+        }
         if bytes < self.bytes {
             self.admission.freed.notify_waiters();
         }
@@ -242,6 +276,7 @@ impl Permit {
             return;
         }
         let mut held = self.admission.held();
+        self.charge = None;
         held.items -= 1;
         held.bytes -= self.bytes;
         if let Entry::Occupied(mut own) = held.clients.entry(self.client) {
@@ -427,6 +462,26 @@ mod tests {
         let more = admission.admit(&[900], ONE, Class::Interactive, now).expect("room now");
         drop((held, more));
         assert_eq!(admission.load(), (0, 0));
+    }
+
+    #[test]
+    fn bytes_are_charged_to_their_client() {
+        let memory = MemoryBudget::new(1600);
+        let (admission, now) = (Admission::within(100, usize::MAX, memory.clone()), Instant::now());
+        let Refused { reason, error } =
+            admission.admit(&[801], ONE, Class::Interactive, now).err().expect("half is for one");
+        assert!(matches!((reason, &error), ("too_large", EngineError::TooLarge(_))), "{error}");
+        let mut many = admission.admit(&[400, 400], ONE, Class::Interactive, now).expect("all of it");
+        let Refused { reason, error } =
+            admission.admit(&[1], ONE, Class::Interactive, now).err().expect("no more");
+        assert!(matches!((reason, &error), ("queue_bytes", EngineError::Overloaded { .. })), "{error}");
+        let other = admission.admit(&[100], OTHER, Class::Interactive, now).expect("its own share");
+        assert_eq!(memory.of_kind(MemoryKind::Queue), 900);
+        many[0].resize(100);
+        many[1].release(None);
+        assert_eq!((memory.total(), admission.load()), (200, (2, 200)));
+        drop((many, other));
+        assert_eq!(memory.total(), 0);
     }
 
     #[test]

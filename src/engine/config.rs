@@ -3,6 +3,7 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use crate::budget::MemoryBudget;
 use crate::pipeline::DeviceKind;
 
 /// Tokens of one batch on a processor.
@@ -16,16 +17,18 @@ const GPU_BATCH_TOKENS: usize = 65_536;
 const GPU_WORKERS: usize = 2;
 
 /// Bounds and sizes of the engine. Every queue has one.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct EngineConfig {
     /// Inputs in the engine at once, over all models: waiting, in preparation, and in a batch.
     pub max_queue_items: usize,
-    /// Bytes that those inputs hold while they wait: the files as they were sent, and the patches
-    /// or token ids that they become.
+    /// Bytes of the patches or token ids that those inputs become, while they wait.
     pub max_queue_bytes: usize,
     /// Bytes of decoded pixels on the preparation threads at once. A picture that needs more than
     /// all of it is decoded alone.
     pub max_decode_bytes: usize,
+    /// What waiting inputs and decoded pixels are charged to, with everything else that requests make the process hold.
+    /// Only a picture that is decoded alone may exceed it.
+    pub memory: MemoryBudget,
     /// Tokens of one batch, in either lane; `None` for what suits the model's device. An input with more than that makes
     /// a batch of its own.
     pub max_batch_tokens: Option<usize>,
@@ -85,6 +88,7 @@ impl Default for EngineConfig {
             max_queue_items: 2048,
             max_queue_bytes: 1 << 30,
             max_decode_bytes: 1 << 30,
+            memory: MemoryBudget::new(usize::MAX),
             max_batch_tokens: None,
             batch_time: Duration::from_millis(250),
             prepare_threads: cores,

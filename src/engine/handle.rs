@@ -192,7 +192,7 @@ impl ModelHandle {
                                 lane: Lane::Images,
                                 tokens,
                                 decode_bytes: decoded_bytes,
-                                bytes: bytes.len().saturating_add(prepared),
+                                bytes: prepared,
                                 work: Work::Image { bytes, max_num_patches },
                             });
                             None
@@ -244,7 +244,7 @@ impl ModelHandle {
             return Some(embedding);
         }
         let tokens = runtime.model.info().text.as_ref().map_or(0, |spec| spec.context);
-        let bytes = key.text.bytes().saturating_add(tokens * size_of::<u32>());
+        let bytes = tokens * size_of::<u32>();
         jobs.push(Job { index, lane: Lane::Texts, tokens, decode_bytes: 0, bytes, work: Work::Text(key) });
         None
     }

@@ -13,12 +13,12 @@
 //!         └── Request ◄──────────── Ticket::answer ◄───────────── tokens; halved when out of memory
 //! ```
 //!
-//! - **Admission** counts inputs and the bytes that they hold while they wait: the file and the
-//!   patches or ids that come of it. A request gets room for all its inputs or is refused at once.
+//! - **Admission** counts inputs and the bytes that the engine makes of them: patches or ids that wait. The files
+//!   are charged where they came in, and their charge travels with them. A request gets room for all its inputs or is refused at once.
 //!   An input's place is free when it is answered, or when its client has gone.
 //! - **Waiting** inputs are prepared in turn over the clients, but only as far as the workers' next
-//!   batches need; what is decoded at once is bounded by bytes as well. So memory is bounded by
-//!   `max_queue_bytes + max_decode_bytes`, whatever is sent.
+//!   batches need; what is decoded at once is bounded by bytes as well. Both are charged to the budget of
+//!   all requests ([`EngineConfig::memory`]), with a share for each client.
 //! - **Ready** inputs make batches without a timer: a free worker takes what is there, in turn over
 //!   the clients, up to a budget of tokens. Where both lanes have something, they take turns.
 //! - **Tickets** are what makes it safe: every admitted input is one, it is answered exactly once, it

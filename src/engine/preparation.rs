@@ -10,12 +10,14 @@ use super::job::{Class, Lane};
 use super::lane::{Ready, Waiting};
 use super::runtime::ModelRuntime;
 use super::sync::{Condvar, Mutex, MutexGuard, lock, wait};
+use crate::budget::{Charge, MemoryBudget, MemoryKind};
 
 pub(super) struct Preparation {
     state: Mutex<State>,
     /// Threads of each lane wait here.
     threads: [Condvar; 2],
     max_decode_bytes: usize,
+    memory: MemoryBudget,
 }
 
 struct State {
@@ -35,13 +37,14 @@ pub(super) struct Preparing<'a> {
     class: Class,
     tokens: usize,
     decode_bytes: usize,
+    charge: Option<Charge>,
     released: bool,
 }
 
 impl Preparation {
-    pub(super) fn new(max_decode_bytes: usize) -> Self {
+    pub(super) fn new(max_decode_bytes: usize, memory: MemoryBudget) -> Self {
         let state = State { models: Vec::new(), next: [0; 2], decode_bytes: 0, closed: false };
-        Self { state: Mutex::new(state), threads: [Condvar::new(), Condvar::new()], max_decode_bytes }
+        Self { state: Mutex::new(state), threads: [Condvar::new(), Condvar::new()], max_decode_bytes, memory }
     }
 
     /// Prepares for this model too.
@@ -67,14 +70,23 @@ impl Preparation {
             if state.closed {
                 return None;
             }
-            if let Some((model, item)) = state.pop(lane, self.max_decode_bytes) {
-                if state.choose(lane, self.max_decode_bytes).is_some() {
+            if let Some((model, item)) = state.pop(lane, self) {
+                if state.choose(lane, self).is_some() {
                     self.threads[lane as usize].notify_one();
                 }
                 let class = item.ticket.class();
                 let (tokens, decode_bytes) = (item.tokens, item.decode_bytes);
-                let preparing =
-                    Preparing { pool: self, model, lane, class, tokens, decode_bytes, released: false };
+                let charge = self.memory.charge(item.ticket.client(), MemoryKind::Decode, decode_bytes).ok();
+                let preparing = Preparing {
+                    pool: self,
+                    model,
+                    lane,
+                    class,
+                    tokens,
+                    decode_bytes,
+                    charge,
+                    released: false,
+                };
                 return Some((item, preparing));
             }
             state = wait(&self.threads[lane as usize], state);
@@ -111,20 +123,22 @@ impl Preparation {
 impl State {
     /// The model whose input of this lane is to be prepared next. A picture too large for the pixels in flight holds
     /// up the others, or it would never have its turn.
-    fn choose(&self, lane: Lane, max_decode_bytes: usize) -> Option<usize> {
+    fn choose(&self, lane: Lane, pool: &Preparation) -> Option<usize> {
         let count = self.models.len();
         let turns = (0..count).map(|i| (self.next[lane as usize] + i) % count);
         let preparable = |index: usize| Some((index, self.models[index].queues.next_decode_bytes(lane)?));
-        let (index, bytes) = turns.filter_map(preparable).next()?;
+        let (index, (bytes, client)) = turns.filter_map(preparable).next()?;
+        // Alone it goes in any case, or it would wait for memory that nobody gives back.
         let fits = self.decode_bytes == 0
             || bytes == 0
-            || self.decode_bytes.saturating_add(bytes) <= max_decode_bytes;
+            || (self.decode_bytes.saturating_add(bytes) <= pool.max_decode_bytes
+                && pool.memory.check(client, bytes).is_ok());
         fits.then_some(index)
     }
 
-    fn pop(&mut self, lane: Lane, max_decode_bytes: usize) -> Option<(Arc<ModelRuntime>, Waiting)> {
+    fn pop(&mut self, lane: Lane, pool: &Preparation) -> Option<(Arc<ModelRuntime>, Waiting)> {
         loop {
-            let index = self.choose(lane, max_decode_bytes)?;
+            let index = self.choose(lane, pool)?;
             let model = Arc::clone(&self.models[index]);
             // It may have been forgotten since; then there may be another.
             let Some(item) = model.queues.pop_waiting(lane) else { continue };
@@ -145,6 +159,7 @@ impl Preparing<'_> {
         if std::mem::replace(&mut self.released, true) {
             return;
         }
+        self.charge = None;
         self.pool.state().decode_bytes -= self.decode_bytes;
         self.model.queues.prepared(self.lane, self.class, self.tokens, item);
         self.pool.wake(self.lane);

@@ -84,7 +84,7 @@ fn prepare_one(model: &dyn Model, work: Work) -> Result<(Prepared, usize)> {
                 TextSource::Text(text, canonicalization) => model.prepare_text(text, *canonicalization)?,
                 TextSource::Ids(ids) => model.prepare_ids(ids)?,
             };
-            let held = key.text.bytes() + size_of_val(ids.ids.as_slice());
+            let held = size_of_val(ids.ids.as_slice());
             Ok((Prepared::Text(ids, key), held))
         }
     }

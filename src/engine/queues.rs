@@ -115,9 +115,10 @@ impl ModelQueues {
         Ok(lanes)
     }
 
-    /// Bytes of pixels that the next input to prepare needs; `None` if nothing is to be prepared now.
-    pub(super) fn next_decode_bytes(&self, lane: Lane) -> Option<usize> {
-        self.state().lane(lane).peek_waiting().map(|item| item.decode_bytes)
+    /// Bytes of pixels that the next input to prepare needs, and the client they are for; `None` if nothing is to be
+    /// prepared now.
+    pub(super) fn next_decode_bytes(&self, lane: Lane) -> Option<(usize, u64)> {
+        self.state().lane(lane).peek_waiting().map(|item| (item.decode_bytes, item.ticket.client()))
     }
 
     /// Takes the input of [`Self::next_decode_bytes`] and reserves its tokens until [`Self::prepared`].

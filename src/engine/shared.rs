@@ -49,9 +49,13 @@ impl Shared {
     pub(super) fn start(config: EngineConfig) -> Arc<Self> {
         let shared = Arc::new(Self {
             registry: Registry::new(),
-            preparation: Preparation::new(config.max_decode_bytes),
+            preparation: Preparation::new(config.max_decode_bytes, config.memory.clone()),
             cache: TextCache::new(config.cache_bytes),
-            admission: Admission::new(config.max_queue_items, config.max_queue_bytes),
+            admission: Admission::within(
+                config.max_queue_items,
+                config.max_queue_bytes,
+                config.memory.clone(),
+            ),
             residency: Residency::new(config.max_model_memory),
             phase: watch::Sender::new(Phase::Running),
             was_ready: AtomicBool::new(false),

@@ -49,13 +49,13 @@ async fn cached_texts_need_no_room() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bytes_are_bounded_and_shrink_once_a_picture_is_prepared() {
     let fake = Fake::held();
-    // A file of 100 bytes becomes 2 tokens of one pixel: it waits with 106 bytes.
-    let padding = "x".repeat(100 - "p 2 0 ".len());
-    let file = || image(&format!("p 2 0 {padding}"));
+    // It becomes 40 tokens of one pixel, at most: it waits with 120 bytes. The file is whoever sent it's.
+    let padding = "x".repeat(100 - "p 40 0 ".len());
+    let file = || image(&format!("p 40 0 {padding}"));
     let (engine, model) = start(&fake, EngineConfig { max_queue_bytes: 250, ..config() });
     fake.prepare_gate.close();
     let two = send(&engine, &model, vec![file(), file()], client(1));
-    assert_eq!(engine.load().bytes, 212);
+    assert_eq!(engine.load().bytes, 240);
     assert!(overloaded(&model.embed(vec![file()], client(1)).await.unwrap_err()));
     let error = model.embed(vec![file(), file(), file()], client(1)).await.unwrap_err();
     assert!(matches!(error, EngineError::TooLarge(_)), "{error}");
