@@ -159,7 +159,7 @@ impl Shared {
             }
             resident.sort_by_key(|&(.., used)| used);
             let now = Instant::now();
-            let idle = resident.iter().find(|(model, ..)| model.queues.is_idle());
+            let idle = resident.iter().find(|(model, ..)| model.is_idle());
             let busy =
                 || resident.iter().find(|&&(_, loaded, _)| now.duration_since(loaded) >= MIN_RESIDENCE);
             match idle.or_else(busy) {
@@ -197,7 +197,7 @@ impl Shared {
         while self.residency.pause(look, None) {
             for model in self.preparation.models() {
                 let Some((_, used)) = model.residence() else { continue };
-                let idle = used.elapsed() >= limit && model.queues.is_idle();
+                let idle = used.elapsed() >= limit && model.is_idle();
                 if idle && self.unload(&model, "since nobody asked for a while") {
                     model.metrics.idle.increment(1);
                 }

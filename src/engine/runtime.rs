@@ -150,6 +150,11 @@ impl ModelRuntime {
         self.towers().used = Instant::now();
     }
 
+    /// Whether it has nothing to do, its first batch included.
+    pub(super) fn is_idle(&self) -> bool {
+        self.queues.is_idle() && self.state() != ModelState::Warming
+    }
+
     /// Since when the towers are in memory and when they were used last; `None` if they are not in memory, or on their
     /// way.
     pub(super) fn residence(&self) -> Option<(Instant, Instant)> {

@@ -135,6 +135,8 @@ impl Worker<'_> {
     fn warm_up(&self) {
         let start = Instant::now();
         self.probe();
+        self.model.used();
+        self.shared.residency.idle();
         if !self.is_failing() {
             if self.model.queues.is_unmeasured() {
                 // The first batch shall not be one of many seconds.

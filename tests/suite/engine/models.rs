@@ -263,6 +263,21 @@ async fn towers_that_nobody_uses_leave_the_memory_and_come_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn towers_are_not_dropped_while_they_warm_up() {
+    let model = Reloadable::new();
+    model.fake.gate.close();
+    let config = EngineConfig { warm_up: true, idle_unload: Some(Duration::from_millis(10)), ..config() };
+    let engine = Engine::start(config);
+    let handle = engine.insert(&["m"], Arc::clone(&model) as _).unwrap();
+    model.fake.gate.wait_for(1);
+    std::thread::sleep(Duration::from_millis(50));
+    assert_eq!(handle.state(), ModelState::Warming);
+    model.fake.gate.open();
+    eventually("the unload", || handle.state() == ModelState::Unloaded);
+    assert_eq!(model.fake.batches().len(), 2, "it was warm before");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn towers_that_do_not_come_back_are_told_and_tried_again() {
     let model = Reloadable::new();
     let idle_unload = Some(Duration::from_millis(20));
