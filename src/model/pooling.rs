@@ -11,7 +11,7 @@ use crate::ops::{Epilogue, LayerNorm, Linear, Probe, Segments};
 
 /// How tokens `[rows, width]` become `[items, width]`.
 pub(super) enum Pooling {
-    MapHead(MapHead),
+    MapHead(Box<MapHead>),
     Mean,
 }
 
@@ -29,7 +29,7 @@ impl Pooling {
     pub(super) fn load(at: &Loader<'_>, spec: &EncoderSpec, pooling: ImagePooling) -> Result<Self> {
         match pooling {
             ImagePooling::Mean => Ok(Self::Mean),
-            ImagePooling::MapHead => Ok(Self::MapHead(MapHead::load(&at.at("head"), spec)?)),
+            ImagePooling::MapHead => Ok(Self::MapHead(Box::new(MapHead::load(&at.at("head"), spec)?))),
         }
     }
 

@@ -89,6 +89,8 @@ macro_rules! vectorised {
         $($meta)*
         #[allow(unused_unsafe)]
         $($vis)? $($safety)? fn $name<$($generic: $bound),*>($($arg: $type),*) $(-> $ret)? {
+            // Not every body adds products.
+            #[allow(clippy::extra_unused_type_parameters)]
             #[inline(always)]
             $($safety)? fn body<A: $crate::ops::cpu::vectorised::Arithmetic, $($generic: $bound),*>(
                 $($arg: $type),*
