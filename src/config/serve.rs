@@ -171,7 +171,7 @@ pub struct ServeArgs {
     /// Inputs that wait or are worked on, over all requests; more are refused with 429
     #[arg(long, value_name = "N", env = "SIGLIP_MAX_QUEUE_ITEMS", help_heading = "Engine")]
     pub max_queue_items: Option<usize>,
-    /// Tokens of one batch [default: 4096 on the processor, 65536 on a GPU]
+    /// Tokens of one batch [default: as many as take 250 ms on the processor, at most 4096; 65536 on a GPU]
     #[arg(long, value_name = "N", env = "SIGLIP_MAX_BATCH_TOKENS", help_heading = "Engine")]
     pub max_batch_tokens: Option<usize>,
     /// Threads that decode and resize pictures
