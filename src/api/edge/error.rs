@@ -76,7 +76,7 @@ pub struct ApiError {
 }
 
 /// Bytes of a message at most. With the place of the error, all of it quoted twice, an answer stays below 2 kB.
-const MESSAGE_BYTES: usize = 640;
+const MESSAGE_BYTES: usize = 600;
 /// Bytes of the name of a field or input at most.
 const PARAM_BYTES: usize = 96;
 /// Bytes of a cause in the log at most.
@@ -84,10 +84,10 @@ const CAUSE_BYTES: usize = 2000;
 /// What the caller is told of a fault of ours.
 const FAULT: &str = "the service failed on this request; its log says why";
 
-/// A text in at most about `most` bytes: the middle is left out, and control characters are replaced. Callers' texts may
+/// A text in at most about `most` bytes: the middle is left out, and control characters become spaces. Callers' texts may
 /// be as long as a body, so none gets into a message in another way.
 pub fn shortened(text: &str, most: usize) -> Cow<'_, str> {
-    let printable = |part: &str| part.replace(|c: char| c.is_control(), "\u{fffd}");
+    let printable = |part: &str| part.replace(|c: char| c.is_control(), " ");
     if text.len() <= most {
         let clean = !text.contains(|c: char| c.is_control());
         return if clean { Cow::Borrowed(text) } else { Cow::Owned(printable(text)) };
@@ -278,7 +278,7 @@ mod tests {
             assert!(quoted(&text).len() < 300);
         }
         assert_eq!(shortened("a photo", 7), "a photo");
-        assert_eq!(shortened("a\nb", 7), "a\u{fffd}b");
+        assert_eq!(shortened("a\nb", 7), "a b");
         assert_eq!(shortened("123456789", 6), "1234…89");
     }
 
