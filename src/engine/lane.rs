@@ -126,6 +126,12 @@ impl LaneState {
         self.show_depth();
     }
 
+    /// Tokens that are computed, at most, before the last of `own` that a client queues now and waits for.
+    pub(super) fn ahead_of(&self, client: u64, own: u64) -> u64 {
+        let class = &self.classes[Class::Interactive as usize];
+        class.waiting.ahead_of(client, own) + class.ready.ahead_of(client, own)
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.classes.iter().all(|class| class.waiting.is_empty() && class.ready.is_empty())
     }

@@ -49,6 +49,7 @@ mod job;
 mod lane;
 mod metrics;
 mod model;
+mod pace;
 mod pipeline;
 mod preparation;
 mod prepare;

@@ -13,6 +13,7 @@ use super::fair::FairQueue;
 use super::job::{Class, Lane};
 use super::lane::{LaneState, Ready, Waiting};
 use super::metrics::LaneMetrics;
+use super::pace::{Demand, Outlook, Pace};
 use super::request::{Request, Ticket};
 use super::scoring::{ScoreJob, Waiter};
 use super::sync::{Condvar, Mutex, MutexGuard, lock, wait, wait_for};
@@ -35,6 +36,9 @@ struct State {
     handed_on: VecDeque<HandedOn>,
     /// Of each class.
     turns: [Turns; 2],
+    /// How fast each lane is.
+    pace: [Pace; 2],
+    workers: usize,
     /// Counts how often the towers were loaded: workers of an earlier generation end.
     generation: u64,
     /// Inputs on preparation threads.
@@ -92,6 +96,8 @@ impl ModelQueues {
             scores: FairQueue::new(),
             handed_on: VecDeque::new(),
             turns: [Turns::default(), Turns::default()],
+            pace: Default::default(),
+            workers,
             generation: 0,
             preparing: 0,
             running: 0,
@@ -248,7 +254,25 @@ impl ModelQueues {
 
     /// A batch of so many tokens took that long.
     pub(super) fn measured(&self, lane: Lane, tokens: usize, took: Duration) {
-        self.state().lane(lane).budget.measured(tokens, took);
+        let mut state = self.state();
+        state.lane(lane).budget.measured(tokens, took);
+        state.pace[lane as usize].measured(tokens, took);
+    }
+
+    /// Whether `inputs` of `own` tokens, queued now by a client that waits for the answer, are finished in what is `left`
+    /// of the `allowed` time.
+    pub(super) fn outlook(
+        &self,
+        lane: Lane,
+        client: u64,
+        (inputs, own): (usize, u64),
+        left: Duration,
+        allowed: Duration,
+    ) -> Outlook {
+        let mut state = self.state();
+        let ahead = state.lane(lane).ahead_of(client, own);
+        let workers = state.workers;
+        state.pace[lane as usize].outlook(Demand { inputs, own, ahead }, workers, left, allowed)
     }
 
     /// Takes out what a request has queued.

@@ -14,6 +14,7 @@ use super::error::{Result, WorkError};
 use super::handle::{Job, Sorted};
 use super::job::{Lane, Order, WhenFull};
 use super::lane::Waiting;
+use super::pace::Outlook;
 use super::request::{Request, Ticket};
 use super::state::ModelState;
 use super::{EmbedOptions, Embedding, EngineError, Input, ModelHandle, Output, Timings};
@@ -102,6 +103,9 @@ impl ModelHandle {
             return Ok(Begun::Known(Output { results, timings: Timings::default() }));
         }
 
+        if let (WhenFull::Refuse, Some(deadline), false) = (options.when_full, deadline, options.partial) {
+            self.check_time(&jobs, client, started, deadline)?;
+        }
         let costs: Vec<usize> = jobs.iter().map(|job| job.bytes).collect();
         let admission = &self.shared.admission;
         let admitted = match options.when_full {
@@ -125,6 +129,43 @@ impl ModelHandle {
         });
         self.enqueue(items.collect());
         Ok(Begun::Queued(queued))
+    }
+
+    /// Refuses what cannot be finished before its deadline, with the number of inputs that could.
+    fn check_time(
+        &self,
+        jobs: &[Job],
+        client: u64,
+        started: Instant,
+        deadline: Instant,
+    ) -> Result<(), EngineError> {
+        let allowed = deadline - started;
+        let left = deadline.saturating_duration_since(Instant::now());
+        for lane in Lane::ALL {
+            let own = jobs.iter().filter(|job| job.lane == lane).map(|job| job.tokens as u64);
+            let own = own.fold((0, 0), |(inputs, tokens), more| (inputs + 1, tokens + more));
+            let error = match self.runtime.queues.outlook(lane, client, own, left, allowed) {
+                Outlook::InTime => continue,
+                Outlook::Never { fits } => {
+                    let seconds = allowed.as_secs_f64();
+                    let text = format!(
+                        "{} inputs would not be finished within {seconds:.0} s, about {fits} would",
+                        own.0
+                    );
+                    EngineError::TooLarge(text)
+                }
+                Outlook::Busy { fits, wait } => {
+                    let seconds = left.as_secs_f64();
+                    let reason = format!(
+                        "{} inputs would not be finished within {seconds:.0} s behind what is queued, about {fits} would",
+                        own.0
+                    );
+                    EngineError::Overloaded { reason, retry_after: wait }
+                }
+            };
+            return Err(self.reject("too_slow", error));
+        }
+        Ok(())
     }
 
     fn enqueue(&self, items: Vec<(Lane, Waiting)>) {

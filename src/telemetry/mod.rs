@@ -184,7 +184,7 @@ pub const METRICS: &[Metric] = &[
         MetricKind::Counter,
         Unit::Count,
         &["reason"],
-        "Requests refused at once: queue_items, queue_bytes, memory, too_large, deadline, stopping.",
+        "Requests refused at once: queue_items, queue_bytes, too_slow (not before the deadline), memory, too_large, deadline, stopping.",
     ),
     metric(
         CANCELLED,

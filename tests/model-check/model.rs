@@ -137,7 +137,7 @@ fn info() -> ModelInfo {
         family: "siglip2-naflex".to_owned(),
         embedding_dim: 1,
         parameters: 0,
-        spec: ModelSpec { image: None, text: None, scores: false },
+        spec: ModelSpec { image: None, text: None, scores: false, classifier: None },
         image: Some(ImageSpec {
             geometry: Geometry::NaFlex { max_num_patches: 1 },
             resample: Resample::Bilinear,

@@ -1,6 +1,7 @@
 //! Admission, backpressure and memory.
 
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use siglip::engine::{EmbedOptions, EngineConfig, EngineError, Load};
 
@@ -182,4 +183,31 @@ async fn a_cache_of_a_few_bytes_holds_a_few_texts() {
     // An entry weighs more than 256 bytes; what the cache has not cleaned up yet comes on top.
     assert!(cached < 250, "{cached}");
     assert_eq!(ok(&output).len(), 500);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_finished_in_time_is_refused_at_once_with_what_could() {
+    let fake = Fake::held();
+    let (engine, model) = start(&fake, config());
+    // Nothing is known of its speed.
+    let first = send(&engine, &model, images("slow", 40), client(1));
+    for batch in 1..=4 {
+        fake.gate.wait_for(batch);
+        std::thread::sleep(Duration::from_millis(50));
+        fake.gate.allow(1);
+    }
+    first.await.unwrap().unwrap();
+    // Ten tokens in 50 ms: a thousand pictures of 4 tokens take 20 s.
+    let many: Vec<_> = (0..1000).map(|i| image(&format!("many{i} 4"))).collect();
+    let deadline = Some(Instant::now() + Duration::from_secs(2));
+    let options = EmbedOptions { deadline, ..client(1) };
+    let error = model.embed(many.clone(), options.clone()).await.unwrap_err();
+    let EngineError::TooLarge(text) = &error else { panic!("{error}") };
+    assert!(text.starts_with("1000 inputs would not be finished within 2 s, about "), "{text}");
+    assert_eq!(engine.load(), Load::default(), "nothing of it was admitted");
+    // Whoever takes what is done by then is not refused, nor a request that is small enough.
+    let partial = send(&engine, &model, many, EmbedOptions { partial: true, ..options });
+    partial.abort();
+    fake.gate.open();
+    model.embed(images("few", 3), client(1)).await.unwrap();
 }
