@@ -90,9 +90,10 @@ impl Service {
     fn new(budget: usize, longest: usize) -> Self {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let config =
-            ApiConfig { max_body_bytes: longest, memory: MemoryBudget::new(budget), ..ApiConfig::default() };
-        let engine = EngineConfig { prepare_threads: 1, tokenize_threads: 1, ..EngineConfig::default() };
+        let memory = MemoryBudget::new(budget);
+        let config = ApiConfig { max_body_bytes: longest, memory: memory.clone(), ..ApiConfig::default() };
+        let engine =
+            EngineConfig { prepare_threads: 1, tokenize_threads: 1, memory, ..EngineConfig::default() };
         let state = runtime.block_on(async {
             let engine = Engine::start(engine);
             engine.insert(&["fake"], Arc::new(fake::Fake::new("fake"))).unwrap();
