@@ -57,7 +57,11 @@ impl From<ModelError> for Error {
 
 impl From<ImageError> for Error {
     fn from(error: ImageError) -> Self {
-        if error.is_about_options() { Self::Request(error.to_string()) } else { Self::Image(error) }
+        match error {
+            ImageError::Specification(what) => Self::Config(what),
+            error if error.is_about_options() => Self::Request(error.to_string()),
+            error => Self::Image(error),
+        }
     }
 }
 

@@ -6,6 +6,9 @@ use super::Format;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ImageError {
+    /// The checkpoint's preprocessing cannot give a single patch: the operator must act.
+    #[error("{0}")]
+    Specification(String),
     /// There are no bytes.
     #[error("the image is empty (0 bytes)")]
     Empty,

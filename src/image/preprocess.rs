@@ -5,7 +5,6 @@ use super::naflex::naflex_size;
 use super::patchify::patchify;
 use super::resize::resize;
 use super::{Format, Geometry, ImageDecode, ImageError, ImageLimits, ImageSpec, Patches, Picture};
-use crate::{Error, Result};
 
 /// A picture whose longer side is this many shorter ones is not cropped: it would be resized to that first.
 const LONGEST: u32 = 16;
@@ -29,10 +28,10 @@ impl Preprocessor {
     /// A preprocessor for a checkpoint.
     ///
     /// # Errors
-    /// [`Error::Config`] for a specification that cannot give a single patch, or whose own patch budget
+    /// [`ImageError::Specification`] for a specification that cannot give a single patch, or whose own patch budget
     /// is above [`ImageLimits::max_num_patches`].
-    pub fn new(spec: ImageSpec, limits: ImageLimits) -> Result<Self> {
-        let refuse = |what: String| Err(Error::Config(what));
+    pub fn new(spec: ImageSpec, limits: ImageLimits) -> Result<Self, ImageError> {
+        let refuse = |what: String| Err(ImageError::Specification(what));
         // The largest patch of any checkpoint is 32 pixels; sides of a target are bounded like a picture's.
         if !(1..=1024).contains(&spec.patch) {
             return refuse(format!("a patch of {} pixels: it must have 1 to 1024 pixels a side", spec.patch));
@@ -40,7 +39,7 @@ impl Preprocessor {
         let fixed = |height: u32, width: u32| {
             let side = spec.patch as u32;
             if height.min(width) < side || height.max(width) > 16_384 {
-                return Err(Error::Config(format!(
+                return Err(ImageError::Specification(format!(
                     "an image size of {height} × {width} pixels: each side must be between one patch ({side}) \
                      and 16384"
                 )));
@@ -266,7 +265,7 @@ mod tests {
             Geometry::NaFlex { max_num_patches: 5000 },
         ] {
             let error = Preprocessor::new(spec(geometry), ImageLimits::default()).unwrap_err();
-            assert!(matches!(error, Error::Config(_)), "{error}");
+            assert!(matches!(error, ImageError::Specification(_)), "{error}");
         }
     }
 
