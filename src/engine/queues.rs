@@ -153,10 +153,10 @@ impl ModelQueues {
     }
 
     /// Queues a scoring job; gives it back if the queues are closed.
-    pub(super) fn enqueue_scores(&self, job: ScoreJob) -> Result<(), ScoreJob> {
+    pub(super) fn enqueue_scores(&self, job: ScoreJob) -> Result<(), Box<ScoreJob>> {
         let mut state = self.state();
         if state.closed {
-            return Err(job);
+            return Err(Box::new(job));
         }
         state.scores.push(job.client, job);
         drop(state);

@@ -31,11 +31,13 @@ pub struct ModelAdmin {
 /// Loads a model, on a thread of its own.
 pub type ModelLoader = Box<dyn FnOnce(&Progress) -> crate::Result<Arc<dyn Model>> + Send>;
 
+type OpenModel = dyn Fn(&str) -> Result<(Vec<String>, ModelLoader), String> + Send + Sync;
+
 /// Reads what `--model` takes: the names of the model, the first being the one that answers use, and how to load it; or
 /// what is wrong with it.
 #[derive(Clone)]
 pub struct ModelOpener {
-    open: Arc<dyn Fn(&str) -> Result<(Vec<String>, ModelLoader), String> + Send + Sync>,
+    open: Arc<OpenModel>,
 }
 
 impl ModelOpener {
