@@ -362,7 +362,7 @@ fn large_honest_requests_stay_within_the_budget(service: &Service) {
     let body = format!("{{\"input\":[{}]}}", texts.join(","));
     let outcome = service.hostile("2,000 texts of 4 kB", "/v1/embeddings", JSON, body.into_bytes());
     assert_eq!(outcome.status, 200);
-    let mut files = vec![b"PIC".to_vec()];
+    let mut files = [b"PIC".to_vec()];
     files[0].resize(12 * MIB, 0);
     let outcome = service.hostile("a file of 12 MiB", "/v1/embeddings/images", "image/png", files[0].clone());
     assert_eq!(outcome.status, 200);

@@ -21,7 +21,7 @@ pub(super) fn pixels(bytes: &[u8]) -> Result<Decoded, ImageError> {
             (&indices[..], width)
         }
         None => {
-            let stride = (width * bitmap.bits + 31) / 32 * 4;
+            let stride = (width * bitmap.bits).div_ceil(32) * 4;
             (bytes.get(bitmap.start..).unwrap_or_default(), stride)
         }
     };

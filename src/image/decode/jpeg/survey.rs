@@ -79,8 +79,8 @@ impl<'a> Survey<'a> {
             xmp: None,
         };
         let (mut adobe, mut has_jfif) = (None, false);
-        let mut segments = Segments { bytes, at: 2 };
-        while let Some((code, start, body)) = segments.next() {
+        let segments = Segments { bytes, at: 2 };
+        for (code, start, body) in segments {
             match code {
                 0xc0..=0xc3 | 0xc5..=0xc7 | 0xc9..=0xcb | 0xcd..=0xcf if frame.is_none() => {
                     frame = Some(code);

@@ -228,7 +228,7 @@ const CODE_BITS: usize = 13;
 static TABLES: LazyLock<[Vec<(u16, u8)>; 2]> = LazyLock::new(|| {
     let table = |codes: &str, long: &str| {
         let mut table = vec![(0, 0); 1 << CODE_BITS];
-        let short = codes.split_whitespace().enumerate().map(|(run, code)| (run, code));
+        let short = codes.split_whitespace().enumerate();
         let long = long.split_whitespace().chain(SHARED.split_whitespace()).enumerate();
         for (run, code) in short.chain(long.map(|(index, code)| ((index + 1) * 64, code))) {
             let bits = code.len();

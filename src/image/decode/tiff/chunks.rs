@@ -133,7 +133,7 @@ fn samples(
     let row_bytes = layout.row_bytes(width);
     let chunk_row = layout.row_bytes(layout.chunk_width);
     let bits_across = layout.chunk_width * layout.chunk_samples() * layout.bits;
-    if layout.chunk_width < width && bits_across % 8 != 0 {
+    if layout.chunk_width < width && !bits_across.is_multiple_of(8) {
         return Err(refused("tiles whose rows do not end on a byte"));
     }
     let plane_bytes = row_bytes * height;

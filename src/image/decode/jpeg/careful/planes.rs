@@ -12,7 +12,7 @@ pub(super) fn upsample(
     unit: (usize, usize),
     (width, height): (usize, usize),
 ) -> Result<Vec<u8>, ImageError> {
-    if unit.0 % component.across != 0 || unit.1 % component.down != 0 {
+    if !unit.0.is_multiple_of(component.across) || !unit.1.is_multiple_of(component.down) {
         return Err(unsupported(
             Format::Jpeg,
             format!(
