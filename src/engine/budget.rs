@@ -62,7 +62,7 @@ impl BatchBudget {
         };
         self.seconds_per_token = Some(seconds_per_token);
         // A float that is too large becomes the largest integer.
-        let fits = (time.as_secs_f64() / seconds_per_token) as usize;
+        let fits = (time.as_secs_f64() / seconds_per_token).round() as usize;
         self.full = fits.max(LEAST).min(self.most);
         self.now = if self.grows_at.is_some() { self.now.min(self.full) } else { self.full };
     }

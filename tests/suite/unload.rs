@@ -92,7 +92,7 @@ fn an_idle_model_leaves_the_memory_and_comes_back() {
     println!("weights {weights}, resident {loaded}, without them {unloaded}");
     assert!(loaded - unloaded > 0.7 * weights, "{loaded} to {unloaded}, weights of {weights}");
     assert_eq!(service.metric("siglip_model_memory_bytes{model=\"demo\"}"), 0.0);
-    assert!(service.get("/health/ready").contains("ready"));
+    assert!(service.get("/health/ready").contains("\"unloaded\""), "ready, and it says how the model is");
     assert_eq!(service.embed("a cat"), vector);
     assert_eq!(service.metric("siglip_model_loads_total{model=\"demo\"}"), 2.0);
     assert!(service.metric("siglip_model_unloads_total{model=\"demo\",reason=\"idle\"}") >= 1.0);

@@ -98,7 +98,9 @@ async fn bulk_work_waits_where_interactive_work_is_refused() {
     full.await.unwrap().unwrap();
     // It fills half of the places and leaves the others.
     eventually("half of the places", || engine.load().items == 8);
-    let beside = send(&engine, &model, images("c", 6), client(2));
+    let beside_it = model.clone();
+    // Not refused, though some of the batches that were let through may be left for it.
+    let beside = tokio::spawn(async move { beside_it.embed(images("c", 6), client(2)).await });
     fake.gate.open();
     beside.await.unwrap().unwrap();
     assert_eq!(bulk.await.unwrap(), 400);
