@@ -40,7 +40,8 @@ class Hub(BaseHTTPRequestHandler):
         digest = hashlib.sha256(body).hexdigest()
         if large and not path.startswith("/storage/"):
             return self.answer(302, location=f"http://{self.headers['Host']}/storage/{file.name}", x_repo_commit=COMMIT, x_linked_etag=f'"{digest}"', x_linked_size=len(body))
-        headers = dict(etag=f'"{digest if large else digest[:40]}"', x_repo_commit=COMMIT, accept_ranges="bytes")
+        git = hashlib.sha1(b"blob %d\0" % len(body) + body).hexdigest()  # what the hub calls a file that is not in LFS
+        headers = dict(etag=f'"{digest if large else git}"', x_repo_commit=COMMIT, accept_ranges="bytes")
         wanted = self.headers.get("Range")
         if wanted and self.command == "GET":
             start = int(wanted.removeprefix("bytes=").split("-")[0])
