@@ -90,7 +90,7 @@ const ARRAY_ANSWER_HEADERS: [(&str, Type, &str); 2] = [
     ("x-siglip-dtype", Type::String, "Element type as NumPy names it, where the answer is one array"),
 ];
 
-/// Adds the headers that routes share.
+/// Adds the headers that routes share, and the error of one that is not valid.
 pub fn add_headers(document: &mut OpenApi) {
     for (path, item) in &mut document.paths.paths {
         let embeds = item.post.is_some();
@@ -105,7 +105,10 @@ pub fn add_headers(document: &mut OpenApi) {
                 parameter.schema = Some(RefOr::T(schema.into()));
                 operation.parameters.get_or_insert_default().push(RefOr::T(parameter));
             }
-            let Some(RefOr::T(answer)) = operation.responses.responses.get_mut("200") else { continue };
+            // A header that is not valid is refused on every route.
+            let answers = &mut operation.responses.responses;
+            answers.entry("400".to_owned()).or_insert_with(|| RefOr::T(error(400)));
+            let Some(RefOr::T(answer)) = answers.get_mut("200") else { continue };
             let more = if embeds { &WORK_ANSWER_HEADERS[..] } else { &[] };
             let array = if path.starts_with("/v1/embeddings") { &ARRAY_ANSWER_HEADERS[..] } else { &[] };
             for (name, kind, text) in ANSWER_HEADERS.iter().chain(more).chain(array) {

@@ -42,6 +42,20 @@ fn bytes(hex: &str) -> Vec<u8> {
     (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).expect("hex")).collect()
 }
 
+/// Waits for the model, which is loaded while the service listens already.
+fn until_ready(address: &str) {
+    for _ in 0..600 {
+        let mut stream = TcpStream::connect(address).expect("a connection");
+        write!(stream, "GET /health/ready HTTP/1.1\r\nhost: siglip\r\nconnection: close\r\n\r\n")
+            .expect("sent");
+        if read_http(&mut stream).0.starts_with("HTTP/1.1 200 ") {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    panic!("the service did not become ready");
+}
+
 #[test]
 fn a_request_and_its_batch_are_traced_and_continue_the_clients_trace() {
     let collector = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -59,11 +73,12 @@ fn a_request_and_its_batch_are_traced_and_continue_the_clients_trace() {
         .find_map(|line| {
             let line = line.expect("a line");
             let (_, rest) = line.split_once("listening on http://")?;
-            rest.split_once(',').map(|(address, _)| address.to_owned())
+            rest.split([';', ' ']).next().map(str::to_owned)
         })
         .expect("it listens");
     std::thread::spawn(move || log.for_each(drop));
 
+    until_ready(&address);
     let mut stream = TcpStream::connect(&address).expect("a connection");
     let body = r#"{"input": "a cat"}"#;
     write!(
