@@ -10,7 +10,7 @@ use std::ops::Range;
 use candle_core::Result;
 use rayon::prelude::*;
 
-use super::buffer::with_scratch;
+use super::buffer::{same_type, with_scratch};
 use super::kernel::Session;
 use super::linear::Output;
 use super::math;
@@ -185,9 +185,18 @@ impl<T: Element> Head<'_, T> {
                         let mut inverses = [0.0f32; MAX_COLUMNS];
                         let inverses = &mut inverses[..M::COLUMNS];
                         math::softmax_columns::<T>(&mut scores[..keys * M::COLUMNS], scale, inverses);
-                        let attending = Matrix { data: &*scores, stride: M::COLUMNS, columns: M::COLUMNS };
-                        pack_b::<M, f32>(attending, keys, weights);
-                        // SAFETY: as above.
+                        let attending = &scores[..keys * M::COLUMNS];
+                        // Where B is f32 its panels lie as the weights do.
+                        let weights = match same_type::<f32, M::B>(attending) {
+                            Some(weights) if M::STEP == 1 => weights,
+                            _ => {
+                                let columns = M::COLUMNS;
+                                let attending = Matrix { data: attending, stride: columns, columns };
+                                pack_b::<M, f32>(attending, keys, weights);
+                                &*weights
+                            }
+                        };
+                        // SAFETY: as above; the scores are the first of their scratch.
                         unsafe { products::<M>(v, weights, steps::<M>(keys), result) };
                         let at = (self.queries.start + first) * width + self.head * head_dim;
                         let result = &result[..head_dim * M::COLUMNS];

@@ -113,6 +113,35 @@ impl<T: Plain> DerefMut for Buffer<T> {
     }
 }
 
+/// The same bytes as words of 32 bits.
+///
+/// # Panics
+/// If they are not whole words on whole words.
+pub fn as_words<T: Plain>(values: &[T]) -> &[u32] {
+    // SAFETY: any bits of a plain value are a word.
+    let (before, words, after) = unsafe { values.align_to::<u32>() };
+    assert!(before.is_empty() && after.is_empty(), "whole words");
+    words
+}
+
+/// As [`as_words`], to be written.
+///
+/// # Panics
+/// As [`as_words`].
+pub fn as_words_mut<T: Plain>(values: &mut [T]) -> &mut [u32] {
+    // SAFETY: any bits of a word are plain values, and those of plain values are a word.
+    let (before, words, after) = unsafe { values.align_to_mut::<u32>() };
+    assert!(before.is_empty() && after.is_empty(), "whole words");
+    words
+}
+
+/// The same values under the name of another type, if it is the same type.
+pub fn same_type<T: Plain + 'static, U: Plain + 'static>(values: &[T]) -> Option<&[U]> {
+    let same = std::any::TypeId::of::<T>() == std::any::TypeId::of::<U>();
+    // SAFETY: the types are one.
+    same.then(|| unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), values.len()) })
+}
+
 /// A thread's own bytes, kept from task to task, as values of any type: no page faults in the steady state.
 ///
 /// What they hold is left from other tasks.

@@ -210,11 +210,7 @@ impl Block<'_> {
                 *x += r;
             }
         }
-        let mut results = [T::of(0.0); N];
-        for (result, value) in results.iter_mut().zip(values) {
-            *result = T::of(value);
-        }
-        results
+        T::of_all(values)
     }
 
     /// # Safety
@@ -350,9 +346,9 @@ vectorised! {
                 for (x, factor) in values.iter_mut().zip(factors) {
                     *x *= factor;
                 }
-                for (j, value) in values.into_iter().enumerate().take(count) {
+                for (j, value) in T::of_all(values).into_iter().enumerate().take(count) {
                     // SAFETY: the caller promises these values.
-                    unsafe { y.add((first + j) * stride + row).write(T::of(value)) };
+                    unsafe { y.add((first + j) * stride + row).write(value) };
                 }
             }
         }

@@ -18,6 +18,7 @@ pub mod plan;
 pub mod pooling;
 pub mod vectorised;
 pub mod weight;
+pub mod words;
 
 use std::mem::MaybeUninit;
 

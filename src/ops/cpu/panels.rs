@@ -3,9 +3,10 @@
 use half::bf16;
 use rayon::prelude::*;
 
-use super::buffer::{Buffer, Plain, with_scratch};
-use super::micro::{Float, Micro, Operand, Quantized, round_bf16, widen_bf16};
+use super::buffer::{Buffer, Plain, as_words, as_words_mut, with_scratch};
+use super::micro::{Float, Micro, Operand, Quantized, round_all, round_bf16, widen_bf16};
 use super::vectorised::{Arithmetic, vectorised};
+use super::words;
 
 /// What activations are kept in between operations.
 pub trait Element: Plain {
@@ -17,6 +18,8 @@ pub trait Element: Plain {
     fn wide(self) -> f32;
     /// Narrowed.
     fn of(x: f32) -> Self;
+    /// Narrowed, all at once: see [`round_all`].
+    fn of_all<const N: usize>(x: [f32; N]) -> [Self; N];
 }
 
 impl Element for f32 {
@@ -34,6 +37,11 @@ impl Element for f32 {
 
     #[inline(always)]
     fn of(x: f32) -> Self {
+        x
+    }
+
+    #[inline(always)]
+    fn of_all<const N: usize>(x: [f32; N]) -> [Self; N] {
         x
     }
 }
@@ -54,6 +62,11 @@ impl Element for bf16 {
     #[inline(always)]
     fn of(x: f32) -> Self {
         round_bf16(x)
+    }
+
+    #[inline(always)]
+    fn of_all<const N: usize>(x: [f32; N]) -> [Self; N] {
+        round_all(x)
     }
 }
 
@@ -89,47 +102,83 @@ pub fn b_panel<M: Micro>(inner: usize) -> usize {
     steps::<M>(inner) * M::STEP * M::COLUMNS
 }
 
-/// Writes one lane of a panel `[K / unit][lanes][unit]`, a row of A or a column of B, and zeros behind it.
-#[inline(always)]
-fn write_lane<T: Copy, P: Copy + Default>(
+/// Packs a panel `[K / unit][lanes][unit]`. `fill` writes the values along K of each of the first `count` lanes; the others
+/// become zeros.
+fn pack_lanes<P: Plain + Default>(
     panel: &mut [P],
     (lanes, unit): (usize, usize),
-    lane: usize,
-    values: &[T],
-    convert: impl Fn(T) -> P,
+    count: usize,
+    mut fill: impl FnMut(usize, &mut [P]),
 ) {
-    if unit == 1 {
-        for (to, &value) in panel[lane..].iter_mut().step_by(lanes).zip(values) {
-            *to = convert(value);
-        }
-        for to in panel[lane..].iter_mut().step_by(lanes).skip(values.len()) {
-            *to = P::default();
-        }
+    let inner = panel.len() / lanes;
+    if inner == 0 {
         return;
     }
-    for (i, group) in panel.chunks_exact_mut(lanes * unit).enumerate() {
-        let to = &mut group[lane * unit..][..unit];
-        let from = values.get(i * unit..).unwrap_or(&[]);
-        if from.len() >= unit {
-            for (to, &value) in to.iter_mut().zip(&from[..unit]) {
-                *to = convert(value);
+    let mut write = |lane: usize, to: &mut [P]| {
+        if lane < count { fill(lane, to) } else { to.fill(P::default()) }
+    };
+    if lanes.is_multiple_of(words::BLOCK) && unit * size_of::<P>() == size_of::<u32>() {
+        with_scratch::<P, _>(words::BLOCK * inner, |rows| {
+            for first in (0..lanes).step_by(words::BLOCK) {
+                for (i, row) in rows.chunks_exact_mut(inner).enumerate() {
+                    write(first + i, row);
+                }
+                words::interleave(as_words(rows), &mut as_words_mut(panel)[first..], lanes);
             }
-        } else {
-            for (j, to) in to.iter_mut().enumerate() {
-                *to = from.get(j).map_or(P::default(), |&value| convert(value));
+        });
+    } else {
+        with_scratch::<P, _>(inner, |row| {
+            for lane in 0..lanes {
+                write(lane, row);
+                write_lane(panel, (lanes, unit), lane, row);
             }
+        });
+    }
+}
+
+/// Writes one lane of a panel `[K / unit][lanes][unit]`, a row of A or a column of B.
+fn write_lane<P: Copy>(panel: &mut [P], (lanes, unit): (usize, usize), lane: usize, values: &[P]) {
+    if unit == 1 {
+        for (to, &value) in panel[lane..].iter_mut().step_by(lanes).zip(values) {
+            *to = value;
+        }
+    } else {
+        for (group, values) in panel.chunks_exact_mut(lanes * unit).zip(values.chunks_exact(unit)) {
+            group[lane * unit..][..unit].copy_from_slice(values);
         }
     }
 }
 
 vectorised! {
-    /// Packs up to [`Micro::ROWS`] rows of `x`, from `first`, into a panel of A; the rest of the panel becomes zeros.
-    pub fn pack_a [M: Float, T: Element] (x: Matrix<'_, T>, first: usize, count: usize, panel: &mut [M::A]) {
-        for row in 0..M::ROWS {
-            let values = if row < count { x.row(first + row) } else { &[] };
-            write_lane(panel, (M::ROWS, M::A_UNIT), row, values, T::operand);
+    /// A row as a kernel multiplies it, with zeros behind it.
+    fn convert_row [P: Operand, T: Element] (values: &[T], to: &mut [P]) {
+        const LANES: usize = 16;
+        let (to, rest) = to.split_at_mut(values.len());
+        rest.fill(P::default());
+        if T::NARROW {
+            for (to, &value) in to.iter_mut().zip(values) {
+                *to = value.operand();
+            }
+            return;
+        }
+        let (to, to_rest) = to.as_chunks_mut::<LANES>();
+        let (values, values_rest) = values.as_chunks::<LANES>();
+        for (to, values) in to.iter_mut().zip(values) {
+            let mut wide = [0.0; LANES];
+            for (wide, value) in wide.iter_mut().zip(values) {
+                *wide = value.wide();
+            }
+            *to = P::of_all(wide);
+        }
+        for (to, &value) in to_rest.iter_mut().zip(values_rest) {
+            *to = value.operand();
         }
     }
+}
+
+/// Packs up to [`Micro::ROWS`] rows of `x`, from `first`, into a panel of A; the rest of the panel becomes zeros.
+pub fn pack_a<M: Float, T: Element>(x: Matrix<'_, T>, first: usize, count: usize, panel: &mut [M::A]) {
+    pack_lanes(panel, (M::ROWS, M::A_UNIT), count, |row, to| convert_row(x.row(first + row), to));
 }
 
 /// A row of bytes stands for `scale · (byte − zero)`.
@@ -152,31 +201,35 @@ pub fn quantize_a<M: Quantized, T: Element>(
     panel: &mut [M::A],
     quanta: &mut [Quantum],
 ) {
+    let quanta = &mut quanta[..M::ROWS];
+    quanta.fill(Quantum::default());
     with_scratch::<f32, _>(x.columns, |wide| {
         with_scratch::<u8, _>(x.columns, |bytes| {
-            for (row, quantum) in quanta[..M::ROWS].iter_mut().enumerate() {
-                let values = if row < count { x.row(first + row) } else { &[] };
-                *quantum = quantize_lane::<M, T>(values, row, panel, wide, bytes);
-            }
+            pack_lanes(panel, (M::ROWS, M::A_UNIT), count, |row, to| {
+                quanta[row] = quantize_row::<M, T>(x.row(first + row), wide, bytes, to);
+            });
         });
     });
 }
 
 vectorised! {
-    /// Quantises one row into its lane of a panel of A, or fills the lane with zeros where there are no values.
-    fn quantize_lane [M: Quantized, T: Element] (
+    /// Quantises one row, with zeros behind it; `wide` and `bytes` have room for its values.
+    fn quantize_row [M: Quantized, T: Element] (
         values: &[T],
-        row: usize,
-        panel: &mut [M::A],
         wide: &mut [f32],
         bytes: &mut [u8],
+        to: &mut [M::A],
     ) -> Quantum {
         for (wide, value) in wide.iter_mut().zip(values) {
             *wide = value.wide();
         }
         let bytes = &mut bytes[..values.len()];
         let quantum = to_bytes::<A>(&wide[..values.len()], bytes);
-        write_lane(panel, (M::ROWS, M::A_UNIT), row, &*bytes, M::A::from);
+        let (to, rest) = to.split_at_mut(values.len());
+        rest.fill(M::A::default());
+        for (to, &byte) in to.iter_mut().zip(&*bytes) {
+            *to = byte.into();
+        }
         quantum
     }
 }
@@ -238,16 +291,14 @@ vectorised! {
     }
 }
 
-vectorised! {
-    /// Packs columns of B from the rows of `x`: `x` is B transposed, K along its rows. Panels follow each other in `panels`.
-    pub fn pack_b_transposed [M: Float, T: Element] (x: Matrix<'_, T>, columns: usize, panels: &mut [M::B]) {
-        for (i, panel) in panels.chunks_exact_mut(b_panel::<M>(x.columns)).enumerate() {
-            for lane in 0..M::COLUMNS {
-                let column = i * M::COLUMNS + lane;
-                let values = if column < columns { x.row(column) } else { &[] };
-                write_lane(panel, (M::COLUMNS, M::B_UNIT), lane, values, T::operand);
-            }
-        }
+/// Packs columns of B from the rows of `x`: `x` is B transposed, K along its rows. Panels follow each other in `panels`.
+pub fn pack_b_transposed<M: Float, T: Element>(x: Matrix<'_, T>, columns: usize, panels: &mut [M::B]) {
+    for (i, panel) in panels.chunks_exact_mut(b_panel::<M>(x.columns)).enumerate() {
+        let first = i * M::COLUMNS;
+        let count = columns.saturating_sub(first);
+        pack_lanes(panel, (M::COLUMNS, M::B_UNIT), count, |column, to| {
+            convert_row(x.row(first + column), to)
+        });
     }
 }
 
@@ -287,6 +338,10 @@ fn interleave<T: Element, P: Operand>(
             let row = if k < inner { &x.row(k)[columns.clone()] } else { &[] };
             if unit == 1 && row.len() == lanes {
                 for (to, value) in group.iter_mut().zip(row) {
+                    *to = value.operand();
+                }
+            } else if row.len() == lanes {
+                for (to, value) in group[u..].iter_mut().step_by(unit).zip(row) {
                     *to = value.operand();
                 }
             } else {
@@ -347,12 +402,11 @@ impl<M: Quantized> Panels<M> {
             let parts = data.par_chunks_exact_mut(panel).zip(scales.par_chunks_exact_mut(columns));
             parts.zip(sums.par_chunks_exact_mut(columns)).enumerate().for_each(
                 |(i, ((to, scales), sums))| {
-                    with_scratch::<i8, _>(inner, |bytes| {
-                        for j in 0..columns.min(out - i * columns) {
-                            let row = &weight[(i * columns + j) * inner..][..inner];
-                            (scales[j], sums[j]) = quantize_weight(row, bytes);
-                            write_lane(to, (columns, M::B_UNIT), j, &*bytes, |byte| byte);
-                        }
+                    pack_lanes(to, (columns, M::B_UNIT), columns.min(out - i * columns), |j, bytes| {
+                        let row = &weight[(i * columns + j) * inner..][..inner];
+                        let (bytes, rest) = bytes.split_at_mut(inner);
+                        (scales[j], sums[j]) = quantize_weight(row, bytes);
+                        rest.fill(0);
                     });
                 },
             );

@@ -74,6 +74,11 @@ pub trait Operand: Plain + Default {
     fn of_f32(x: f32) -> Self;
     /// The same.
     fn of_bf16(x: bf16) -> Self;
+    /// The nearest to each, at once: see [`round_all`].
+    #[inline(always)]
+    fn of_all<const N: usize>(x: [f32; N]) -> [Self; N] {
+        x.map(Self::of_f32)
+    }
 }
 
 impl Operand for f32 {
@@ -98,6 +103,11 @@ impl Operand for bf16 {
     fn of_bf16(x: bf16) -> Self {
         x
     }
+
+    #[inline(always)]
+    fn of_all<const N: usize>(x: [f32; N]) -> [Self; N] {
+        round_all(x)
+    }
 }
 
 /// Kernels over numbers that need no scale.
@@ -110,12 +120,30 @@ pub trait Quantized: Micro<A: From<u8>, B = i8, C = i32> {}
 
 impl<M: Micro<A: From<u8>, B = i8, C = i32>> Quantized for M {}
 
-/// `x` to the nearest bf16, ties to even; NaN stays NaN. As `half` has it, but so that it is vectorised.
+/// `x` to the nearest bf16, ties to even; NaN stays NaN.
 #[inline(always)]
 pub fn round_bf16(x: f32) -> bf16 {
-    let bits = x.to_bits();
-    let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1));
-    bf16::from_bits(if x.is_nan() { 0x7fc0 } else { (rounded >> 16) as u16 })
+    let [x] = round_all([x]);
+    x
+}
+
+/// Each to the nearest bf16, ties to even; NaN stays NaN. As `half` has it, but so that it is vectorised, which takes a loop
+/// over whole words without a choice in it, and another that halves them: else the compiler makes scalar code of it.
+#[inline(always)]
+pub fn round_all<const N: usize>(x: [f32; N]) -> [bf16; N] {
+    const INFINITY: u32 = 0x7f80_0000;
+    let mut words = [0u32; N];
+    for (word, x) in words.iter_mut().zip(x) {
+        let bits = x.to_bits();
+        let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
+        let nan = u32::from(bits & !(1 << 31) > INFINITY).wrapping_neg();
+        *word = rounded & !nan | 0x7fc0 & nan;
+    }
+    let mut results = [bf16::ZERO; N];
+    for (result, word) in results.iter_mut().zip(words) {
+        *result = bf16::from_bits(word as u16);
+    }
+    results
 }
 
 /// `x` as f32. As `half` has it, but so that it is vectorised.
