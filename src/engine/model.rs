@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::state::Progress;
 use crate::Result;
 use crate::image::Patches;
+use crate::model::Pause;
 use crate::pipeline::ModelInfo;
 use crate::text::{Canonicalization, TokenIds};
 
@@ -60,11 +61,12 @@ pub trait Model: Send + Sync + 'static {
 
 /// The towers of a model on one device. Dropping them gives their memory back. The engine calls them on worker threads.
 pub trait Towers: Send + Sync + 'static {
-    /// Embeds pictures: one vector of `info().embedding_dim` for each, in order, not normalised.
+    /// Embeds pictures: one vector of `info().embedding_dim` for each, in order, not normalised. Calls `pause` as often as
+    /// it likes where the engine may do shorter work, on these towers too: perhaps on another thread, one call at a time.
     ///
     /// # Errors
     /// If the tensor library or the device fails.
-    fn embed_images(&self, batch: &[&Patches]) -> Result<Vec<Vec<f32>>>;
+    fn embed_images(&self, batch: &[&Patches], pause: &Pause<'_>) -> Result<Vec<Vec<f32>>>;
 
     /// Embeds texts: one vector of `info().embedding_dim` for each, in order, not normalised.
     ///

@@ -6,7 +6,7 @@ use super::{ImageCost, Model, Progress, Towers};
 use crate::Result;
 use crate::checkpoint::{HubOptions, ModelRef};
 use crate::image::{Geometry, ImageOptions, Patches, naflex_grid};
-use crate::model::Siglip;
+use crate::model::{Pause, Siglip};
 use crate::pipeline::{self, LoadOptions, ModelInfo, Processor, TowerSource};
 use crate::text::{Canonicalization, TokenIds};
 
@@ -70,8 +70,8 @@ impl Model for PipelineModel {
 }
 
 impl Towers for Siglip {
-    fn embed_images(&self, batch: &[&Patches]) -> Result<Vec<Vec<f32>>> {
-        Ok(Siglip::embed_images(self, batch)?)
+    fn embed_images(&self, batch: &[&Patches], pause: &Pause<'_>) -> Result<Vec<Vec<f32>>> {
+        Ok(self.embed_images_pausing(batch, pause)?)
     }
 
     fn embed_texts(&self, batch: &[&TokenIds]) -> Result<Vec<Vec<f32>>> {

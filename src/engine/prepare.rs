@@ -15,10 +15,14 @@ use super::preparation::Preparing;
 use super::shared::Shared;
 
 /// Prepares inputs of one lane until the engine ends.
-pub(super) fn run(shared: &Shared, lane: Lane) {
+pub(super) fn run(shared: &Arc<Shared>, lane: Lane) {
     while let Some((item, preparing)) = shared.preparation.next(lane) {
         let model = Arc::clone(&preparing.model);
         prepare(shared, lane, item, preparing);
+        // The towers may have failed to come back meanwhile, and everything that waited then been told so.
+        if !model.queues.is_idle() {
+            shared.want_towers(&model);
+        }
         shared.residency.idle();
         shared.free_if_done(&model);
     }

@@ -199,6 +199,29 @@ impl ModelQueues {
         }
     }
 
+    /// What may be done before a batch of this kind and class goes on, which has kept its worker busy for `busy` since
+    /// it was asked last: anything interactive before background work, what is usually shorter before interactive pictures,
+    /// as turns have it. Never waits.
+    pub(super) fn between(
+        &self,
+        generation: u64,
+        (kind, class): (Kind, Class),
+        busy: Duration,
+        cost: &mut dyn FnMut(&Ready) -> usize,
+    ) -> Option<Work> {
+        let mut state = self.state();
+        state.turns[class as usize].used(kind, busy);
+        if state.is_over(generation) {
+            return None;
+        }
+        let work = match class {
+            Class::Background => state.take_of(Class::Interactive, None, cost),
+            Class::Interactive => state.take_of(Class::Interactive, Some(kind), cost),
+        }?;
+        state.running += 1;
+        Some(work)
+    }
+
     /// Gives a batch that a replica took to the others; its own workers take it back only if no other works any more.
     pub(super) fn hand_on(&self, from: usize, batch: Batch) {
         let mut state = self.state();
@@ -293,6 +316,11 @@ impl ModelQueues {
         self.state().clear()
     }
 
+    /// Takes out every scoring job that waits.
+    pub(super) fn clear_scores(&self) -> Vec<ScoreJob> {
+        self.state().scores.clear()
+    }
+
     /// Takes out the scoring job that nobody waits for any more.
     pub(super) fn forget_scores(&self, client: u64, waiter: &Arc<Waiter>) -> Vec<ScoreJob> {
         self.state().scores.remove(client, |job| job.belongs_to(waiter))
@@ -354,16 +382,31 @@ impl State {
     /// The work whose turn it is, if there is any; background work only where there is no other. A batch is of one
     /// class: filled up with background work, one of interactive inputs would take longer.
     fn take(&mut self, cost: &mut dyn FnMut(&Ready) -> usize) -> Option<Work> {
-        Class::ALL.into_iter().find_map(|class| self.take_of(class, cost))
+        Class::ALL.into_iter().find_map(|class| self.take_of(class, None, cost))
     }
 
-    fn take_of(&mut self, class: Class, cost: &mut dyn FnMut(&Ready) -> usize) -> Option<Work> {
+    /// Work of a class. If a batch of the kind `running` has not ended, nothing comes where it is that kind's turn.
+    fn take_of(
+        &mut self,
+        class: Class,
+        running: Option<Kind>,
+        cost: &mut dyn FnMut(&Ready) -> usize,
+    ) -> Option<Work> {
         let Self { lanes, scores, turns, .. } = self;
-        let kind = turns[class as usize].choose(|kind| match kind {
+        let has_ready = |kind| match kind {
             Kind::Images => lanes[Lane::Images as usize].has_ready(class),
             Kind::Texts => lanes[Lane::Texts as usize].has_ready(class),
             Kind::Scores => class == Class::Interactive && !scores.is_empty(),
-        })?;
+        };
+        if running
+            .is_some_and(|running| Kind::ALL.into_iter().all(|kind| kind == running || !has_ready(kind)))
+        {
+            return None;
+        }
+        let kind = turns[class as usize].choose(|kind| running == Some(kind) || has_ready(kind))?;
+        if running == Some(kind) {
+            return None;
+        }
         let mut batch = |lane: Lane| {
             let items = lanes[lane as usize].pop_batch(class, Instant::now(), cost);
             Work::Batch(Batch { lane, class, items, retried: false })

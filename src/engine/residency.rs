@@ -127,6 +127,7 @@ impl Shared {
                     || EngineError::loading(&model.name, ModelState::Failed { reason: error.to_string() });
                 let waiting = model.queues.clear();
                 waiting.into_iter().for_each(|ticket| ticket.answer(Err(failed().into())));
+                model.queues.clear_scores().into_iter().for_each(|job| job.fail(failed()));
             }
         }
         self.registry.notify();

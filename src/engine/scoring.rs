@@ -121,8 +121,8 @@ impl Waiter {
 
 /// Gives the answer to whoever waits.
 type Answer = Box<dyn FnOnce(Timings) + Send>;
-/// Computes, asking now and then whether to stop.
-type Compute = Box<dyn FnOnce(&dyn Fn() -> bool) -> (Outcome, Answer) + Send>;
+/// Computes, asking now and then whether to stop, or fails as it is told.
+type Compute = Box<dyn FnOnce(Result<&dyn Fn() -> bool, EngineError>) -> (Outcome, Answer) + Send>;
 
 /// One admitted job. Dropped before it ran, it answers nothing: whoever waits notices.
 pub(super) struct ScoreJob {
@@ -146,15 +146,18 @@ impl ScoreJob {
         compute: impl FnOnce(&dyn Fn() -> bool) -> Result<Option<T>, ModelError> + Send + 'static,
     ) -> (Self, oneshot::Receiver<Result<Scored<T>, EngineError>>) {
         let (sender, receiver) = oneshot::channel();
-        let compute = move |stop: &dyn Fn() -> bool| -> (Outcome, Answer) {
+        let compute = move |stop: Result<&dyn Fn() -> bool, EngineError>| -> (Outcome, Answer) {
             // Unwind safety: the closure is gone after a panic, and so is what it captured.
-            let result = catch_unwind(AssertUnwindSafe(|| compute(stop)))
-                .unwrap_or_else(|panic| Err(ModelError::Input(panic_message(panic.as_ref()))));
+            let result = stop.map(|stop| {
+                catch_unwind(AssertUnwindSafe(|| compute(stop)))
+                    .unwrap_or_else(|panic| Err(ModelError::Input(panic_message(panic.as_ref()))))
+            });
             let (outcome, value) = match result {
-                Ok(Some(value)) => (Outcome::Ok, Ok(value)),
+                Ok(Ok(Some(value))) => (Outcome::Ok, Ok(value)),
                 // The waiter is gone.
-                Ok(None) => return (Outcome::Cancelled, Box::new(|_| {})),
-                Err(error) => (Outcome::Failed, Err(EngineError::Worker(error.to_string()))),
+                Ok(Ok(None)) => return (Outcome::Cancelled, Box::new(|_| {})),
+                Ok(Err(error)) => (Outcome::Failed, Err(EngineError::Worker(error.to_string()))),
+                Err(error) => (Outcome::Stopped, Err(error)),
             };
             let answer = move |timings| {
                 // An error means that nobody waits any more.
@@ -186,13 +189,22 @@ impl ScoreJob {
         }
         let Some(compute) = self.compute.take() else { return };
         let waiter = Arc::clone(&self.waiter);
-        let (outcome, answer) = compute(&|| waiter.end(Instant::now()).is_some());
+        let (outcome, answer) = compute(Ok(&|| waiter.end(Instant::now()).is_some()));
         let inference = start.elapsed();
         let queue = start.saturating_duration_since(self.since);
         self.metrics.batch_items.record(self.pictures as f64);
         self.metrics.inference.record(inference);
         self.end(outcome, queue);
         answer(Timings { queue, inference, ..Timings::default() });
+    }
+
+    /// Answers with an error.
+    pub(super) fn fail(mut self, error: EngineError) {
+        let Some(compute) = self.compute.take() else { return };
+        let queue = self.since.elapsed();
+        let (outcome, answer) = compute(Err(error));
+        self.end(outcome, queue);
+        answer(Timings { queue, ..Timings::default() });
     }
 
     /// Counts the job and frees its place, before its answer is out.

@@ -23,7 +23,7 @@ impl From<Lane> for Kind {
 
 impl Kind {
     /// In the order in which they go first where they have had equal time: what is usually short first.
-    const ALL: [Self; 3] = [Self::Scores, Self::Texts, Self::Images];
+    pub(super) const ALL: [Self; 3] = [Self::Scores, Self::Texts, Self::Images];
 }
 
 /// Start-time fair queueing (Goyal et al. 1996) with one flow per kind.

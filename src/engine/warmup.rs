@@ -17,7 +17,7 @@ pub(super) fn run(model: &dyn Model, towers: &dyn Towers) -> Result<()> {
         let width = model.info().embedding_dim;
         if let Some(spec) = &model.info().image {
             let patches = grey(spec);
-            first(batch::run(&[&patches], width, &|batch: &[&Patches]| towers.embed_images(batch)))?;
+            first(batch::run(&[&patches], width, &|batch: &[&Patches]| towers.embed_images(batch, &|| ())))?;
         }
         if let Some(spec) = &model.info().text {
             let ids = some_text(model, spec);
@@ -36,7 +36,7 @@ pub(super) fn measure(model: &dyn Model, towers: &dyn Towers) -> Vec<(Lane, usiz
     let start = Instant::now();
     if let Some(spec) = &model.info().image {
         let patches = grey(spec);
-        if catch_unwind(AssertUnwindSafe(|| towers.embed_images(&[&patches])))
+        if catch_unwind(AssertUnwindSafe(|| towers.embed_images(&[&patches], &|| ())))
             .is_ok_and(|result| result.is_ok())
         {
             times.push((Lane::Images, patches.grid.len(), start.elapsed()));

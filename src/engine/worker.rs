@@ -12,10 +12,11 @@ use super::cache::TextKey;
 use super::error::{Result, WorkError};
 use super::job::{Class, Lane};
 use super::lane::{Prepared, Ready};
-use super::queues::{Batch, ModelQueues, Taker, Work};
+use super::queues::{Batch, Taker, Work};
 use super::request::Ticket;
 use super::runtime::{ModelRuntime, Replica, ReplicaSet};
 use super::shared::Shared;
+use super::sync::{Mutex, lock};
 use super::turns::Kind;
 use super::{Embedding, EngineError, warmup};
 use crate::image::Patches;
@@ -41,31 +42,16 @@ pub(super) fn run(shared: &Shared, model: &Arc<ModelRuntime>, set: &ReplicaSet, 
             worker.probe();
             continue;
         }
-        // A text that is cached by now, or in this batch already, costs nothing.
-        let mut texts: HashSet<Arc<TextKey>> = HashSet::new();
-        let mut cost = |item: &Ready| match &item.prepared {
-            Prepared::Text(_, key) if shared.cache.contains(key) || !texts.insert(Arc::clone(key)) => 0,
-            _ => item.tokens(),
-        };
         let patience = failing.then_some(retry);
-        let Some(work) = model.queues.next(&taker, &mut cost, patience) else { return };
+        let Some(work) = model.queues.next(&taker, &mut worker.cost(), patience) else { return };
         match work {
             None => worker.probe(),
-            Some(Work::Batch(batch)) => {
-                // There is room among what is ready.
-                shared.preparation.wake(batch.lane);
-                let _running = Running::new(&model.queues, batch.lane.into(), batch.class);
-                if !failing && worker.is_failing() && another_works() {
-                    // Another worker of this replica found out while this one waited.
-                    model.queues.hand_on(index, batch);
-                } else {
-                    worker.run_batch(batch);
-                }
+            // Another worker of this replica found out while this one waited.
+            Some(Work::Batch(batch)) if !failing && worker.is_failing() && another_works() => {
+                let _running = Running::new(&worker, batch.lane.into(), batch.class);
+                model.queues.hand_on(index, batch);
             }
-            Some(Work::Scores(job)) => {
-                let _running = Running::new(&model.queues, Kind::Scores, Class::Interactive);
-                job.run();
-            }
+            Some(work) => worker.run(work),
         }
         model.used();
         shared.residency.idle();
@@ -75,21 +61,44 @@ pub(super) fn run(shared: &Shared, model: &Arc<ModelRuntime>, set: &ReplicaSet, 
 
 /// Work on this worker, until it is dropped.
 struct Running<'a> {
-    queues: &'a ModelQueues,
+    worker: &'a Worker<'a>,
     kind: Kind,
     class: Class,
-    since: Instant,
+    /// Until when its time is accounted for, and for how long it has waited for other work.
+    clock: Mutex<(Instant, Duration)>,
 }
 
 impl<'a> Running<'a> {
-    fn new(queues: &'a ModelQueues, kind: Kind, class: Class) -> Self {
-        Self { queues, kind, class, since: Instant::now() }
+    fn new(worker: &'a Worker<'a>, kind: Kind, class: Class) -> Self {
+        Self { worker, kind, class, clock: Mutex::new((Instant::now(), Duration::ZERO)) }
+    }
+
+    /// Does what is to be done before this goes on.
+    fn pause(&self) {
+        let mut clock = lock(&self.clock);
+        let asked = Instant::now();
+        let mut busy = asked - clock.0;
+        let Worker { model, set, .. } = self.worker;
+        // Each time the turns decide anew.
+        while let Some(work) =
+            model.queues.between(set.generation, (self.kind, self.class), busy, &mut self.worker.cost())
+        {
+            busy = Duration::ZERO;
+            self.worker.run(work);
+        }
+        *clock = (Instant::now(), clock.1 + asked.elapsed());
+    }
+
+    /// For how long it has waited for other work.
+    fn waited(&self) -> Duration {
+        lock(&self.clock).1
     }
 }
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        self.queues.finished(self.kind, self.class, self.since.elapsed());
+        let busy = lock(&self.clock).0.elapsed();
+        self.worker.model.queues.finished(self.kind, self.class, busy);
     }
 }
 
@@ -175,7 +184,31 @@ impl Worker<'_> {
         }
     }
 
-    fn run_batch(&self, batch: Batch) {
+    /// Counts the tokens of what is taken into one batch: a text that is cached by now, or in it already, costs nothing.
+    fn cost(&self) -> impl FnMut(&Ready) -> usize {
+        let mut texts: HashSet<Arc<TextKey>> = HashSet::new();
+        move |item| match &item.prepared {
+            Prepared::Text(_, key) if self.shared.cache.contains(key) || !texts.insert(Arc::clone(key)) => 0,
+            _ => item.tokens(),
+        }
+    }
+
+    fn run(&self, work: Work) {
+        match work {
+            Work::Batch(batch) => {
+                // There is room among what is ready.
+                self.shared.preparation.wake(batch.lane);
+                let running = Running::new(self, batch.lane.into(), batch.class);
+                self.run_batch(batch, &running);
+            }
+            Work::Scores(job) => {
+                let _running = Running::new(self, Kind::Scores, Class::Interactive);
+                job.run();
+            }
+        }
+    }
+
+    fn run_batch(&self, batch: Batch, running: &Running<'_>) {
         let now = Instant::now();
         let (mut images, mut texts): (Vec<(Ticket, Patches)>, Vec<Text>) = (Vec::new(), Vec::new());
         let mut seen: HashMap<Arc<TextKey>, usize> = HashMap::new();
@@ -209,20 +242,21 @@ impl Worker<'_> {
             }
         }
         if !images.is_empty() {
-            self.embed_images(images, batch.retried);
+            self.embed_images(images, batch.retried, running);
         }
         if !texts.is_empty() {
-            self.embed_texts(texts, batch.retried);
+            self.embed_texts(texts, batch.retried, running);
         }
     }
 
-    fn embed_images(&self, items: Vec<(Ticket, Patches)>, retried: bool) {
+    fn embed_images(&self, items: Vec<(Ticket, Patches)>, retried: bool, running: &Running<'_>) {
         let batch: Vec<&Patches> = items.iter().map(|(_, patches)| patches).collect();
         let tokens = batch.iter().map(|patches| patches.grid.len()).sum();
         let requests = items.iter().map(|(ticket, _)| ticket.span());
-        let computed = self.compute(Lane::Images, &batch, tokens, requests, &|part: &[&Patches]| {
-            self.replica().towers.embed_images(part)
-        });
+        let computed =
+            self.compute(Lane::Images, &batch, tokens, requests, running, &|part: &[&Patches]| {
+                self.replica().towers.embed_images(part, &|| running.pause())
+            });
         if self.is_for_another(&computed, retried) {
             let ready = |(ticket, patches)| Ready { ticket, prepared: Prepared::Image(patches) };
             self.hand_on(Lane::Images, items.into_iter().map(ready).collect());
@@ -241,13 +275,14 @@ impl Worker<'_> {
         self.judge(computed.worked);
     }
 
-    fn embed_texts(&self, items: Vec<Text>, retried: bool) {
+    fn embed_texts(&self, items: Vec<Text>, retried: bool, running: &Running<'_>) {
         let batch: Vec<&TokenIds> = items.iter().map(|text| &text.ids).collect();
         let tokens = batch.iter().map(|ids| ids.ids.len()).sum();
         let requests = items.iter().flat_map(|text| text.tickets.iter().map(Ticket::span));
-        let computed = self.compute(Lane::Texts, &batch, tokens, requests, &|part: &[&TokenIds]| {
-            self.replica().towers.embed_texts(part)
-        });
+        let computed =
+            self.compute(Lane::Texts, &batch, tokens, requests, running, &|part: &[&TokenIds]| {
+                self.replica().towers.embed_texts(part)
+            });
         if self.is_for_another(&computed, retried) {
             let ready = |Text { tickets, ids, key }| {
                 let prepared = move || Prepared::Text(ids.clone(), Arc::clone(&key));
@@ -300,6 +335,7 @@ impl Worker<'_> {
         batch: &[&T],
         tokens: usize,
         requests: impl Iterator<Item = &'s Span>,
+        running: &Running<'_>,
         embed: &Embed<'_, T>,
     ) -> Computed {
         let model = self.model;
@@ -311,7 +347,7 @@ impl Worker<'_> {
 
         let start = Instant::now();
         let outcome = batch::run(batch, model.model.info().embedding_dim, embed);
-        let took = start.elapsed();
+        let took = start.elapsed().saturating_sub(running.waited());
         metrics.inference.record(took);
         if outcome.panics > 0 {
             metrics.batch_panics.increment(outcome.panics as u64);

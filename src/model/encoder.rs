@@ -3,9 +3,9 @@
 use candle_core::Tensor;
 use rayon::prelude::*;
 
-use super::EncoderSpec;
 use super::error::Result;
 use super::loader::Loader;
+use super::{EncoderSpec, Pause};
 use crate::ops::rows::last_rows;
 use crate::ops::{Activation, Epilogue, LayerNorm, Linear, Segments, attention, query_attention};
 
@@ -121,12 +121,23 @@ impl Encoder {
 
     /// `x` `[rows, width]` → the same shape.
     pub(super) fn forward(&self, x: Tensor, segments: &Segments) -> Result<Tensor> {
+        self.forward_pausing(x, segments, &|| ())
+    }
+
+    /// The same, with a pause after each block.
+    pub(super) fn forward_pausing(
+        &self,
+        x: Tensor,
+        segments: &Segments,
+        pause: &Pause<'_>,
+    ) -> Result<Tensor> {
         let mut x = x;
         for block in &self.blocks {
             let qkv = block.qkv.forward(&block.norm1.forward(&x)?, Epilogue::None)?;
             let attended = attention(&qkv, segments, self.heads)?;
             x = block.out.forward(&attended, Epilogue::Residual(&x))?;
             x = block.mlp.forward(&block.norm2.forward(&x)?, &x)?;
+            pause();
         }
         Ok(x)
     }

@@ -7,7 +7,7 @@ use super::error::{ModelError, Result};
 use super::loader::Loader;
 use super::pooling::Pooling;
 use super::positions::Positions;
-use super::{ImageTowerSpec, Weights};
+use super::{ImageTowerSpec, Pause, Weights};
 use crate::image::{Grid, ImageSpec, Patches};
 use crate::ops::pixels::pixel_table;
 use crate::ops::rows::{convert, stack_rows};
@@ -72,10 +72,11 @@ impl ImageTower {
     }
 
     /// One vector a picture, f32, on the host, not normalised: [`Self::forward`]'s embeddings, on a GPU in less time.
+    /// On the processor it calls `pause` between the layers.
     ///
     /// # Errors
     /// As [`Self::forward`].
-    pub fn embed(&self, pictures: &[&Patches]) -> Result<Vec<Vec<f32>>> {
+    pub fn embed(&self, pictures: &[&Patches], pause: &Pause<'_>) -> Result<Vec<Vec<f32>>> {
         let segments = self.segments(pictures)?;
         let pieces: Vec<&[u8]> = pictures.iter().map(|p| p.pixels.as_slice()).collect();
         let batch = Batch {
@@ -84,8 +85,16 @@ impl ImageTower {
             pieces: &pieces,
             other: &|| pieces.iter().copied().flatten().map(|byte| !byte).collect(),
         };
-        let forward =
-            |input: &Input<'_>| Ok::<_, ModelError>(self.outputs(input, pictures, &segments)?.embeddings);
+        let on_cpu = self.device.is_cpu();
+        // On a GPU layers are only launched here, or recorded.
+        let pause = || {
+            if on_cpu {
+                pause()
+            }
+        };
+        let forward = |input: &Input<'_>| {
+            Ok::<_, ModelError>(self.outputs(input, pictures, &segments, &pause)?.embeddings)
+        };
         let values = self.runner.run(&batch, &forward)?;
         Ok(values.chunks(self.spec.encoder.width).map(<[f32]>::to_vec).collect())
     }
@@ -102,7 +111,7 @@ impl ImageTower {
     pub fn forward(&self, pictures: &[&Patches]) -> Result<ImageOutputs> {
         let segments = self.segments(pictures)?;
         let pieces: Vec<&[u8]> = pictures.iter().map(|p| p.pixels.as_slice()).collect();
-        self.outputs(&Input::new(&pieces, &self.device)?, pictures, &segments)
+        self.outputs(&Input::new(&pieces, &self.device)?, pictures, &segments, &|| ())
     }
 
     /// The segments of pictures that fit the tower.
@@ -121,10 +130,16 @@ impl ImageTower {
         Ok(Segments::new(pictures.iter().map(|p| p.grid.len())))
     }
 
-    fn outputs(&self, input: &Input<'_>, pictures: &[&Patches], segments: &Segments) -> Result<ImageOutputs> {
+    fn outputs(
+        &self,
+        input: &Input<'_>,
+        pictures: &[&Patches],
+        segments: &Segments,
+        pause: &Pause<'_>,
+    ) -> Result<ImageOutputs> {
         let x = self.pixels.of(input, segments.rows(), self.spec.patch * self.spec.patch * 3)?;
         let x = self.patch.forward(&x, Epilogue::Residual(&self.position_rows(pictures)?))?;
-        let tokens = self.norm.forward(&self.encoder.forward(x, segments)?)?;
+        let tokens = self.norm.forward(&self.encoder.forward_pausing(x, segments, pause)?)?;
         let (embeddings, attention) = self.pooling.forward(&tokens, segments)?;
         let embeddings = convert(&embeddings, DType::F32)?;
         Ok(ImageOutputs { embeddings, tokens, attention, segments: segments.clone() })

@@ -21,7 +21,7 @@ pub use error::{ModelError, Result};
 pub use image_tower::{ImageOutputs, ImageTower};
 pub use labels::{LabelSet, Match};
 pub use positions::resize_table;
-pub use siglip::{Scores, Siglip};
+pub use siglip::{Pause, Scores, Siglip};
 pub use spec::{
     ClassifierSpec, EncoderSpec, ImagePooling, ImageTowerSpec, LabelActivation, ModelSpec, PositionResize,
     TextTowerSpec,

@@ -41,6 +41,9 @@ impl Scores {
     }
 }
 
+/// Called where a computation that takes long can wait while something shorter is done.
+pub type Pause<'a> = dyn Fn() + Sync + 'a;
+
 /// A loaded model.
 pub struct Siglip {
     image: Option<ImageTower>,
@@ -163,13 +166,22 @@ impl Siglip {
     /// # Errors
     /// If there is no image tower, or as [`ImageTower::forward`].
     pub fn embed_images(&self, pictures: &[&Patches]) -> Result<Vec<Vec<f32>>> {
+        self.embed_images_pausing(pictures, &|| ())
+    }
+
+    /// As [`Self::embed_images`]. On the processor it calls `pause` between the layers, on a thread of the pool; other
+    /// work may be done there, with these towers too.
+    ///
+    /// # Errors
+    /// As [`Self::embed_images`].
+    pub fn embed_images_pausing(&self, pictures: &[&Patches], pause: &Pause<'_>) -> Result<Vec<Vec<f32>>> {
         if pictures.is_empty() {
             return Ok(Vec::new());
         }
         let tower = self.image()?;
         let mut vectors = Vec::with_capacity(pictures.len());
         for pass in passes(pictures.iter().map(|picture| picture.grid.len()), self.pass) {
-            vectors.extend(self.in_pool(|| tower.embed(&pictures[pass]))?);
+            vectors.extend(self.in_pool(|| tower.embed(&pictures[pass], pause))?);
         }
         Ok(vectors)
     }

@@ -4,6 +4,7 @@
 mod model;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use model::Tiny;
 use shuttle::future::block_on;
@@ -147,6 +148,26 @@ fn two_models_in_the_room_of_one_answer_everything() {
         whole(one.join().unwrap(), &["a", "b"]);
         whole(two.join().unwrap(), &["c"]);
         assert_eq!(memory.most(), 1, "never both in memory");
+        assert_eq!(engine.load(), Load::default());
+        drop((engine, models));
+    });
+}
+
+#[test]
+fn towers_that_do_not_come_back_are_told_to_everyone_who_waits() {
+    check(|| {
+        let memory = Arc::default();
+        let tinies = [Tiny::within(1, &memory), Tiny::within(1, &memory)];
+        let engine = Engine::start(EngineConfig { max_model_memory: Some(model::MEMORY), ..config() });
+        // The second takes the room of the first.
+        let models: Vec<_> =
+            (0..2).map(|i| engine.insert(&[&i.to_string()], Arc::clone(&tinies[i]) as _).unwrap()).collect();
+        tinies[0].unreadable.store(true, Ordering::SeqCst);
+        let one = asking(&models[0], &["a", "b"], 1);
+        let two = asking(&models[0], &["c"], 2);
+        for answer in [one.join().unwrap(), two.join().unwrap()] {
+            assert!(matches!(answer, Err(EngineError::Loading { .. })), "{answer:?}");
+        }
         assert_eq!(engine.load(), Load::default());
         drop((engine, models));
     });

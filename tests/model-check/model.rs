@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use siglip::engine::{ImageCost, Model, Progress, Towers};
 use siglip::image::{Geometry, Grid, ImageDecode, ImageSpec, Patches, Resample};
-use siglip::model::ModelSpec;
+use siglip::model::{ModelSpec, Pause};
 use siglip::pipeline::{DeviceKind, ModelInfo, Precision};
 use siglip::text::{Canonicalization, TokenIds};
 use siglip::{Error, Result};
@@ -17,6 +17,8 @@ pub const MEMORY: u64 = 100;
 pub struct Tiny {
     info: ModelInfo,
     lost: Vec<Arc<AtomicBool>>,
+    /// Whether its towers cannot be loaded.
+    pub unreadable: AtomicBool,
     computed: Arc<AtomicUsize>,
     memory: Arc<Memory>,
 }
@@ -57,6 +59,7 @@ impl Tiny {
         Arc::new(Self {
             info: info(),
             lost: (0..devices).map(|_| Arc::default()).collect(),
+            unreadable: AtomicBool::new(false),
             computed: Arc::default(),
             memory: Arc::clone(memory),
         })
@@ -99,6 +102,10 @@ impl Model for Tiny {
     }
 
     fn load_towers(self: Arc<Self>, _: &Progress) -> Result<Vec<Arc<dyn Towers>>> {
+        if self.unreadable.load(Ordering::SeqCst) {
+            shuttle::thread::yield_now();
+            return Err(Error::Config("the disk is gone".into()));
+        }
         let towers = self.lost.iter().map(|lost| {
             let now = self.memory.now.fetch_add(1, Ordering::SeqCst) + 1;
             self.memory.most.fetch_max(now, Ordering::SeqCst);
@@ -116,8 +123,9 @@ impl Drop for Device {
 }
 
 impl Towers for Device {
-    fn embed_images(&self, batch: &[&Patches]) -> Result<Vec<Vec<f32>>> {
+    fn embed_images(&self, batch: &[&Patches], pause: &Pause<'_>) -> Result<Vec<Vec<f32>>> {
         shuttle::thread::yield_now();
+        pause();
         if self.lost.load(Ordering::SeqCst) {
             return Err(Error::Compute(candle_core::Error::Msg("the device is lost".to_owned())));
         }

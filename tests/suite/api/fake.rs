@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use siglip::engine::{ImageCost, Model, Progress, Towers};
 use siglip::image::{Geometry, Grid, ImageDecode, ImageError, ImageSpec, Patches, Resample};
-use siglip::model::{EncoderSpec, ImagePooling, ImageTowerSpec, ModelSpec, PositionResize, TextTowerSpec};
+use siglip::model::{
+    EncoderSpec, ImagePooling, ImageTowerSpec, ModelSpec, Pause, PositionResize, TextTowerSpec,
+};
 use siglip::ops::Activation;
 use siglip::pipeline::{DeviceKind, ModelInfo, Precision};
 use siglip::text::{Canonicalization, TextFamily, TextSpec, TokenIds};
@@ -173,7 +175,7 @@ impl Model for Fake {
 }
 
 impl Towers for Fake {
-    fn embed_images(&self, batch: &[&Patches]) -> Result<Vec<Vec<f32>>> {
+    fn embed_images(&self, batch: &[&Patches], _: &Pause<'_>) -> Result<Vec<Vec<f32>>> {
         self.compute(batch.len())?;
         Ok(batch.iter().map(|patches| vector(&patches.pixels)).collect())
     }

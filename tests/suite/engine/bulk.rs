@@ -122,8 +122,8 @@ async fn waiting_for_a_place_ends_with_the_engine() {
     tokio::task::yield_now().await;
     engine.drain(std::time::Duration::ZERO).await;
     assert_eq!(waiting.await.unwrap(), Err(EngineError::ShuttingDown));
-    fake.gate.open();
     assert!(full.await.unwrap().is_err());
+    fake.gate.open();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -11,7 +11,7 @@ use siglip::engine::{
     Progress, Towers,
 };
 use siglip::image::{Geometry, Grid, ImageDecode, ImageError, ImageSpec, Patches, Resample};
-use siglip::model::ModelSpec;
+use siglip::model::{ModelSpec, Pause};
 use siglip::pipeline::{DeviceKind, ModelInfo, Precision};
 use siglip::text::{Canonicalization, TextFamily, TextSpec, TokenIds};
 use siglip::{Error, Result};
@@ -68,6 +68,10 @@ impl Gate {
         self.state.lock().unwrap().open = false;
     }
 
+    pub fn is_open(&self) -> bool {
+        self.state.lock().unwrap().open
+    }
+
     /// Calls that have come so far.
     pub fn arrived(&self) -> usize {
         self.state.lock().unwrap().arrived
@@ -84,6 +88,8 @@ pub struct Fake {
     info: ModelInfo,
     /// Before each batch.
     pub gate: Gate,
+    /// While it is closed, batches of pictures pause and do not end.
+    pub layers_gate: Gate,
     /// Before each preparation.
     pub prepare_gate: Gate,
     /// What each batch held: names of pictures, first ids of texts.
@@ -118,6 +124,7 @@ impl Fake {
         Arc::new(Self {
             info: info(),
             gate: Gate::new(compute),
+            layers_gate: Gate::new(true),
             prepare_gate: Gate::new(prepare),
             batches: Mutex::default(),
             prepared: Mutex::default(),
@@ -229,9 +236,14 @@ impl Model for Fake {
 }
 
 impl Towers for Fake {
-    fn embed_images(&self, batch: &[&Patches]) -> Result<Vec<Vec<f32>>> {
+    fn embed_images(&self, batch: &[&Patches], pause: &Pause<'_>) -> Result<Vec<Vec<f32>>> {
         let names = batch.iter().map(|patches| Picture::read(&patches.pixels).name).collect();
-        self.embed(names, batch.iter().map(|patches| vector(&patches.pixels)).collect())
+        let vectors = self.embed(names, batch.iter().map(|patches| vector(&patches.pixels)).collect());
+        while !self.layers_gate.is_open() {
+            pause();
+            std::thread::yield_now();
+        }
+        vectors
     }
 
     fn embed_texts(&self, batch: &[&TokenIds]) -> Result<Vec<Vec<f32>>> {

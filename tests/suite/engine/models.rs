@@ -5,9 +5,11 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use siglip::engine::{
-    EmbedOptions, Engine, EngineConfig, EngineError, ImageCost, Load, Model, ModelState, Progress, Towers,
+    EmbedOptions, Engine, EngineConfig, EngineError, ImageCost, Labels, Load, Model, ModelState, Progress,
+    ScoreOptions, Towers,
 };
 use siglip::image::Patches;
+use siglip::model::Pause;
 use siglip::pipeline::ModelInfo;
 use siglip::text::{Canonicalization, TokenIds};
 use siglip::{Error, Result};
@@ -220,8 +222,8 @@ impl Model for Reloadable {
 struct Loaded(Arc<Fake>);
 
 impl Towers for Loaded {
-    fn embed_images(&self, batch: &[&Patches]) -> Result<Vec<Vec<f32>>> {
-        self.0.embed_images(batch)
+    fn embed_images(&self, batch: &[&Patches], pause: &Pause<'_>) -> Result<Vec<Vec<f32>>> {
+        self.0.embed_images(batch, pause)
     }
 
     fn embed_texts(&self, batch: &[&TokenIds]) -> Result<Vec<Vec<f32>>> {
@@ -285,8 +287,15 @@ async fn towers_that_do_not_come_back_are_told_and_tried_again() {
     let handle = engine.insert(&["m"], Arc::clone(&model) as _).unwrap();
     model.lost.store(true, Ordering::SeqCst);
     eventually("the unload", || !resident(&model));
-    let error = handle.embed(images("a", 30), client(1)).await.unwrap_err();
-    assert!(matches!(&error, EngineError::Loading { state: ModelState::Failed { .. }, .. }), "{error}");
+    // Whether it waits or is being prepared when the load fails.
+    for _ in 0..20 {
+        let error = handle.embed(images("a", 30), client(1)).await.unwrap_err();
+        assert!(matches!(&error, EngineError::Loading { state: ModelState::Failed { .. }, .. }), "{error}");
+    }
+    let vector: Arc<[f32]> = [1.0, 0.0].into();
+    let labels = Labels::unnamed(vec![Arc::clone(&vector)]);
+    let scored = handle.cosines(vec![vector], labels, ScoreOptions::default()).await;
+    assert!(matches!(scored, Err(EngineError::Loading { .. })), "{scored:?}");
     assert_eq!(engine.load(), Load::default());
     assert!(!engine.ready());
     model.lost.store(false, Ordering::SeqCst);

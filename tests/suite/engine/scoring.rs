@@ -140,6 +140,6 @@ async fn a_closed_engine_answers_its_jobs() {
     let report = engine.drain(Duration::ZERO).await;
     assert_eq!(job.await.unwrap(), Err(EngineError::ShuttingDown));
     assert_eq!(report.abandoned, 2);
-    fake.gate.open();
     assert!(first.await.unwrap().is_err());
+    fake.gate.open();
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use siglip::engine::{EmbedOptions, EngineError, Load};
+use siglip::engine::{Class, EmbedOptions, EngineError, Load};
 
 use super::fake::*;
 
@@ -133,4 +133,49 @@ async fn a_deadline_that_is_kept_changes_nothing() {
     let deadline = Some(Instant::now() + Duration::from_secs(3600));
     let output = model.embed(images("a", 30), EmbedOptions { deadline, ..client(1) }).await.unwrap();
     assert_eq!(ok(&output).len(), 30);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn texts_are_computed_between_the_layers_of_pictures() {
+    let fake = Fake::new();
+    let (engine, model) = start(&fake, config());
+    fake.layers_gate.close();
+    let pictures = send(&engine, &model, images("picture", 10), client(1));
+    fake.gate.wait_for(1);
+    // The one batch of pictures has not ended.
+    model.embed(vec![text("cat")], client(2)).await.unwrap();
+    model.embed(vec![text("dog")], client(2)).await.unwrap();
+    // More pictures wait for it.
+    let more = send(&engine, &model, images("more", 10), client(2));
+    eventually("preparation", || fake.prepared().len() == 22);
+    assert_eq!(fake.batches().len(), 3);
+    assert!(!pictures.is_finished() && !more.is_finished());
+    fake.layers_gate.open();
+    let output = pictures.await.unwrap().unwrap();
+    for (i, result) in output.results.iter().enumerate() {
+        assert_eq!(result.as_ref().unwrap().vector[..], vector(format!("picture{i}").as_bytes()));
+    }
+    more.await.unwrap().unwrap();
+    assert_eq!(engine.load(), Load::default());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn background_pictures_wait_between_their_layers_for_interactive_ones() {
+    let fake = Fake::new();
+    let (engine, model) = start(&fake, config());
+    fake.layers_gate.close();
+    let background = EmbedOptions { class: Class::Background, ..client(9) };
+    let bulk = send(&engine, &model, images("bulk", 10), background);
+    fake.gate.wait_for(1);
+    let picture = send(&engine, &model, images("picture", 1), client(1));
+    fake.gate.wait_for(2);
+    // In the middle of both.
+    model.embed(vec![text("cat")], client(2)).await.unwrap();
+    assert!(!bulk.is_finished() && !picture.is_finished());
+    let batches = fake.batches();
+    assert!(batches[0][0].starts_with("bulk") && batches[1] == ["picture0"], "{batches:?}");
+    fake.layers_gate.open();
+    picture.await.unwrap().unwrap();
+    bulk.await.unwrap().unwrap();
+    assert_eq!(engine.load(), Load::default());
 }
