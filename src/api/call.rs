@@ -5,11 +5,12 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use bytes::Bytes;
+use serde::de::DeserializeOwned;
 
 use crate::api::edge::body::{self, off_runtime};
 use crate::api::edge::error::{ApiError, ApiResult, quoted, shortened};
 use crate::api::edge::negotiate::{Format, negotiate};
-use crate::api::read::{Form, Options, options_of, parse_json, parsed_bound};
+use crate::api::read::{Form, Heap, Options, options_of, parse_json, parsed_bound};
 use crate::api::state::{AppState, RequestContext};
 use crate::budget::{Charge, MemoryKind};
 use crate::engine::{EngineError, ModelHandle, ScoreOptions};
@@ -120,7 +121,7 @@ impl Call {
     ///
     /// # Errors
     /// 400 where it is not what the route wants, 413 and 429 without room, and those of `next`.
-    pub async fn json<T: Options, R: Send + 'static>(
+    pub async fn json<T: DeserializeOwned + Heap + 'static, R: Send + 'static>(
         &self,
         body: Bytes,
         next: impl FnOnce(T, Charge) -> ApiResult<R> + Send + 'static,
@@ -145,15 +146,31 @@ impl Call {
         body: Bytes,
         next: impl FnOnce(Form, T, Charge) -> ApiResult<R> + Send + 'static,
     ) -> ApiResult<R> {
-        let mut memory = self.charge(MemoryKind::Parsed, parsed_bound(body.len()))?;
-        let (content_type, most) = (self.media.header.clone(), self.state.config().max_items);
-        off_runtime(body.len(), move || {
-            let form = Form::read(body, &content_type, most)?;
+        self.parts(body, |form, mut memory| {
             let options: T = form.options()?;
             memory.shrink(memory.bytes().saturating_sub(options.heap()));
             next(form, options, memory)
         })
         .await
+    }
+
+    /// Reads a body as a form, whose fields the route looks at itself. The memory is what they may become at most.
+    ///
+    /// # Errors
+    /// As [`Self::form`].
+    pub async fn parts<R: Send + 'static>(
+        &self,
+        body: Bytes,
+        next: impl FnOnce(Form, Charge) -> ApiResult<R> + Send + 'static,
+    ) -> ApiResult<R> {
+        let memory = self.charge(MemoryKind::Parsed, parsed_bound(body.len()))?;
+        let (content_type, most) = (self.media.header.clone(), self.state.config().max_items);
+        off_runtime(body.len(), move || next(Form::read(body, &content_type, most)?, memory)).await
+    }
+
+    /// A header of the request, if it is there and text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
     }
 
     /// How scores are asked for on behalf of this request.

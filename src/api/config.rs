@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::http::HeaderValue;
 
 use crate::api::admin::models::ModelAdmin;
+use crate::api::dialects::Dialects;
 use crate::api::edge::base_path::BasePath;
 use crate::api::edge::client::TrustedProxies;
 use crate::api::edge::keys::ApiKeys;
@@ -47,6 +48,8 @@ pub struct ApiConfig {
     pub cors: Cors,
     /// Whether and where pictures are fetched from by URL.
     pub fetch: Option<FetchPolicy>,
+    /// Which other services' routes are served too.
+    pub dialects: Dialects,
 }
 
 /// Origins that browsers are told to let in.
@@ -80,6 +83,7 @@ impl Default for ApiConfig {
             model_admin: None,
             cors: Cors::default(),
             fetch: None,
+            dialects: Dialects::default(),
         }
     }
 }

@@ -3,9 +3,13 @@
 use bytes::Bytes;
 
 use crate::api::edge::error::{ApiError, ApiResult, shortened};
+use crate::api::read::Heap;
 use crate::api::source::{Source, decode_image};
 use crate::budget::Charge;
 use crate::engine::Input;
+
+/// Bytes that the name of an input takes at most.
+pub const PLACE: usize = 64;
 
 /// Inputs of a request, and what an error calls each of them.
 #[derive(Debug)]
@@ -44,6 +48,35 @@ impl Batch {
     pub fn push_encoded(&mut self, place: String, text: &str) {
         let item = decode_image(text, &mut self.memory);
         self.push(place, item);
+    }
+
+    /// Adds a list of texts, `field[0]` and so on.
+    ///
+    /// # Errors
+    /// 413 or 429 if there is no room for their names.
+    pub fn push_texts(&mut self, field: &str, texts: Vec<String>) -> ApiResult<()> {
+        self.memory.grow(texts.len() * PLACE)?;
+        for (index, text) in texts.into_iter().enumerate() {
+            self.push_text(format!("{field}[{index}]"), text);
+        }
+        Ok(())
+    }
+
+    /// Adds a list of pictures out of strings, `field[0]` and so on, at most `most`. Not for the async runtime where they
+    /// are large.
+    ///
+    /// # Errors
+    /// 413 if they are too many; 413 or 429 if there is no room for their names. What is wrong with one is in its place.
+    pub fn push_pictures(&mut self, field: &str, pictures: Vec<String>, most: usize) -> ApiResult<()> {
+        if !pictures.is_empty() {
+            check_count(field, pictures.len(), most)?;
+        }
+        self.memory.grow(pictures.len() * PLACE)?;
+        for (index, picture) in pictures.into_iter().enumerate() {
+            self.push_encoded(format!("{field}[{index}]"), &picture);
+            self.memory.shrink(picture.heap());
+        }
+        Ok(())
     }
 
     /// The inputs of both, these first.

@@ -11,12 +11,14 @@
 //! 5. *Run*: [`run::embed`] fetches what is to be fetched, hands everything to the engine, and puts errors in their places.
 //! 6. *Render*: the route makes its document or array of it ([`answer`]); an error is written by [`edge::render`].
 //!
-//! Routes that speak another project's dialect have a schema and a resolve step of their own; the rest is shared.
+//! Routes that speak another project's dialect ([`dialects`]) have a schema and a resolve step of their own; the rest is
+//! shared.
 
 mod admin;
 mod answer;
 mod call;
 mod config;
+mod dialects;
 mod edge;
 mod inputs;
 mod labels;
@@ -43,13 +45,14 @@ use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes as of;
 
-use edge::render::{self, ErrorShapes};
+use edge::render::{self, Styles};
 use edge::{base_path, body, lifecycle, middleware};
 
 use edge::error::shortened;
 
 pub use admin::models::{ModelAdmin, ModelLoader, ModelOpener};
 pub use config::{ApiConfig, Cors};
+pub use dialects::Dialects;
 pub use edge::base_path::BasePath;
 pub use edge::client::{Cidr, TrustedProxies};
 pub use edge::error::{ApiError, ApiResult, ErrorBody, ErrorDetail, ErrorKind};
@@ -99,8 +102,8 @@ impl Routes {
     }
 }
 
-/// The contract of all routes, wherever they are served.
-fn contract() -> pages::docs::Contract {
+/// The contract of our own routes, wherever they are served.
+fn contract(dialects: &Dialects) -> pages::docs::Contract {
     let Routes { work, open, health, operators } = Routes::new();
     let whole = OpenApiRouter::with_openapi(openapi::Contract::openapi()).merge(work).merge(health);
     let (_, mut document) = whole.merge(operators).merge(open).split_for_parts();
@@ -108,21 +111,26 @@ fn contract() -> pages::docs::Contract {
     pages::docs::Contract {
         json: document.to_pretty_json().unwrap_or_default(),
         yaml: include_str!("../../openapi.yaml"),
+        page: pages::docs::page(dialects),
     }
 }
 
 /// The service as a router.
 pub fn app(state: AppState) -> Router {
     let Routes { work, open, health, operators } = Routes::new();
-    let work = work
+    let dialects = &state.config().dialects;
+    let mut styles = Styles::default();
+    for own in [&work, &open, &health, &operators] {
+        styles.own(own);
+    }
+    dialects.style(&mut styles);
+    let work = Router::from(work)
+        .merge(dialects.work())
         .route_layer(from_fn_with_state(state.clone(), lifecycle::admit))
         .route_layer(from_fn_with_state(state.clone(), middleware::authenticate));
-    let routes = work.merge(health).merge(open);
-    let routes = if state.config().admin_apart { routes } else { routes.merge(operators) };
-    let (router, _) = routes.split_for_parts();
-    let mut shapes = ErrorShapes::default();
-    shapes.register(&Routes::new().work, render::native);
-    let router = around(router.layer(Extension(Arc::new(contract()))), &state, shapes);
+    let router = work.merge(health).merge(open).merge(dialects.open());
+    let router = if state.config().admin_apart { router } else { router.merge(operators) };
+    let router = around(router.layer(Extension(Arc::new(contract(dialects)))), &state, styles);
     let router = match cors(&state.config().cors) {
         Some(cors) => router.layer(cors),
         None => router,
@@ -134,18 +142,18 @@ pub fn app(state: AppState) -> Router {
 pub fn admin(state: AppState) -> Router {
     let Routes { health, operators, .. } = Routes::new();
     let (router, _) = health.merge(operators).split_for_parts();
-    around(router, &state, ErrorShapes::default()).with_state(state)
+    around(router, &state, Styles::default()).with_state(state)
 }
 
 /// What is around every route.
-fn around(router: Router<AppState>, state: &AppState, shapes: ErrorShapes) -> Router<AppState> {
+fn around(router: Router<AppState>, state: &AppState, styles: Styles) -> Router<AppState> {
     router
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(CatchPanicLayer::custom(middleware::panicked))
         .layer(map_request(body::read_on))
         .layer(from_fn_with_state(state.clone(), middleware::observe))
-        .layer(from_fn_with_state(shapes, render::render))
+        .layer(from_fn_with_state(styles, render::render))
 }
 
 async fn not_found(method: Method, uri: http::Uri) -> ApiError {

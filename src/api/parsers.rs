@@ -4,6 +4,7 @@
 use axum::http::{HeaderMap, HeaderValue, header};
 use bytes::Bytes;
 
+use crate::api::dialects::Dialects;
 use crate::api::edge::negotiate::{Format, negotiate};
 use crate::api::native::schema::{ClassifyRequest, EmbeddingsRequest, ScoreRequest};
 use crate::api::read::{Form, options_of, parse_json};
@@ -19,6 +20,9 @@ pub fn json(data: &[u8]) {
     let _ = parse_json::<EmbeddingsRequest>(data);
     let _ = parse_json::<ClassifyRequest>(data);
     let _ = parse_json::<ScoreRequest>(data);
+    for dialect in Dialects::default().iter() {
+        (dialect.parse)(data);
+    }
 }
 
 /// A form: the first line is its content type.

@@ -1,5 +1,7 @@
-//! Runs a request: fetch what has to be fetched, hand everything to the engine, put errors in their places.
+//! Runs a request: fetch what has to be fetched, hand everything to the engine, put errors in their places. Embeddings,
+//! labels of pictures, cosines.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -8,8 +10,11 @@ use futures::future::join_all;
 use crate::api::call::Call;
 use crate::api::edge::error::{ApiError, ApiResult};
 use crate::api::inputs::Batch;
+use crate::api::labels::Labels;
 use crate::api::source::Source;
-use crate::engine::{EmbedOptions, Embedding, Input, ModelHandle, Timings};
+use crate::engine::{self, EmbedOptions, Embedding, Input, ModelHandle, Scored, Timings};
+use crate::model::zero_shot::Ranking;
+use crate::model::{Match, Scores};
 use crate::text::Canonicalization;
 
 /// What a request asks of the engine beyond its inputs.
@@ -99,6 +104,103 @@ pub async fn embed(
         })
         .collect();
     Ok(Embedded { results: settle(results, &places, options.partial)?, fingerprint, timings })
+}
+
+/// Pictures, and the labels of each.
+#[derive(Debug)]
+pub struct Classified {
+    /// One result per picture.
+    pub pictures: Vec<ApiResult<Embedding>>,
+    /// The labels of each picture that could be used, best first.
+    pub matches: Vec<Vec<Match>>,
+    /// Tokens of pictures and prompts.
+    pub tokens: usize,
+    /// The embedding space.
+    pub fingerprint: String,
+    /// Where the time went.
+    pub timings: Timings,
+}
+
+/// Embeds pictures and the prompts of labels, and ranks the labels of each picture.
+///
+/// # Errors
+/// Those of [`embed`] and of the engine; 422 if the model has no logit scale and bias; 413 or 429 if there is no room for
+/// the prompts. A label that cannot be used spoils every picture's answer, so it is never partial.
+pub async fn classify(
+    call: &Call,
+    model: &ModelHandle,
+    mut batch: Batch,
+    labels: &Labels,
+    ranking: Ranking,
+    options: RunOptions,
+) -> ApiResult<Classified> {
+    let scores = scores(model)?;
+    let images = batch.len();
+    batch.memory.grow(labels.prompt_bytes())?;
+    for (place, text) in labels.prompts() {
+        batch.push_text(place, text);
+    }
+    let Embedded { mut results, fingerprint, timings } = embed(call, model, batch, options).await?;
+    let texts: Vec<Embedding> = results.split_off(images).into_iter().collect::<ApiResult<_>>()?;
+    let tokens = results.iter().flatten().chain(&texts).map(|embedding| embedding.tokens).sum();
+    let pictures = results.iter().flatten().map(|picture| Arc::clone(&picture.vector)).collect();
+    let inline = engine::Labels::Inline {
+        names: Arc::clone(labels.names()),
+        texts: texts.into_iter().map(|text| text.vector).collect(),
+        templates: labels.templates(),
+    };
+    let scored = model.rank(pictures, inline, scores, ranking, call.score_options()).await;
+    let Scored { value: matches, timings: scoring } = scored.map_err(|error| call.engine_error(error))?;
+    Ok(Classified { pictures: results, matches, tokens, fingerprint, timings: timings.and(scoring) })
+}
+
+/// Scale and bias of a model's logits.
+///
+/// # Errors
+/// 422 if it has none.
+pub fn scores(model: &ModelHandle) -> ApiResult<Scores> {
+    let info = model.info();
+    let (Some(scale), Some(bias)) = (info.logit_scale, info.logit_bias) else {
+        let message =
+            format!("the model {:?} has no logit scale and bias to score labels with", model.name());
+        return Err(ApiError::unprocessable("unsupported_by_model", message));
+    };
+    Ok(Scores { scale, bias })
+}
+
+/// The cosines of inputs with each other.
+#[derive(Debug)]
+pub struct Compared {
+    /// A row for each of the first inputs, a column for each of the rest.
+    pub cosines: Vec<f32>,
+    /// Tokens of all inputs.
+    pub tokens: usize,
+    /// The embedding space.
+    pub fingerprint: String,
+    /// Where the time went.
+    pub timings: Timings,
+}
+
+/// Embeds inputs and compares each of the first `rows` with each of the rest.
+///
+/// # Errors
+/// Those of [`embed`] and of the engine.
+pub async fn compare(
+    call: &Call,
+    model: &ModelHandle,
+    batch: Batch,
+    rows: usize,
+    options: RunOptions,
+) -> ApiResult<Compared> {
+    let Embedded { results, fingerprint, timings } = embed(call, model, batch, options).await?;
+    let mut first: Vec<Embedding> = results.into_iter().collect::<ApiResult<_>>()?;
+    let rest = first.split_off(rows);
+    let tokens = first.iter().chain(&rest).map(|embedding| embedding.tokens).sum();
+    let labels = engine::Labels::unnamed(rest.into_iter().map(|text| text.vector).collect());
+    let first = first.into_iter().map(|image| image.vector).collect();
+    let scored = model.cosines(first, labels, call.score_options()).await;
+    let Scored { value: cosines, timings: scoring } = scored.map_err(|error| call.engine_error(error))?;
+    Ok(Compared { cosines, tokens, fingerprint, timings: timings.and(scoring) })
 }
 
 /// Gives errors their place; the first one fails the request unless it is the input's own and `partial` is set.

@@ -87,6 +87,11 @@ impl AppState {
         self.inner.lifecycle.phase() > Phase::Serving
     }
 
+    /// Whether requests should be sent here.
+    pub fn is_ready(&self) -> bool {
+        self.engine().ready() && !self.engine().failing() && !self.is_draining()
+    }
+
     /// How far the service has stopped.
     pub fn lifecycle(&self) -> &Lifecycle {
         &self.inner.lifecycle

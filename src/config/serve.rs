@@ -112,6 +112,16 @@ pub struct ServeArgs {
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse::duration, env = "SIGLIP_URL_FETCH_TIMEOUT", help_heading = "Access")]
     pub url_fetch_timeout: Duration,
 
+    /// Other services' routes to serve too: `all`, `none`, or names with commas (docs/clients.md lists them)
+    #[arg(
+        long,
+        value_name = "NAMES",
+        default_value = "all",
+        env = "SIGLIP_DIALECTS",
+        help_heading = "Network"
+    )]
+    pub dialects: String,
+
     /// Longest body of a request
     #[arg(long, value_name = "BYTES", default_value = "64MiB", value_parser = parse::bytes, env = "SIGLIP_MAX_BODY_BYTES", help_heading = "Limits")]
     pub max_body_bytes: usize,
@@ -382,6 +392,7 @@ fn api(args: &ServeArgs) -> Result<ApiConfig> {
         model_admin: model_admin(args)?,
         cors: cors(&args.cors_allow_origin)?,
         fetch: fetch(args)?,
+        dialects: args.dialects.parse().map_err(|error| wrong(format!("--dialects: {error}")))?,
     })
 }
 

@@ -54,6 +54,25 @@ impl ModelHandle {
         self.runtime.state()
     }
 
+    /// The tokens of a text as the model sees them, without padding: the last one is the end token. Runs where it is
+    /// called.
+    ///
+    /// # Errors
+    /// If the text cannot be used, or the model has no text tower or no tokenizer.
+    pub fn tokens(&self, text: &str) -> Result<Vec<(u32, Option<String>)>> {
+        let model = self.runtime.model.as_ref();
+        // Unwind safety: the model keeps its invariants, as in a batch.
+        let tokenized = catch_unwind(AssertUnwindSafe(|| -> Result<Vec<_>> {
+            let tokens = model.prepare_text(text, None)?;
+            Ok(tokens.ids.iter().take(tokens.used).map(|&id| (id, model.token(id))).collect())
+        }));
+        tokenized.unwrap_or_else(|panic| {
+            let message = panic_message(panic.as_ref());
+            tracing::error!(model = self.name(), panic = %message, "tokenising panicked");
+            Err(EngineError::Worker(format!("tokenising panicked: {message}")).into())
+        })
+    }
+
     /// The labels of each picture that `ranking` selects, best first, computed on the model's workers. `pictures` are
     /// embeddings of this model. Dropping the future stops the work within milliseconds.
     ///

@@ -42,6 +42,11 @@ pub trait Model: Send + Sync + 'static {
     /// If the text cannot be used.
     fn prepare_text(&self, text: &str, canonicalization: Option<Canonicalization>) -> Result<TokenIds>;
 
+    /// The token of an id, as the vocabulary writes it; none where there is no such token, or no tokenizer.
+    fn token(&self, _id: u32) -> Option<String> {
+        None
+    }
+
     /// Checks and pads token ids.
     ///
     /// # Errors

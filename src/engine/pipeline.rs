@@ -55,6 +55,10 @@ impl Model for PipelineModel {
         self.processor.prepare_text(text, canonicalization)
     }
 
+    fn token(&self, id: u32) -> Option<String> {
+        self.processor.text().ok()?.token(id)
+    }
+
     fn prepare_ids(&self, ids: &[u32]) -> Result<TokenIds> {
         self.processor.prepare_ids(ids)
     }

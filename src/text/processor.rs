@@ -103,6 +103,11 @@ impl TextProcessor {
         Ok(self.pad(ids.to_vec(), false))
     }
 
+    /// The token of an id, as the vocabulary writes it; none without a tokenizer.
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.tokenizer.as_ref()?.token(id)
+    }
+
     /// The specification it was made for.
     pub fn spec(&self) -> &TextSpec {
         &self.spec

@@ -115,6 +115,14 @@ impl Tokenizer {
         }
     }
 
+    /// The token of an id, as the vocabulary writes it.
+    pub fn token(&self, id: u32) -> Option<String> {
+        match &self.engine {
+            Engine::Json(pipeline, _) => pipeline.id_to_token(id),
+            Engine::SentencePiece(model) => model.piece(id).map(str::to_owned),
+        }
+    }
+
     /// The ids of a text without the end token.
     ///
     /// Special tokens spelled out in the text become their ids, as in transformers. The mode `hf`

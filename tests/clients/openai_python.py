@@ -6,6 +6,7 @@ import sys
 
 import openai
 
+import native
 from pictures import BLUE, RED
 
 
@@ -37,6 +38,15 @@ def main(base: str) -> None:
     red, _, blue, again = (e.embedding for e in mixed.data)
     assert max(abs(x - y) for x, y in zip(red, again)) < 1e-4
     assert max(abs(x - y) for x, y in zip(red, blue)) > 1e-3
+
+    # A picture as vLLM's clients send it.
+    content = [{"type": "image_url", "image_url": {"url": urls[0]}}]
+    body = {"model": name, "messages": [{"role": "user", "content": content}], "encoding_format": "float"}
+    seen = client.post("/embeddings", cast_to=openai.types.CreateEmbeddingResponse, body=body)
+    native.same([red], [seen.data[0].embedding])
+    with native.full_once(base, lambda text: {"error": {"message": text, "type": "rate_limit_error"}}) as full:
+        again = openai.OpenAI(base_url=f"{full}/v1", api_key="none", max_retries=1)
+        native.same([packed.data[0].embedding], [again.embeddings.create(model=name, input=texts[0]).data[0].embedding])
 
     for arguments, kind in [
         ({"model": "no-such-model", "input": "a"}, openai.NotFoundError),

@@ -108,7 +108,10 @@ impl Service {
 
     fn send(&self, path: &str, kind: &str, body: Vec<u8>) -> Outcome {
         let request = Request::post(path).header("content-type", kind).header("content-length", body.len());
-        let request = request.body(Body::from(body)).unwrap();
+        self.ask(request.body(Body::from(body)).unwrap())
+    }
+
+    fn ask(&self, request: Request<Body>) -> Outcome {
         let before = HELD.load(Ordering::Relaxed);
         PEAK.store(before, Ordering::Relaxed);
         let (status, body) = self.runtime.block_on(async {
@@ -251,6 +254,56 @@ fn every_field_of_every_route_as_json(service: &Service) {
     }
 }
 
+/// Where inputs go in the requests of other services: `@` is the value.
+const DIALECTS: [(&str, &str); 18] = [
+    ("/v1/embeddings", "{\"messages\":@}"),
+    ("/v1/embeddings", "{\"messages\":[{\"content\":@}]}"),
+    ("/embed", "{\"inputs\":@}"),
+    ("/similarity", "{\"inputs\":{\"source_sentence\":\"a\",\"sentences\":@}}"),
+    ("/", "{\"inputs\":@}"),
+    ("/", "{\"inputs\":\"UElD\",\"parameters\":{\"candidate_labels\":@}}"),
+    ("/v2/embed", "{\"model\":\"fake\",\"texts\":@,\"embedding_types\":[\"float\",\"int8\",\"base64\"]}"),
+    ("/v2/embed", "{\"model\":\"fake\",\"inputs\":@}"),
+    ("/v1/multimodalembeddings", "{\"model\":\"fake\",\"inputs\":@}"),
+    ("/vectorize", "{\"texts\":@}"),
+    ("/vectorize", "{\"images\":@}"),
+    ("/api/embed", "{\"model\":\"fake\",\"input\":@}"),
+    (
+        "/v2/models/fake/infer",
+        "{\"id\":@,\"inputs\":[{\"name\":\"text\",\"datatype\":\"BYTES\",\"data\":[\"a\"]}]}",
+    ),
+    ("/v2/models/fake/infer", "{\"inputs\":[{\"name\":\"text\",\"datatype\":\"BYTES\",\"data\":@}]}"),
+    ("/v1/projects/p/locations/l/publishers/google/models/fake:predict", "{\"instances\":@}"),
+    ("/clip/embed_text", "{\"text\":@}"),
+    ("/clip/compare", "{\"subject\":\"a\",\"subject_type\":\"text\",\"prompt\":@}"),
+    ("/post", "{\"data\":@}"),
+];
+
+fn inputs_of_every_dialect(service: &Service) {
+    let content = "{\"content\":[{\"text\":\"a\"}]}";
+    let contents = format!("[{}]", vec![content; LONG / (content.len() + 1)].join(","));
+    let more = [("many contents", contents)];
+    // A field of another type is refused like that of any route.
+    let of_interest = |(what, _): &(&str, String)| !what.contains("number") && !what.contains("template");
+    for (what, value) in values().into_iter().filter(of_interest).chain(more) {
+        for (path, document) in DIALECTS {
+            let body = document.replace('@', &value);
+            service.hostile(&format!("{path} {document}: {what}"), path, JSON, body.into_bytes());
+        }
+        let (kind, body) = form(&[("entries", None, value.as_bytes()), ("text", None, value.as_bytes())]);
+        service.hostile(&format!("/predict: {what}"), "/predict", kind, body);
+    }
+    let tensor = vec![0; LONG];
+    let head = format!(
+        "{{\"inputs\":[{{\"name\":\"text\",\"datatype\":\"BYTES\",\"parameters\":{{\"binary_data_size\":{LONG}}}}}]}}"
+    );
+    let mut request = Request::post("/v2/models/fake/infer");
+    request = request.header("inference-header-content-length", head.len());
+    let outcome = service.ask(request.body([head.as_bytes(), &tensor].concat().into()).unwrap());
+    assert_eq!(outcome.status, 413, "a tensor of half a million empty texts");
+    assert!(outcome.peak <= service.budget + BESIDE);
+}
+
 fn every_field_of_every_form(service: &Service) {
     let long = LONG;
     let values: [(&str, Vec<u8>); 7] = [
@@ -383,4 +436,5 @@ fn no_request_takes_more_than_the_budget() {
     every_route_with_another_content_type(&service);
     every_field_of_every_form(&service);
     every_field_of_every_route_as_json(&service);
+    inputs_of_every_dialect(&service);
 }

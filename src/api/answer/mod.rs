@@ -69,6 +69,12 @@ pub fn document<T: Serialize>(document: &T, format: Format, room: usize) -> ApiR
     Ok(bytes)
 }
 
+/// 422: the client wants vectors of another width than the model's.
+pub fn other_width(field: &str, model: &ModelHandle) -> ApiError {
+    let width = model.info().embedding_dim;
+    ApiError::field(field, format!("this model's embeddings have {width} dimensions and cannot be shortened"))
+}
+
 /// Bytes of a string in JSON, but for its quotation marks.
 pub fn escaped(text: &str) -> usize {
     let of = |byte: u8| match byte {

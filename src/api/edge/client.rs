@@ -105,7 +105,7 @@ pub enum Client {
 impl Client {
     /// Who sent a request. A key that is not valid says nothing.
     pub fn of(request: &Request, keys: &ApiKeys, proxies: &TrustedProxies) -> Self {
-        if let Some(name) = keys::shown(request.headers()).and_then(|key| keys.name(key)) {
+        if let Some(name) = keys::shown_by(request).and_then(|key| keys.name(&key)) {
             return Self::Key(name);
         }
         match request.extensions().get::<ConnectInfo<SocketAddr>>() {

@@ -1,10 +1,14 @@
 //! API keys: only their digests are kept, and comparing takes the same time whatever is wrong.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, header};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
@@ -141,6 +145,45 @@ pub fn shown(headers: &HeaderMap) -> Option<&str> {
     bearer.or_else(|| headers.get(API_KEY).and_then(|value| value.to_str().ok()))
 }
 
+/// Where the clients of a dialect put their key, beside the usual places.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyPlace {
+    /// In a header of another name.
+    Header(&'static str),
+    /// As the password of `Authorization: Basic`: for clients that can be given an address with a name and a password, and
+    /// nothing else.
+    Password,
+    /// In a parameter of the query.
+    Query(&'static str),
+}
+
+impl KeyPlace {
+    fn shown(self, request: &Request) -> Option<Cow<'_, str>> {
+        match self {
+            Self::Header(name) => request.headers().get(name)?.to_str().ok().map(Cow::Borrowed),
+            Self::Password => {
+                let (scheme, encoded) =
+                    request.headers().get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+                if !scheme.eq_ignore_ascii_case("basic") {
+                    return None;
+                }
+                let pair = String::from_utf8(STANDARD.decode(encoded.trim()).ok()?).ok()?;
+                pair.split_once(':').map(|(_, password)| Cow::Owned(password.to_owned()))
+            }
+            Self::Query(name) => {
+                let query = request.uri().query()?.as_bytes();
+                form_urlencoded::parse(query).find(|(key, _)| key == name).map(|(_, value)| value)
+            }
+        }
+    }
+}
+
+/// The key that a request shows: in the usual places, or where the clients of its route put it.
+pub fn shown_by(request: &Request) -> Option<Cow<'_, str>> {
+    let usual = shown(request.headers()).map(Cow::Borrowed);
+    usual.or_else(|| request.extensions().get::<KeyPlace>().and_then(|place| place.shown(request)))
+}
+
 impl fmt::Debug for ApiKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ApiKeys({})", self.current().len())
@@ -163,6 +206,26 @@ mod tests {
         assert!(!ApiKeys::default().contains(""));
         assert_eq!(format!("{keys:?}"), "ApiKeys(2)");
         assert_eq!(keys.name("beta").as_deref(), Some("key-2"));
+    }
+
+    #[test]
+    fn a_key_is_found_where_the_clients_of_a_route_put_it() {
+        let shown = |place: KeyPlace, header: (&str, &str), path: &str| {
+            let mut request =
+                Request::get(path).header(header.0, header.1).body(axum::body::Body::empty()).unwrap();
+            request.extensions_mut().insert(place);
+            shown_by(&request).map(Cow::into_owned)
+        };
+        let found = |key: &str| Some(key.to_owned());
+        // `user:a:b`
+        let basic = ("authorization", "basic dXNlcjphOmI=");
+        assert_eq!(shown(KeyPlace::Password, basic, "/"), found("a:b"));
+        assert_eq!(shown(KeyPlace::Query("api_key"), basic, "/?x=1&api_key=a%2Bb"), found("a+b"));
+        assert_eq!(shown(KeyPlace::Header("api-key"), ("api-key", "k"), "/"), found("k"));
+        assert_eq!(shown(KeyPlace::Header("api-key"), ("authorization", "Bearer b"), "/"), found("b"));
+        for value in ["Basic", "Basic ?", "Basic dXNlcg==", "Basic /w=="] {
+            assert_eq!(shown(KeyPlace::Password, ("authorization", value), "/"), None, "{value}");
+        }
     }
 
     #[test]

@@ -77,8 +77,9 @@ fn client_timeout(headers: &HeaderMap) -> ApiResult<Option<Duration>> {
 /// Lets only requests pass that show a known key, where keys are asked for.
 pub async fn authenticate(State(state): State<AppState>, request: Request, next: Next) -> Response {
     let keys = &state.config().api_keys;
-    let shown = keys::shown(request.headers());
-    if keys.is_empty() || shown.is_some_and(|shown| keys.contains(shown)) {
+    let shown = keys::shown_by(&request);
+    if keys.is_empty() || shown.as_ref().is_some_and(|shown| keys.contains(shown)) {
+        drop(shown);
         return next.run(request).await;
     }
     let message = match shown {

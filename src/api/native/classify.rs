@@ -19,12 +19,11 @@ use crate::api::native::schema::{
 };
 use crate::api::openapi::WorkErrors;
 use crate::api::read::{Options, missing};
-use crate::api::run::{Embedded, RunOptions, embed};
+use crate::api::run::{Classified, RunOptions, classify as classify_pictures, scores};
 use crate::api::source::Source;
 use crate::budget::MemoryKind;
-use crate::engine::{self, Embedding, Scored};
+use crate::model::Match;
 use crate::model::zero_shot::Ranking;
-use crate::model::{Match, Scores};
 
 /// Says which of your labels fit pictures.
 ///
@@ -93,14 +92,10 @@ struct Task {
 }
 
 async fn answer(call: &Call, task: Task, format: Format) -> ApiResult<Response> {
-    let Task { pictures: mut batch, options } = task;
+    let Task { pictures: batch, options } = task;
     let model = call.model(options.model.as_deref())?;
-    let info = model.info();
-    let (Some(scale), Some(bias)) = (info.logit_scale, info.logit_bias) else {
-        let message =
-            format!("the model {:?} has no logit scale and bias to score labels with", model.name());
-        return Err(ApiError::unprocessable("unsupported_by_model", message));
-    };
+    // What cannot be scored is not looked at further.
+    scores(&model)?;
     if options.top_k == Some(0) {
         return Err(ApiError::field("top_k", "must be at least 1"));
     }
@@ -109,50 +104,32 @@ async fn answer(call: &Call, task: Task, format: Format) -> ApiResult<Response> 
     }
     let names = options.labels.ok_or_else(|| missing("labels"))?.0;
     let templates = options.templates.map(|templates| templates.0);
-    let labels =
-        Labels::new(names, options.template, templates, &info.template, call.state.config().max_labels)?;
-    let images = batch.len();
+    let most = call.state.config().max_labels;
+    let labels = Labels::new(names, options.template, templates, &model.info().template, most)?;
     // What the answer takes is known now; nothing is computed for one that is too large.
-    let room = room(images, &labels, options.top_k);
+    let room = room(batch.len(), &labels, options.top_k);
     let memory = call.charge(MemoryKind::Answer, room)?;
-    batch.memory.grow(labels.prompt_bytes())?;
-    for (place, text) in labels.prompts() {
-        batch.push_text(place, text);
-    }
     let run = RunOptions {
         canonicalization: options.canonicalization,
         max_num_patches: options.max_num_patches,
         partial: options.partial.unwrap_or(false),
     };
-    let Embedded { mut results, fingerprint, timings } = embed(call, &model, batch, run).await?;
-    // A label that cannot be used spoils every picture's answer, so it is never partial.
-    let texts: Vec<Embedding> = results.split_off(images).into_iter().collect::<ApiResult<_>>()?;
-    let tokens = results.iter().flatten().chain(&texts).map(|embedding| embedding.tokens).sum();
-
-    let name = model.name().to_owned();
     let ranking = Ranking {
         activation: options.activation.unwrap_or_default(),
         top_k: options.top_k,
         threshold: options.threshold,
     };
-    let pictures = results.iter().flatten().map(|picture| Arc::clone(&picture.vector)).collect();
-    let names = Arc::clone(labels.names());
-    let inline = engine::Labels::Inline {
-        names: Arc::clone(&names),
-        texts: texts.into_iter().map(|text| text.vector).collect(),
-        templates: labels.templates(),
-    };
-    let scored = model.rank(pictures, inline, Scores { scale, bias }, ranking, call.score_options()).await;
-    let Scored { value: ranked, timings: scoring } = scored.map_err(|error| call.engine_error(error))?;
-    let timings = timings.and(scoring);
+    let classified = classify_pictures(call, &model, batch, &labels, ranking, run).await?;
+    let Classified { pictures, matches, tokens, fingerprint, timings } = classified;
+    let (name, names) = (model.name().to_owned(), Arc::clone(labels.names()));
     let bytes = answer::build(memory, move || {
-        let mut ranked = ranked.into_iter();
-        let data = results
+        let mut matches = matches.into_iter();
+        let data = pictures
             .into_iter()
             .enumerate()
             .map(|(index, result)| match result {
                 Ok(_) => {
-                    let matches = ranked.next().unwrap_or_default();
+                    let matches = matches.next().unwrap_or_default();
                     ClassificationEntry::Classification(classification(index, &names, &matches))
                 }
                 Err(error) => ClassificationEntry::Error(ErrorEntry {

@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use crate::api::answer::{self, EmbeddingType, Quantized};
 use crate::api::call::Call;
+use crate::api::dialects::openai;
 use crate::api::edge::error::{ApiError, ApiResult};
 use crate::api::edge::negotiate::Format;
 use crate::api::inputs::{Batch, file_place};
@@ -18,7 +19,7 @@ use crate::api::native::schema::{
     EmbeddingsResponse, EncodingFormat, ErrorEntry, ErrorTag, ImagesForm, ListTag, Modality, Usage,
 };
 use crate::api::openapi::WorkErrors;
-use crate::api::read::{Form, Options, Picture, missing, text};
+use crate::api::read::{Form, Options, Picture, text};
 use crate::api::run::{Embedded, RunOptions, embed};
 use crate::api::source::Source;
 use crate::budget::{Charge, MemoryKind};
@@ -129,12 +130,13 @@ struct Task {
 
 async fn from_json(call: &Call, body: Bytes, query: EmbeddingsRequest, bare: Modality) -> ApiResult<Task> {
     let max_pictures = call.state.config().max_items;
+    let foreign = call.state.config().dialects.has(openai::DIALECT.name);
     call.json(body, move |request: EmbeddingsRequest, memory| {
         let mut options = request.and(query)?;
-        let inputs = options.input.take().ok_or_else(|| missing("input"))?;
+        let (field, inputs) = openai::inputs(&mut options, foreign)?;
         let bare = options.modality.unwrap_or(bare);
         let meaning = Meaning { bare, token_ids: options.token_ids == Some(true), max_pictures };
-        Ok(Task { batch: resolve("input", inputs, meaning, memory)?, options })
+        Ok(Task { batch: resolve(field, inputs, meaning, memory)?, options })
     })
     .await
 }
@@ -163,13 +165,17 @@ pub(super) fn pictures(form: &Form, memory: Charge) -> ApiResult<Batch> {
 async fn answer(call: &Call, task: Task, format: Format) -> ApiResult<Response> {
     let Task { batch, options } = task;
     let model = call.model(options.model.as_deref())?;
-    let shape = VectorFormat::new(&options, model.info().embedding_dim, format)?;
+    let shape = VectorFormat::new(&options, &model, format)?;
     let run = RunOptions {
         canonicalization: options.canonicalization,
         max_num_patches: options.max_num_patches,
         partial: shape.partial,
     };
+    let truncate = openai::truncate(&options)?;
     let embedded = embed(call, &model, batch, run).await?;
+    let vectors = embedded.results.iter().enumerate();
+    let vectors = vectors.filter_map(|(index, result)| Some((index, result.as_ref().ok()?)));
+    truncate.apply(vectors, &model, |index| format!("input[{index}]"))?;
     render(call, embedded, &model, shape, format).await
 }
 
@@ -216,15 +222,13 @@ struct VectorFormat {
 }
 
 impl VectorFormat {
-    fn new(options: &EmbeddingsRequest, width: usize, format: Format) -> ApiResult<Self> {
+    fn new(options: &EmbeddingsRequest, model: &ModelHandle, format: Format) -> ApiResult<Self> {
         let kind = options.embedding_type.unwrap_or_default();
         let normalize = options.normalize.unwrap_or(true);
         let partial = options.partial.unwrap_or(false);
-        if let Some(dimensions) = options.dimensions
-            && dimensions != width
-        {
-            let message = format!("this model's embeddings have {width} dimensions and cannot be shortened");
-            return Err(ApiError::field("dimensions", message));
+        let width = model.info().embedding_dim;
+        if options.dimensions.is_some_and(|dimensions| dimensions != width) {
+            return Err(answer::other_width("dimensions", model));
         }
         if !normalize && kind.needs_unit_length() {
             return Err(ApiError::field(

@@ -3,6 +3,6 @@
 pub mod classify;
 pub mod embeddings;
 pub mod models;
-mod resolve;
+pub mod resolve;
 pub mod schema;
 pub mod score;

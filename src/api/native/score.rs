@@ -12,10 +12,9 @@ use crate::api::native::resolve::{Meaning, resolve};
 use crate::api::native::schema::{Modality, ScoreQuery, ScoreRequest, ScoreResponse, ScoresTag, Usage};
 use crate::api::openapi::WorkErrors;
 use crate::api::read::{Heap, Options, missing};
-use crate::api::run::{Embedded, RunOptions, embed};
+use crate::api::run::{Compared, RunOptions, compare};
 use crate::api::source::Source;
 use crate::budget::MemoryKind;
-use crate::engine::{self, Embedding, Scored};
 use crate::model::scores::{logit, sigmoid};
 
 /// Compares every picture with every text.
@@ -88,22 +87,13 @@ async fn answer(call: &Call, task: Task, format: Format) -> ApiResult<Response> 
         max_num_patches: options.max_num_patches,
         partial: false,
     };
-    let Embedded { mut results, fingerprint, timings } = embed(call, &model, batch, run).await?;
-    let texts: Vec<Embedding> = results.split_off(pictures).into_iter().collect::<ApiResult<_>>()?;
-    let images: Vec<Embedding> = results.into_iter().collect::<ApiResult<_>>()?;
-
+    let columns = batch.len() - pictures;
+    let compared = compare(call, &model, batch, pictures, run).await?;
+    let Compared { cosines, tokens, fingerprint, timings } = compared;
     let name = model.name().to_owned();
-    let info = model.info();
-    let scale_and_bias = info.logit_scale.zip(info.logit_bias);
-    let tokens = images.iter().chain(&texts).map(|embedding| embedding.tokens).sum();
-    let count = texts.len();
-    let labels = engine::Labels::unnamed(texts.into_iter().map(|text| text.vector).collect());
-    let pictures = images.into_iter().map(|image| image.vector).collect();
-    let scored = model.cosines(pictures, labels, call.score_options()).await;
-    let Scored { value: cosines, timings: scoring } = scored.map_err(|error| call.engine_error(error))?;
-    let timings = timings.and(scoring);
+    let scale_and_bias = model.info().logit_scale.zip(model.info().logit_bias);
     let bytes = answer::build(memory, move || {
-        let cosines: Vec<Vec<f32>> = cosines.chunks(count).map(<[f32]>::to_vec).collect();
+        let cosines: Vec<Vec<f32>> = cosines.chunks(columns).map(<[f32]>::to_vec).collect();
         let logits = scale_and_bias.map(|(scale, bias)| map(&cosines, |c| logit(c, scale, bias)));
         let probability = logits.as_ref().map(|logits| map(logits, sigmoid));
         let response = ScoreResponse {

@@ -9,6 +9,8 @@ use axum::response::{Html, IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::api::dialects::Dialects;
+
 /// The contract, written once when the router is made.
 #[derive(Debug)]
 pub struct Contract {
@@ -16,6 +18,8 @@ pub struct Contract {
     pub json: String,
     /// As YAML: the committed `openapi.yaml`; a test compares the two.
     pub yaml: &'static str,
+    /// The page for people.
+    pub page: String,
 }
 
 /// What answers at `/`.
@@ -64,8 +68,36 @@ pub async fn openapi_yaml(Extension(contract): Extension<Arc<Contract>>) -> Resp
     get, path = "/docs", tag = "operations", operation_id = "docs", security(()),
     responses((status = 200, description = "The page", body = String, content_type = "text/html"))
 )]
-pub async fn docs() -> Response {
+pub async fn docs(Extension(contract): Extension<Arc<Contract>>) -> Response {
     const POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; \
                           connect-src 'self'; img-src blob: data:; base-uri 'none'; frame-ancestors 'none'";
-    ([(header::CONTENT_SECURITY_POLICY, POLICY)], Html(include_str!("docs.html"))).into_response()
+    ([(header::CONTENT_SECURITY_POLICY, POLICY)], Html(contract.page.clone())).into_response()
+}
+
+/// The page, with the dialects that are served.
+pub fn page(dialects: &Dialects) -> String {
+    include_str!("docs.html").replace("<!-- dialects -->", &listed(dialects))
+}
+
+fn listed(dialects: &Dialects) -> String {
+    let mut html = String::new();
+    for dialect in dialects.iter() {
+        html.push_str(&format!("<details><summary><code>{}</code>", escaped(dialect.name)));
+        html.push_str(&format!("<span class=\"what\">{}</span></summary><table>", escaped(dialect.about)));
+        for route in dialect.routes {
+            let (verb, path) = (route.verb.name(), escaped(route.path));
+            html.push_str(&format!("<tr><td><code>{verb} {path}</code></td></tr>"));
+        }
+        html.push_str(&format!("</table><pre>{}</pre></details>", escaped(dialect.example)));
+    }
+    match html.is_empty() {
+        true => html,
+        false => format!(
+            "<h2>dialects</h2><p class=\"note\">Routes of other services, for their clients</p>{html}"
+        ),
+    }
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }

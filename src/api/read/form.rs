@@ -58,6 +58,11 @@ impl Form {
         Ok(form)
     }
 
+    /// The first field of that name.
+    pub fn field(&self, name: &str) -> Option<&Bytes> {
+        self.fields.iter().find(|(known, _)| known == name).map(|(_, value)| value)
+    }
+
     /// The fields as options.
     ///
     /// # Errors

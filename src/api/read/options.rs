@@ -10,7 +10,7 @@ use crate::model::zero_shot::Activation;
 use crate::text::Canonicalization;
 
 /// A request as a struct whose fields are all optional: the body, the query and the fields of a form each fill some.
-pub trait Options: Default + DeserializeOwned + Send + 'static {
+pub trait Options: Default + DeserializeOwned + Heap + Send + 'static {
     /// Fields that only a JSON body can hold.
     const INPUTS: &'static [&'static str];
     /// Lists of strings; in a query or a form, repeated fields.
@@ -21,9 +21,6 @@ pub trait Options: Default + DeserializeOwned + Send + 'static {
     /// # Errors
     /// 400 if both hold the same field.
     fn and(self, other: Self) -> ApiResult<Self>;
-
-    /// Bytes on the heap.
-    fn heap(&self) -> usize;
 }
 
 /// Bytes of a value on the heap.
@@ -72,7 +69,8 @@ pub fn missing(field: &str) -> ApiError {
     ApiError::bad_request("invalid_request", format!("missing field `{field}`"))
 }
 
-/// Defines a request: a struct with its schema, its [`Options`], and nothing written twice.
+/// Defines a request: a struct with its schema, its [`Options`], and nothing written twice. `foreign` fields are those of
+/// dialects that share the route: they are read from JSON bodies and are no part of our contract.
 macro_rules! options {
     (
         $(#[$meta:meta])*
@@ -80,6 +78,7 @@ macro_rules! options {
             inputs { $( $(#[$input_meta:meta])* $input:ident: $input_type:ty, )* }
             lists { $( $(#[$list_meta:meta])* $list:ident, )* }
             options { $( $(#[$field_meta:meta])* $field:ident: $type:ty, )* }
+            $(foreign { $( $(#[$foreign_meta:meta])* $foreign:ident: $foreign_type:ty, )* })?
         }
     ) => {
         #[derive(Debug, Clone, Default, serde::Deserialize, utoipa::ToSchema)]
@@ -89,10 +88,11 @@ macro_rules! options {
             $( $(#[$input_meta])* #[schema(value_type = $input_type, required = true)] pub $input: Option<$input_type>, )*
             $( $(#[$list_meta])* pub $list: Option<$crate::api::read::Bounded<String>>, )*
             $( $(#[$field_meta])* pub $field: Option<$type>, )*
+            $($( $(#[$foreign_meta])* #[schema(ignore)] pub $foreign: Option<$foreign_type>, )*)?
         }
 
         impl $crate::api::read::Options for $name {
-            const INPUTS: &'static [&'static str] = &[$(stringify!($input)),*];
+            const INPUTS: &'static [&'static str] = &[$(stringify!($input),)* $($(stringify!($foreign),)*)?];
             const LISTS: &'static [&'static str] = &[$(stringify!($list)),*];
 
             fn and(self, other: Self) -> $crate::api::edge::error::ApiResult<Self> {
@@ -110,13 +110,17 @@ macro_rules! options {
                     $( $input: one(stringify!($input), self.$input, other.$input)?, )*
                     $( $list: one(stringify!($list), self.$list, other.$list)?, )*
                     $( $field: one(stringify!($field), self.$field, other.$field)?, )*
+                    $($( $foreign: one(stringify!($foreign), self.$foreign, other.$foreign)?, )*)?
                 })
             }
+        }
 
+        impl $crate::api::read::Heap for $name {
             fn heap(&self) -> usize {
                 0 $( + $crate::api::read::Heap::heap(&self.$input) )*
                   $( + $crate::api::read::Heap::heap(&self.$list) )*
                   $( + $crate::api::read::Heap::heap(&self.$field) )*
+                  $($( + $crate::api::read::Heap::heap(&self.$foreign) )*)?
             }
         }
     };

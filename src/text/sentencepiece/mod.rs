@@ -65,6 +65,11 @@ impl SentencePiece {
         self.vocabulary.id(piece)
     }
 
+    /// The piece of an id, if there is such an id.
+    pub fn piece(&self, id: u32) -> Option<&str> {
+        self.vocabulary.pieces().get(id as usize).map(|piece| piece.text.as_str())
+    }
+
     /// Control pieces and the unknown piece, by text and id.
     pub fn control(&self) -> impl Iterator<Item = (&str, u32)> {
         (0u32..)

@@ -156,6 +156,10 @@ impl Model for Fake {
         Ok(TokenIds { ids, used, truncated })
     }
 
+    fn token(&self, id: u32) -> Option<String> {
+        char::from_u32(id).map(String::from)
+    }
+
     fn prepare_ids(&self, ids: &[u32]) -> Result<TokenIds> {
         if let Some(id) = ids.iter().find(|&&id| id >= 256) {
             return Err(Error::Request(format!("the token id {id} is outside of the vocabulary")));

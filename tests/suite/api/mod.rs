@@ -3,6 +3,7 @@
 mod admin;
 mod classify;
 mod contract;
+mod dialects;
 mod embeddings;
 mod fake;
 mod fetch;

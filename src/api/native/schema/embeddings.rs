@@ -7,6 +7,8 @@ use utoipa::{PartialSchema, ToSchema};
 
 use super::{EncodingFormat, Inputs, Modality};
 use crate::api::answer::{EmbeddingType, Quantized};
+use crate::api::dialects::Truncate;
+use crate::api::dialects::openai::Messages;
 use crate::api::edge::error::ErrorDetail;
 use crate::api::read::options;
 use crate::text::Canonicalization;
@@ -45,6 +47,21 @@ options! {
             partial: bool,
             /// Accepted as OpenAI's clients send it, and ignored.
             user: String,
+        }
+        foreign {
+            /// What vLLM's clients send in the place of `input`.
+            messages: Messages,
+            /// Jina's name for `normalize`.
+            normalized: bool,
+            /// Jina's and Cohere's hints for models that have prompts; there are none here.
+            task: String,
+            input_type: String,
+            /// What becomes of long texts: Jina's, NVIDIA's and Voyage's names.
+            truncate: Truncate,
+            truncation: Truncate,
+            /// Voyage's names for `embedding_type` and `dimensions`.
+            output_dtype: EmbeddingType,
+            output_dimension: usize,
         }
     }
 }

@@ -9,6 +9,7 @@ use utoipa::openapi::{RefOr, schema::Schema};
 use utoipa::{PartialSchema, ToSchema};
 
 use crate::api::edge::error::quoted;
+use crate::api::inputs::PLACE;
 use crate::api::read::{Bounded, Heap, within};
 
 /// One input as it was sent.
@@ -45,7 +46,6 @@ impl Heap for Input {
 impl Heap for Inputs {
     /// With the names that the inputs get.
     fn heap(&self) -> usize {
-        const PLACE: usize = 64;
         self.items.heap() + self.items.len() * PLACE
     }
 }
