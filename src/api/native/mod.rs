@@ -2,6 +2,7 @@
 
 pub mod classify;
 pub mod embeddings;
+pub mod heatmaps;
 pub mod models;
 mod resolve;
 pub mod schema;

@@ -6,6 +6,7 @@ mod contract;
 mod embeddings;
 mod fake;
 mod fetch;
+mod heatmaps;
 mod images;
 mod operations;
 mod parsers;
