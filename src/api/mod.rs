@@ -81,6 +81,7 @@ impl Routes {
             .routes(of!(native::embeddings::create_from_images))
             .routes(of!(native::classify::classify))
             .routes(of!(native::score::score))
+            .routes(of!(native::heatmaps::create))
             .routes(of!(native::models::list))
             .routes(of!(native::models::get))
             // A hub id has a slash.

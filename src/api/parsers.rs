@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::api::dialects::Dialects;
 use crate::api::edge::negotiate::{Format, negotiate};
-use crate::api::native::schema::{ClassifyRequest, EmbeddingsRequest, ScoreRequest};
+use crate::api::native::schema::{ClassifyRequest, EmbeddingsRequest, HeatmapsRequest, ScoreRequest};
 use crate::api::read::{Form, options_of, parse_json};
 use crate::api::source::decode_image;
 use crate::budget::{Charge, MemoryBudget, MemoryKind};
@@ -23,6 +23,7 @@ pub fn json(data: &[u8]) {
     for dialect in Dialects::default().iter() {
         (dialect.parse)(data);
     }
+    let _ = parse_json::<HeatmapsRequest>(data);
 }
 
 /// A form: the first line is its content type.
@@ -42,6 +43,7 @@ pub fn query(data: &[u8]) {
     let _ = options_of::<EmbeddingsRequest>(form_urlencoded::parse(data));
     let _ = options_of::<ClassifyRequest>(form_urlencoded::parse(data));
     let _ = options_of::<ScoreRequest>(form_urlencoded::parse(data));
+    let _ = options_of::<HeatmapsRequest>(form_urlencoded::parse(data));
 }
 
 /// A picture in a string.

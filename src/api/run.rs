@@ -12,7 +12,8 @@ use crate::api::edge::error::{ApiError, ApiResult};
 use crate::api::inputs::Batch;
 use crate::api::labels::Labels;
 use crate::api::source::Source;
-use crate::engine::{self, EmbedOptions, Embedding, Input, ModelHandle, Scored, Timings};
+use crate::engine::{self, EmbedOptions, Embedding, Input, ModelHandle, Scored, Timings, Viewed};
+use crate::image::ViewOptions;
 use crate::model::zero_shot::Ranking;
 use crate::model::{Match, Scores};
 use crate::text::Canonicalization;
@@ -33,6 +34,19 @@ impl RunOptions {
     fn reserve(&self, allowed: Duration) -> Duration {
         const MOST: Duration = Duration::from_millis(250);
         if self.partial { (allowed / 10).min(MOST) } else { Duration::ZERO }
+    }
+
+    /// The same for the engine.
+    fn asked(&self, call: &Call) -> EmbedOptions {
+        let allowed = call.context.deadline - call.context.started;
+        EmbedOptions {
+            canonicalization: self.canonicalization,
+            max_num_patches: self.max_num_patches,
+            deadline: Some(call.context.deadline - self.reserve(allowed)),
+            client: call.context.client,
+            partial: self.partial,
+            ..EmbedOptions::default()
+        }
     }
 }
 
@@ -57,40 +71,18 @@ pub async fn embed(
     batch: Batch,
     options: RunOptions,
 ) -> ApiResult<Embedded> {
-    if options.max_num_patches == Some(0) {
-        return Err(ApiError::field("max_num_patches", "must be at least 1"));
-    }
-    let fingerprint = model.info().fingerprint_with(
-        options.canonicalization.filter(|_| batch.has_texts()),
-        options.max_num_patches.filter(|_| batch.has_pictures()),
-    );
-    call.expects(&fingerprint)?;
-    call.context.note.work(model.name(), batch.len());
+    let fingerprint = begin(call, model, &batch, options)?;
     // Held until everything is answered.
     let Batch { items, places, memory: _memory } = batch;
-    // What is known to be wrong is said before anything is fetched.
-    let items = settle(items, &places, options.partial)?;
-    let quota = AtomicUsize::new(call.state.config().max_body_bytes);
-    let items = join_all(items.into_iter().map(|item| ready(call, item, &quota))).await;
-    let items = settle(items, &places, options.partial)?;
-
+    let items = gather(call, items, &places, options.partial).await?;
     let mut inputs = Vec::with_capacity(items.len());
     let waiting: Vec<ApiResult<()>> =
         items.into_iter().map(|item| item.map(|input| inputs.push(input))).collect();
     let mut timings = Timings::default();
     let mut embedded = Vec::new().into_iter();
     if !inputs.is_empty() {
-        let asked = EmbedOptions {
-            canonicalization: options.canonicalization,
-            max_num_patches: options.max_num_patches,
-            deadline: Some(
-                call.context.deadline - options.reserve(call.context.deadline - call.context.started),
-            ),
-            client: call.context.client,
-            partial: options.partial,
-            ..EmbedOptions::default()
-        };
-        let output = model.embed(inputs, asked).await.map_err(|error| call.engine_error(error))?;
+        let output =
+            model.embed(inputs, options.asked(call)).await.map_err(|error| call.engine_error(error))?;
         timings = output.timings;
         embedded = output.results.into_iter();
     }
@@ -201,6 +193,83 @@ pub async fn compare(
     let scored = model.cosines(first, labels, call.score_options()).await;
     let Scored { value: cosines, timings: scoring } = scored.map_err(|error| call.engine_error(error))?;
     Ok(Compared { cosines, tokens, fingerprint, timings: timings.and(scoring) })
+}
+
+/// Views of pictures, and texts to compare them with.
+#[derive(Debug)]
+pub struct EmbeddedViews {
+    /// One for each picture.
+    pub pictures: Vec<Viewed>,
+    /// One for each text.
+    pub texts: Vec<Embedding>,
+    /// The embedding space that they are in.
+    pub fingerprint: String,
+    /// Where the time went.
+    pub timings: Timings,
+}
+
+/// Fetches what has to be fetched and embeds `views` of the first `pictures` inputs, which are pictures, and the others,
+/// which are texts. The memory of the views' vectors and previews is charged by the caller.
+///
+/// # Errors
+/// The first input's error, and what concerns the whole request.
+pub async fn embed_views(
+    call: &Call,
+    model: &ModelHandle,
+    batch: Batch,
+    pictures: usize,
+    views: ViewOptions,
+    options: RunOptions,
+) -> ApiResult<EmbeddedViews> {
+    let options = RunOptions { partial: false, ..options };
+    let fingerprint = begin(call, model, &batch, options)?;
+    let Batch { items, places, memory: _memory } = batch;
+    let items = gather(call, items, &places, options.partial).await?;
+    let mut inputs = items.into_iter().collect::<ApiResult<Vec<_>>>()?;
+    let texts = inputs.split_off(pictures.min(inputs.len()));
+    let (of_pictures, of_texts) = places.split_at(inputs.len());
+    let bytes = inputs.into_iter().map(|input| match input {
+        Input::Image(bytes) => Ok(bytes),
+        Input::Text(_) | Input::TokenIds(_) => Err(ApiError::internal("a text in the place of a picture")),
+    });
+    let bytes = bytes.collect::<ApiResult<Vec<_>>>()?;
+    let error = |error| call.engine_error(error);
+    // Texts first: they are usually cached, and what is wrong with one costs no picture.
+    let output = model.embed(texts, options.asked(call)).await.map_err(error)?;
+    let results = output.results.into_iter().map(|result| result.map_err(ApiError::from)).collect();
+    let texts = settle(results, of_texts, false)?.into_iter().collect::<ApiResult<Vec<_>>>()?;
+    let viewed = model.embed_views(bytes, views, options.asked(call)).await.map_err(error)?;
+    let results = viewed.results.into_iter().map(|result| result.map_err(ApiError::from)).collect();
+    let pictures = settle(results, of_pictures, false)?.into_iter().collect::<ApiResult<Vec<_>>>()?;
+    Ok(EmbeddedViews { pictures, texts, fingerprint, timings: output.timings.and(viewed.timings) })
+}
+
+/// Checks what is said of the whole request, notes what it is, and names its embedding space.
+fn begin(call: &Call, model: &ModelHandle, batch: &Batch, options: RunOptions) -> ApiResult<String> {
+    if options.max_num_patches == Some(0) {
+        return Err(ApiError::field("max_num_patches", "must be at least 1"));
+    }
+    let fingerprint = model.info().fingerprint_with(
+        options.canonicalization.filter(|_| batch.has_texts()),
+        options.max_num_patches.filter(|_| batch.has_pictures()),
+    );
+    call.expects(&fingerprint)?;
+    call.context.note.work(model.name(), batch.len());
+    Ok(fingerprint)
+}
+
+/// Fetches what has to be fetched.
+async fn gather(
+    call: &Call,
+    items: Vec<ApiResult<Source>>,
+    places: &[String],
+    partial: bool,
+) -> ApiResult<Vec<ApiResult<Input>>> {
+    // What is known to be wrong is said before anything is fetched.
+    let items = settle(items, places, partial)?;
+    let quota = AtomicUsize::new(call.state.config().max_body_bytes);
+    let items = join_all(items.into_iter().map(|item| ready(call, item, &quota))).await;
+    settle(items, places, partial)
 }
 
 /// Gives errors their place; the first one fails the request unless it is the input's own and `partial` is set.

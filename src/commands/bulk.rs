@@ -69,6 +69,11 @@ impl Bulk {
         &self.model
     }
 
+    /// Bytes of a file at most.
+    pub(super) fn max_bytes(&self) -> usize {
+        self.limits.max_bytes
+    }
+
     /// Runs a future to its end.
     pub(super) fn block_on<F: Future>(&self, future: F) -> F::Output {
         self.runtime.block_on(future)

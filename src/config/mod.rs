@@ -114,6 +114,9 @@ pub struct ClassifyArgs {
     /// JSON instead of a table: one object an image and line
     #[arg(long)]
     pub json: bool,
+    /// Draw where in the image its best label is, into this PNG; for one image
+    #[arg(long, value_name = "FILE", requires = "labels")]
+    pub heatmap: Option<PathBuf>,
     /// Patch budget of each image, for NaFlex models [default: the model's own]
     #[arg(long, value_name = "N")]
     pub max_num_patches: Option<usize>,

@@ -12,6 +12,7 @@ use super::error::Result;
 use super::job::{Class, Lane};
 use super::lane::Work;
 use super::metrics::Outcome;
+use super::model::Model;
 use super::runtime::ModelRuntime;
 use super::scoring::{Labels, ScoreJob, ScoreOptions, Scored, Waiter};
 use super::shared::{Phase, Shared};
@@ -211,6 +212,7 @@ impl ModelHandle {
                                 lane: Lane::Images,
                                 tokens,
                                 decode_bytes: decoded_bytes,
+                                results: 1,
                                 bytes: prepared,
                                 work: Work::Image { bytes, max_num_patches },
                             });
@@ -243,9 +245,14 @@ impl ModelHandle {
     }
 
     fn probe(&self, bytes: &[u8], max_num_patches: Option<usize>) -> Result<ImageCost> {
+        self.probe_with(|model| model.probe_image(bytes, max_num_patches))
+    }
+
+    /// Reads a header, whatever happens.
+    pub(super) fn probe_with<T>(&self, probe: impl FnOnce(&dyn Model) -> crate::Result<T>) -> Result<T> {
         let model = self.runtime.model.as_ref();
         // Unwind safety: the model keeps its invariants, as in a batch.
-        let probed = catch_unwind(AssertUnwindSafe(|| model.probe_image(bytes, max_num_patches)));
+        let probed = catch_unwind(AssertUnwindSafe(|| probe(model)));
         probed.map(|probed| Ok(probed?)).unwrap_or_else(|panic| {
             let message = panic_message(panic.as_ref());
             self.runtime.lane(Lane::Images).prepare_panics.increment(1);
@@ -264,7 +271,8 @@ impl ModelHandle {
         }
         let tokens = runtime.model.info().text.as_ref().map_or(0, |spec| spec.context);
         let bytes = tokens * size_of::<u32>();
-        jobs.push(Job { index, lane: Lane::Texts, tokens, decode_bytes: 0, bytes, work: Work::Text(key) });
+        let (lane, work) = (Lane::Texts, Work::Text(key));
+        jobs.push(Job { index, results: 1, lane, tokens, decode_bytes: 0, bytes, work });
         None
     }
 }
@@ -285,12 +293,15 @@ pub(super) struct Sorted {
 
 /// An input that is to be computed.
 pub(super) struct Job {
+    /// Place of its first result.
     pub(super) index: usize,
+    /// Results that it gives, at least one.
+    pub(super) results: usize,
     pub(super) lane: Lane,
     pub(super) work: Work,
     pub(super) tokens: usize,
     pub(super) decode_bytes: usize,
-    /// What it holds while it waits.
+    /// What each of its results holds while it waits.
     pub(super) bytes: usize,
 }
 

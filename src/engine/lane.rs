@@ -11,23 +11,43 @@ use super::fair::FairQueue;
 use super::job::Class;
 use super::metrics::LaneMetrics;
 use super::request::{Request, Ticket};
-use crate::image::Patches;
+use super::views::FoundSlot;
+use crate::image::{Patches, ViewOptions};
 use crate::text::TokenIds;
 
 /// An input as it was sent.
 pub(super) enum Work {
-    Image { bytes: Bytes, max_num_patches: Option<usize> },
+    Image {
+        bytes: Bytes,
+        max_num_patches: Option<usize>,
+    },
+    /// A picture of which views are embedded; the rest of what was found out about it goes into the slot.
+    Views {
+        bytes: Bytes,
+        views: ViewOptions,
+        max_num_patches: Option<usize>,
+        found: FoundSlot,
+    },
     Text(Arc<TextKey>),
 }
 
 /// An input that waits for a preparation thread.
 pub(super) struct Waiting {
     pub(super) ticket: Ticket,
+    /// Of what it becomes beside the first: the other views of a picture.
+    pub(super) others: Vec<Ticket>,
     pub(super) work: Work,
     /// Tokens that it will become, at most.
     pub(super) tokens: usize,
     /// Bytes of its pixels while it is prepared.
     pub(super) decode_bytes: usize,
+}
+
+impl Waiting {
+    /// The tickets of everything that it becomes.
+    pub(super) fn into_tickets(self) -> impl Iterator<Item = Ticket> {
+        std::iter::once(self.ticket).chain(self.others)
+    }
 }
 
 /// An input that the model takes as it is.
@@ -82,7 +102,11 @@ impl ClassQueues {
 
     fn take_out(&mut self, waiting: Vec<Waiting>, ready: Vec<Ready>) -> Vec<Ticket> {
         self.prepared_tokens -= ready.iter().map(Ready::tokens).sum::<usize>();
-        waiting.into_iter().map(|item| item.ticket).chain(ready.into_iter().map(|item| item.ticket)).collect()
+        waiting
+            .into_iter()
+            .flat_map(Waiting::into_tickets)
+            .chain(ready.into_iter().map(|item| item.ticket))
+            .collect()
     }
 }
 

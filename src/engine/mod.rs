@@ -16,6 +16,7 @@
 //! - **Admission** counts inputs and the bytes that the engine makes of them: patches or ids that wait. The files
 //!   are charged where they came in, and their charge travels with them. A request gets room for all its inputs or is refused at once.
 //!   An input's place is free when it is answered, or when its client has gone.
+//! - **Views** of a picture are inputs of their own, prepared together: the picture is decoded once.
 //! - **Waiting** inputs are prepared in turn over the clients, but only as far as the workers' next
 //!   batches need; what is decoded at once is bounded by bytes as well. Both are charged to the budget of
 //!   all requests ([`EngineConfig::memory`]), with a share for each client.
@@ -65,6 +66,7 @@ mod state;
 mod submit;
 mod sync;
 mod turns;
+mod views;
 mod warmup;
 mod worker;
 
@@ -73,8 +75,9 @@ pub use error::{EngineError, WorkError};
 pub use front::{DrainReport, Engine, Load};
 pub use handle::ModelHandle;
 pub use job::{Class, EmbedOptions, Embedding, Input, Order, Output, Timings, WhenFull};
-pub use model::{ImageCost, Model, Towers};
+pub use model::{ImageCost, Model, Towers, ViewsCost};
 pub use pipeline::PipelineModel;
 pub use scoring::{Labels, ScoreOptions, Scored};
 pub use state::{ModelState, ModelStatus, Progress};
 pub use submit::Pending;
+pub use views::{Viewed, ViewsOutput};

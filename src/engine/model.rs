@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use super::state::Progress;
-use crate::Result;
-use crate::image::Patches;
+use crate::image::{Patches, ViewOptions, Views};
 use crate::model::Pause;
 use crate::pipeline::ModelInfo;
 use crate::text::{Canonicalization, TokenIds};
+use crate::{Error, Result};
 
 /// What a picture will cost, known from its header alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +16,15 @@ pub struct ImageCost {
     pub decoded_bytes: usize,
     /// Patches that it becomes, at most.
     pub tokens: usize,
+}
+
+/// What the views of a picture will cost, known from its header alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ViewsCost {
+    /// Bytes of its pixels once decoded, and of what is made of them beside the views.
+    pub decoded_bytes: usize,
+    /// Patches of each view, at least one of them.
+    pub tokens: Vec<usize>,
 }
 
 /// A model without its towers: what it is and how inputs are prepared. The engine calls `probe_image` on the caller's
@@ -35,6 +44,22 @@ pub trait Model: Send + Sync + 'static {
     /// # Errors
     /// If the picture cannot be used.
     fn prepare_image(&self, bytes: &[u8], max_num_patches: Option<usize>) -> Result<Patches>;
+
+    /// Reads a picture's header: what its views will cost. By default there are none.
+    ///
+    /// # Errors
+    /// As [`Self::probe_image`], or if there are too many views.
+    fn probe_views(&self, _: &[u8], _: Option<usize>, _: &ViewOptions) -> Result<ViewsCost> {
+        Err(no_views())
+    }
+
+    /// Decodes a picture once and takes its views: as many as [`Self::probe_views`] said.
+    ///
+    /// # Errors
+    /// If the picture cannot be used.
+    fn prepare_views(&self, _: &[u8], _: Option<usize>, _: &ViewOptions) -> Result<Views> {
+        Err(no_views())
+    }
 
     /// Canonicalises and tokenises a text; `None` is the checkpoint's own canonicalisation.
     ///
@@ -62,6 +87,10 @@ pub trait Model: Send + Sync + 'static {
     /// # Errors
     /// If the weights cannot be read, are no longer those of [`Self::info`], or have no room on the device.
     fn load_towers(self: Arc<Self>, progress: &Progress) -> Result<Vec<Arc<dyn Towers>>>;
+}
+
+fn no_views() -> Error {
+    Error::Request("this model takes whole pictures only".to_owned())
 }
 
 /// The towers of a model on one device. Dropping them gives their memory back. The engine calls them on worker threads.

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{ImageCost, Model, Progress, Towers};
+use super::{ImageCost, Model, Progress, Towers, ViewsCost};
 use crate::Result;
 use crate::checkpoint::{HubOptions, ModelRef};
-use crate::image::{Geometry, ImageOptions, Patches, naflex_grid};
+use crate::image::{Geometry, ImageOptions, Patches, ViewOptions, Views, naflex_grid};
 use crate::model::{Pause, Siglip};
 use crate::pipeline::{self, LoadOptions, ModelInfo, Processor, TowerSource};
 use crate::text::{Canonicalization, TokenIds};
@@ -49,6 +49,32 @@ impl Model for PipelineModel {
 
     fn prepare_image(&self, bytes: &[u8], max_num_patches: Option<usize>) -> Result<Patches> {
         self.processor.prepare_image(bytes, max_num_patches)
+    }
+
+    fn probe_views(
+        &self,
+        bytes: &[u8],
+        max_num_patches: Option<usize>,
+        views: &ViewOptions,
+    ) -> Result<ViewsCost> {
+        let (preprocessor, options) = (self.processor.image()?, ImageOptions { max_num_patches });
+        preprocessor.check(&options)?;
+        let header = preprocessor.probe(bytes)?;
+        let cover = preprocessor.cover((header.height, header.width), &options, views)?;
+        let decoded = usize::try_from(header.decoded_bytes).unwrap_or(usize::MAX);
+        Ok(ViewsCost {
+            decoded_bytes: decoded.saturating_add(preprocessor.view_bytes(&header, &options, views)),
+            tokens: preprocessor.view_tokens(&cover, &options, views),
+        })
+    }
+
+    fn prepare_views(
+        &self,
+        bytes: &[u8],
+        max_num_patches: Option<usize>,
+        views: &ViewOptions,
+    ) -> Result<Views> {
+        Ok(self.processor.image()?.views_from_bytes(bytes, &ImageOptions { max_num_patches }, views)?)
     }
 
     fn prepare_text(&self, text: &str, canonicalization: Option<Canonicalization>) -> Result<TokenIds> {

@@ -150,24 +150,24 @@ impl State {
 }
 
 impl Preparing<'_> {
-    /// Puts the prepared input where the workers find it.
-    pub(super) fn done(mut self, item: Ready) {
-        self.release(Some(item));
+    /// Puts what the input became where the workers find it.
+    pub(super) fn done(mut self, items: Vec<Ready>) {
+        self.release(items);
     }
 
-    fn release(&mut self, item: Option<Ready>) {
+    fn release(&mut self, items: Vec<Ready>) {
         if std::mem::replace(&mut self.released, true) {
             return;
         }
         self.charge = None;
         self.pool.state().decode_bytes -= self.decode_bytes;
-        self.model.queues.prepared(self.lane, self.class, self.tokens, item);
+        self.model.queues.prepared(self.lane, self.class, self.tokens, items);
         self.pool.wake(self.lane);
     }
 }
 
 impl Drop for Preparing<'_> {
     fn drop(&mut self) {
-        self.release(None);
+        self.release(Vec::new());
     }
 }

@@ -7,12 +7,16 @@ use std::time::Instant;
 use super::EngineError;
 use super::batch::panic_message;
 use super::cache::TextSource;
-use super::error::Result;
+use super::error::{Result, WorkError};
 use super::job::Lane;
 use super::lane::{Prepared, Ready, Waiting, Work};
 use super::model::Model;
 use super::preparation::Preparing;
+use super::request::Ticket;
 use super::shared::Shared;
+use super::views::Found;
+use crate::Error;
+use crate::image::{Patches, Views};
 
 /// Prepares inputs of one lane until the engine ends.
 pub(super) fn run(shared: &Arc<Shared>, lane: Lane) {
@@ -29,11 +33,13 @@ pub(super) fn run(shared: &Arc<Shared>, lane: Lane) {
 }
 
 fn prepare(shared: &Shared, lane: Lane, item: Waiting, preparing: Preparing<'_>) {
-    let Waiting { mut ticket, work, .. } = item;
+    let Waiting { mut ticket, mut others, work, .. } = item;
     let start = Instant::now();
     ticket.leave(start);
+    others.iter_mut().for_each(|ticket| ticket.leave(start));
     if ticket.is_dead(start) {
         drop((work, preparing));
+        others.into_iter().for_each(Ticket::answer_dead);
         return ticket.answer_dead();
     }
     let runtime = Arc::clone(&preparing.model);
@@ -47,7 +53,13 @@ fn prepare(shared: &Shared, lane: Lane, item: Waiting, preparing: Preparing<'_>)
     }
 
     // Unwind safety: as in a batch, the model is shared between threads and keeps its invariants.
-    let result = catch_unwind(AssertUnwindSafe(|| prepare_one(runtime.model.as_ref(), work)));
+    let result = catch_unwind(AssertUnwindSafe(|| -> Result<_> {
+        let prepared = prepare_one(runtime.model.as_ref(), work)?;
+        match (prepared.len(), 1 + others.len()) {
+            (found, wanted) if found == wanted => Ok(prepared),
+            (found, wanted) => Err(EngineError::Worker(format!("{found} views instead of {wanted}")).into()),
+        }
+    }));
     let result = result.unwrap_or_else(|panic| {
         metrics.prepare_panics.increment(1);
         let message = panic_message(panic.as_ref());
@@ -63,25 +75,48 @@ fn prepare(shared: &Shared, lane: Lane, item: Waiting, preparing: Preparing<'_>)
         Lane::Texts => ticket.timings().tokenize = took,
     }
     match result {
-        Ok((prepared, bytes)) => {
-            ticket.resize(bytes);
-            ticket.enter(end);
-            preparing.done(Ready { ticket, prepared });
+        Ok(prepared) => {
+            let ready = |(mut ticket, (prepared, bytes)): (Ticket, (Prepared, usize))| {
+                ticket.resize(bytes);
+                ticket.enter(end);
+                Ready { ticket, prepared }
+            };
+            let tickets = std::iter::once(ticket).chain(others);
+            preparing.done(tickets.zip(prepared).map(ready).collect());
         }
         Err(error) => {
             drop(preparing);
+            others.into_iter().for_each(|ticket| ticket.answer(Err(copy(&error))));
             ticket.answer(Err(error));
         }
     }
 }
 
-/// What the model takes, and the bytes that it holds. The file is freed here.
-fn prepare_one(model: &dyn Model, work: Work) -> Result<(Prepared, usize)> {
+/// The error of one view for another one of the same picture. Not every error can be cloned; of those the copy has the text.
+fn copy(error: &WorkError) -> WorkError {
+    match error {
+        WorkError::Model(Error::Image(error)) => Error::Image(error.clone()).into(),
+        WorkError::Model(Error::Request(message)) => Error::Request(message.clone()).into(),
+        WorkError::Engine(error) => error.clone().into(),
+        WorkError::Model(error) => EngineError::Worker(error.to_string()).into(),
+    }
+}
+
+/// What the model takes, and the bytes that each holds. The file is freed here.
+fn prepare_one(model: &dyn Model, work: Work) -> Result<Vec<(Prepared, usize)>> {
+    let picture = |patches: Patches| {
+        let held = patches.pixels.len();
+        (Prepared::Image(patches), held)
+    };
     match work {
         Work::Image { bytes, max_num_patches } => {
-            let patches = model.prepare_image(&bytes, max_num_patches)?;
-            let held = patches.pixels.len();
-            Ok((Prepared::Image(patches), held))
+            Ok(vec![picture(model.prepare_image(&bytes, max_num_patches)?)])
+        }
+        Work::Views { bytes, views, max_num_patches, found } => {
+            let Views { patches, cover, preview } = model.prepare_views(&bytes, max_num_patches, &views)?;
+            // It is empty: an input is prepared once.
+            let _ = found.set(Found { cover, preview });
+            Ok(patches.into_iter().map(picture).collect())
         }
         Work::Text(key) => {
             let ids = match &key.text {
@@ -89,7 +124,7 @@ fn prepare_one(model: &dyn Model, work: Work) -> Result<(Prepared, usize)> {
                 TextSource::Ids(ids) => model.prepare_ids(ids)?,
             };
             let held = size_of_val(ids.ids.as_slice());
-            Ok((Prepared::Text(ids, key), held))
+            Ok(vec![(Prepared::Text(ids, key), held)])
         }
     }
 }

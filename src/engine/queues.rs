@@ -111,7 +111,7 @@ impl ModelQueues {
     pub(super) fn enqueue(&self, items: Vec<(Lane, Waiting)>) -> Result<[bool; 2], Vec<Ticket>> {
         let mut state = self.state();
         if state.closed {
-            return Err(items.into_iter().map(|(_, item)| item.ticket).collect());
+            return Err(items.into_iter().flat_map(|(_, item)| item.into_tickets()).collect());
         }
         let mut lanes = [false; 2];
         for (lane, item) in items {
@@ -135,19 +135,21 @@ impl ModelQueues {
         Some(item)
     }
 
-    /// Gives back the tokens that were reserved for an input, and queues what it became, if anything, for the workers.
-    pub(super) fn prepared(&self, lane: Lane, class: Class, reserved: usize, item: Option<Ready>) {
+    /// Gives back the tokens that were reserved for an input, and queues what it became, if anything, for the workers. All
+    /// of it is of one request.
+    pub(super) fn prepared(&self, lane: Lane, class: Class, reserved: usize, items: Vec<Ready>) {
         let mut state = self.state();
         state.preparing -= 1;
         state.lane(lane).release(class, reserved);
-        let Some(item) = item else { return };
+        let Some(first) = items.first() else { return };
         // Under the lock: whoever left before was not found in a queue, whoever leaves later will be.
-        let dead = item.ticket.is_dead(Instant::now());
+        let dead = first.ticket.is_dead(Instant::now());
         if state.closed || dead {
             drop(state);
-            return if dead { item.ticket.answer_dead() } else { item.ticket.stop() };
+            let end = if dead { Ticket::answer_dead } else { Ticket::stop };
+            return items.into_iter().for_each(|item| end(item.ticket));
         }
-        state.lane(lane).push_ready(item);
+        items.into_iter().for_each(|item| state.lane(lane).push_ready(item));
         drop(state);
         self.ready.notify_one();
     }

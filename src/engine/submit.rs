@@ -93,11 +93,30 @@ impl ModelHandle {
 
     /// Answers what is known and admits the rest.
     async fn begin(&self, inputs: Vec<Input>, options: EmbedOptions) -> Result<Begun, EngineError> {
-        let (started, deadline, client) = (Instant::now(), options.deadline, options.client);
-        if deadline.is_some_and(|deadline| deadline <= started) {
-            return Err(self.reject("deadline", EngineError::Deadline(Duration::ZERO)));
+        let started = Instant::now();
+        self.check_deadline(&options, started)?;
+        let sorted = self.sort(inputs, &options).await;
+        self.admit(sorted, options, started).await
+    }
+
+    /// Refuses a request that comes too late.
+    pub(super) fn check_deadline(&self, options: &EmbedOptions, now: Instant) -> Result<(), EngineError> {
+        match options.deadline {
+            Some(deadline) if deadline <= now => {
+                Err(self.reject("deadline", EngineError::Deadline(Duration::ZERO)))
+            }
+            _ => Ok(()),
         }
-        let Sorted { results, mut jobs } = self.sort(inputs, &options).await;
+    }
+
+    /// Admits what is to be computed, all of it or nothing.
+    pub(super) async fn admit(
+        &self,
+        Sorted { results, mut jobs }: Sorted,
+        options: EmbedOptions,
+        started: Instant,
+    ) -> Result<Begun, EngineError> {
+        let (deadline, client) = (options.deadline, options.client);
         if jobs.is_empty() {
             let results = results.into_iter().flatten().collect();
             return Ok(Begun::Known(Output { results, timings: Timings::default() }));
@@ -106,7 +125,8 @@ impl ModelHandle {
         if let (WhenFull::Refuse, Some(deadline), false) = (options.when_full, deadline, options.partial) {
             self.check_time(&jobs, client, started, deadline)?;
         }
-        let costs: Vec<usize> = jobs.iter().map(|job| job.bytes).collect();
+        let costs = jobs.iter().flat_map(|job| std::iter::repeat_n(job.bytes, job.results));
+        let costs: Vec<usize> = costs.collect();
         let admission = &self.shared.admission;
         let admitted = match options.when_full {
             WhenFull::Refuse => admission.admit(&costs, client, options.class, Instant::now()),
@@ -122,10 +142,15 @@ impl ModelHandle {
         let queued =
             Queued { handle: self.clone(), request, output, deadline, partial, reason: Some("gone") };
         let now = Instant::now();
-        let items = jobs.drain(..).zip(permits).map(|(job, permit)| {
-            let Job { index, lane, work, tokens, decode_bytes, .. } = job;
-            let ticket = Ticket::new(&queued.request, index, permit, self.runtime.lane(lane), now);
-            (lane, Waiting { ticket, work, tokens, decode_bytes })
+        let mut permits = permits.into_iter();
+        let items = jobs.drain(..).filter_map(|job| {
+            let Job { index, results, lane, work, tokens, decode_bytes, .. } = job;
+            let permits = (index..).zip(permits.by_ref().take(results));
+            let mut tickets = permits.map(|(index, permit)| {
+                Ticket::new(&queued.request, index, permit, self.runtime.lane(lane), now)
+            });
+            let ticket = tickets.next()?;
+            Some((lane, Waiting { ticket, others: tickets.collect(), work, tokens, decode_bytes }))
         });
         self.enqueue(items.collect());
         Ok(Begun::Queued(queued))
@@ -187,14 +212,14 @@ impl ModelHandle {
 }
 
 /// A request that was let in.
-enum Begun {
+pub(super) enum Begun {
     /// Nothing of it had to be computed.
     Known(Output),
     Queued(Queued),
 }
 
 impl Begun {
-    async fn output(self) -> Result<Output, EngineError> {
+    pub(super) async fn output(self) -> Result<Output, EngineError> {
         match self {
             Self::Known(output) => Ok(output),
             Self::Queued(queued) => queued.output().await,
@@ -203,7 +228,7 @@ impl Begun {
 }
 
 /// A request in the engine. It is forgotten when this is dropped, unless it was answered.
-struct Queued {
+pub(super) struct Queued {
     handle: ModelHandle,
     request: Arc<Request>,
     output: oneshot::Receiver<Output>,

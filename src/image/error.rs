@@ -1,6 +1,6 @@
 //! What can be wrong with a picture, or with what is asked of it.
 
-use super::Format;
+use super::{Format, Grid};
 
 /// Why a picture was refused. Every message is meant for the person who sent it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -189,12 +189,34 @@ pub enum ImageError {
         /// Patches allowed.
         limit: usize,
     },
+    /// Views that would be too many, or too large.
+    #[error(
+        "views of {rows} × {cols} patches of {} × {}: at least {views} views are needed, of {needed} tokens together; \
+         at most {most} views and {allowed} tokens may be taken: ask for another side, or for a larger budget",
+        grid.rows, grid.cols
+    )]
+    Views {
+        /// Patches of the picture.
+        grid: Grid,
+        /// Rows of a view.
+        rows: usize,
+        /// Columns of a view.
+        cols: usize,
+        /// The fewest views that cover the picture.
+        views: usize,
+        /// Their tokens.
+        needed: usize,
+        /// Views allowed.
+        most: usize,
+        /// Tokens allowed.
+        allowed: usize,
+    },
 }
 
 impl ImageError {
     /// Whether the picture is fine and only the option sent with it is not.
     #[must_use]
     pub fn is_about_options(&self) -> bool {
-        matches!(self, Self::FixedResolution { .. } | Self::PatchBudget { .. })
+        matches!(self, Self::FixedResolution { .. } | Self::PatchBudget { .. } | Self::Views { .. })
     }
 }

@@ -11,6 +11,7 @@ mod picture;
 mod preprocess;
 mod resize;
 mod spec;
+mod views;
 
 pub use decode::{ImageInfo, decode, probe};
 pub use error::ImageError;
@@ -22,3 +23,4 @@ pub use picture::Picture;
 pub use preprocess::{ImageOptions, Preprocessor};
 pub use resize::resize;
 pub use spec::{Geometry, Grid, ImageDecode, ImageSpec, Patches, Resample};
+pub use views::{Area, Cover, MAX_VIEWS, Overlay, PixelBox, ViewMethod, ViewOptions, Views, largest_region};

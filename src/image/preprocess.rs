@@ -129,7 +129,7 @@ impl Preprocessor {
     }
 
     /// The patches of a picture that was `source` (height, width) before it was reduced.
-    fn cut(
+    pub(super) fn cut(
         &self,
         picture: &Picture,
         source: (u32, u32),
@@ -149,7 +149,7 @@ impl Preprocessor {
     }
 
     /// Height and width that a picture of `source` is brought to.
-    fn target(&self, source: (u32, u32), options: &ImageOptions) -> (u32, u32) {
+    pub(super) fn target(&self, source: (u32, u32), options: &ImageOptions) -> (u32, u32) {
         match self.spec.geometry {
             Geometry::Squash { height, width } => (height, width),
             // torchvision's `Resize` of one number.
@@ -171,7 +171,7 @@ impl Preprocessor {
     }
 
     /// How many times smaller a file may come out of its decoder: never smaller than what the tower sees.
-    fn reduction(&self, info: &ImageInfo, options: &ImageOptions) -> u32 {
+    pub(super) fn reduction(&self, info: &ImageInfo, options: &ImageOptions) -> u32 {
         if self.decoding == ImageDecode::Exact || info.format != Format::Jpeg {
             return 1;
         }

@@ -229,6 +229,11 @@ fn routes() -> Vec<(&'static str, Vec<(&'static str, &'static str)>)> {
             &["template", "templates", "activation", "top_k", "threshold"],
         ),
         with("/v1/score", &[("images", PICTURE), ("texts", "[\"a\"]")], &["token_ids"]),
+        with(
+            "/v1/heatmaps",
+            &[("images", PICTURE), ("texts", "[\"a\"]")],
+            &["method", "window", "budget", "boxes", "threshold", "overlay", "token_ids"],
+        ),
     ]
 }
 

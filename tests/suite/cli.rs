@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use serde_json::{Value, json};
+use siglip::image::{ImageLimits, decode};
 
 use crate::support::tiny::{Array, Family, Tiny, WIDTH};
 
@@ -160,6 +161,22 @@ fn classify_ranks_labels() {
     let table =
         siglip(folder.path(), &["classify", &example("red-car.png"), "--labels", "car,cat", "--top-k", "1"]);
     assert!(text(&table.stdout).contains("car") && !text(&table.stdout).contains("  cat"));
+}
+
+#[test]
+fn classify_draws_where_the_best_label_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let cat = example("cat-face.png");
+    let arguments = ["classify", &cat, "--labels", "car,cat", "--heatmap", "map.png"];
+    let output = siglip(folder.path(), &arguments);
+    assert!(text(&output.stderr).contains("map.png: where \"cat\" is"), "{}", text(&output.stderr));
+    let open = |path: &Path| decode(&std::fs::read(path).unwrap(), &ImageLimits::default()).unwrap();
+    let (drawn, original) = (open(&folder.path().join("map.png")), open(Path::new(&cat)));
+    assert_eq!((drawn.width(), drawn.height()), (original.width(), original.height()));
+    assert!(drawn.pixels() != original.pixels());
+    let two = ["classify", &cat, &cat, "--labels", "cat", "--heatmap", "map.png"];
+    let refused = siglip(folder.path(), &two);
+    assert!(text(&refused.stderr).contains("draws one image, not 2"), "{}", text(&refused.stderr));
 }
 
 /// A checkpoint with a classifier knows its labels; one without says so.

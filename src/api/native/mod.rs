@@ -2,6 +2,7 @@
 
 pub mod classify;
 pub mod embeddings;
+pub mod heatmaps;
 pub mod models;
 pub mod resolve;
 pub mod schema;

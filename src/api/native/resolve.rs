@@ -3,7 +3,7 @@
 use crate::api::edge::error::{ApiError, ApiResult};
 use crate::api::inputs::{Batch, check_count};
 use crate::api::native::schema::{Input, Inputs, Modality};
-use crate::api::read::Heap;
+use crate::api::read::{Heap, missing};
 use crate::api::source::{Source, is_data_url, is_url};
 use crate::budget::Charge;
 use crate::engine;
@@ -67,6 +67,32 @@ pub fn resolve(field: &str, inputs: Inputs, meaning: Meaning, memory: Charge) ->
         }
     }
     Ok(batch)
+}
+
+/// Resolves pictures and the texts that they are compared with: the pictures first, and how many there are. As [`resolve`].
+///
+/// # Errors
+/// As [`resolve`], or if there are too many texts.
+pub fn resolve_pairs(
+    images: Option<Inputs>,
+    texts: Option<Inputs>,
+    (max_pictures, max_texts): (usize, usize),
+    token_ids: bool,
+    mut memory: Charge,
+) -> ApiResult<(Batch, usize)> {
+    let images = images.ok_or_else(|| missing("images"))?;
+    let texts = texts.ok_or_else(|| missing("texts"))?;
+    check_count("texts", texts.items.len(), max_texts)?;
+    let of_texts = memory.split(texts.heap());
+    let meaning = Meaning { bare: Modality::Image, token_ids: true, max_pictures };
+    let mut batch = resolve("images", images, meaning, memory)?;
+    batch.only(Source::is_picture, "a text among the pictures");
+    let pictures = batch.len();
+    let meaning = Meaning { bare: Modality::Text, token_ids, max_pictures: max_texts };
+    let mut texts = resolve("texts", texts, meaning, of_texts)?;
+    texts.only(|source| !source.is_picture(), "a picture among the texts");
+    batch.append(texts);
+    Ok((batch, pictures))
 }
 
 /// Ids of another tokenizer give vectors without meaning, and nothing in them tells.

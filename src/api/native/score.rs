@@ -7,13 +7,12 @@ use crate::api::answer;
 use crate::api::call::Call;
 use crate::api::edge::error::ApiResult;
 use crate::api::edge::negotiate::Format;
-use crate::api::inputs::{Batch, check_count};
-use crate::api::native::resolve::{Meaning, resolve};
-use crate::api::native::schema::{Modality, ScoreQuery, ScoreRequest, ScoreResponse, ScoresTag, Usage};
+use crate::api::inputs::Batch;
+use crate::api::native::resolve::resolve_pairs;
+use crate::api::native::schema::{ScoreQuery, ScoreRequest, ScoreResponse, ScoresTag, Usage};
 use crate::api::openapi::WorkErrors;
-use crate::api::read::{Heap, Options, missing};
+use crate::api::read::Options;
 use crate::api::run::{Compared, RunOptions, compare};
-use crate::api::source::Source;
 use crate::budget::MemoryKind;
 use crate::model::scores::{logit, sigmoid};
 
@@ -56,22 +55,11 @@ struct Task {
 }
 
 async fn from_json(call: &Call, body: bytes::Bytes, query: ScoreRequest) -> ApiResult<Task> {
-    let (max_pictures, max_texts) = (call.state.config().max_items, call.state.config().max_labels);
-    call.json(body, move |request: ScoreRequest, mut memory| {
+    let most = (call.state.config().max_items, call.state.config().max_labels);
+    call.json(body, move |request: ScoreRequest, memory| {
         let mut options = request.and(query)?;
-        let images = options.images.take().ok_or_else(|| missing("images"))?;
-        let texts = options.texts.take().ok_or_else(|| missing("texts"))?;
-        check_count("texts", texts.items.len(), max_texts)?;
-        let token_ids = options.token_ids == Some(true);
-        let of_texts = memory.split(texts.heap());
-        let meaning = Meaning { bare: Modality::Image, token_ids: true, max_pictures };
-        let mut batch = resolve("images", images, meaning, memory)?;
-        batch.only(Source::is_picture, "a text among the pictures");
-        let pictures = batch.len();
-        let meaning = Meaning { bare: Modality::Text, token_ids, max_pictures: max_texts };
-        let mut texts = resolve("texts", texts, meaning, of_texts)?;
-        texts.only(|source| !source.is_picture(), "a picture among the texts");
-        batch.append(texts);
+        let (images, texts) = (options.images.take(), options.texts.take());
+        let (batch, pictures) = resolve_pairs(images, texts, most, options.token_ids == Some(true), memory)?;
         Ok(Task { batch, pictures, options })
     })
     .await

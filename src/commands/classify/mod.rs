@@ -1,5 +1,6 @@
 //! `siglip classify`: which of some labels fit pictures.
 
+mod heatmap;
 mod own;
 
 use std::pin::pin;
@@ -25,6 +26,9 @@ pub(super) fn run(args: &ClassifyArgs) -> Result<ExitCode> {
     if let Some(template) = args.templates.iter().find(|template| !template.contains(SLOT)) {
         return Err(failed(format!("--template {template:?} has no {SLOT} where the label goes")));
     }
+    if args.heatmap.is_some() && args.images.len() != 1 {
+        return Err(failed(format!("--heatmap draws one image, not {}", args.images.len())));
+    }
     if labels.is_empty() {
         return own::run(args);
     }
@@ -40,7 +44,8 @@ async fn classify(bulk: &Bulk, args: &ClassifyArgs, labels: &[&str]) -> Result<E
     };
     let scores = Scores { scale, bias };
     let names = labels;
-    let labels = Labels::Set(Arc::new(label_set(bulk, names, &args.templates).await?));
+    let set = Arc::new(label_set(bulk, names, &args.templates).await?);
+    let labels = Labels::Set(Arc::clone(&set));
     let ranking = Ranking {
         activation: if args.softmax { Activation::Softmax } else { Activation::Sigmoid },
         top_k: args.top_k,
@@ -64,7 +69,12 @@ async fn classify(bulk: &Bulk, args: &ClassifyArgs, labels: &[&str]) -> Result<E
                 let (pictures, labels, options) =
                     (vec![embedding.vector], labels.clone(), ScoreOptions::default());
                 let scored = bulk.model().rank(pictures, labels, scores, ranking, options).await?;
-                print(args, names, &image, answered == 0, &scored.value.concat());
+                let ranked = scored.value.concat();
+                print(args, names, &image, answered == 0, &ranked);
+                if let (Some(output), Some(best)) = (&args.heatmap, ranked.first()) {
+                    heatmap::draw(bulk, args, &set, best.label, output).await?;
+                    eprintln!("{}: where {:?} is", output.display(), names[best.label]);
+                }
                 answered += 1;
             }
             Err(error) => {

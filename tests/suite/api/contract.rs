@@ -49,7 +49,7 @@ async fn every_operation_is_described() {
             }
         }
     }
-    assert_eq!(operations, 17);
+    assert_eq!(operations, 18);
     let mut references = Vec::new();
     collect_references(&document, &mut references);
     for reference in references {
@@ -69,6 +69,7 @@ async fn an_option_is_described_for_json_query_and_form() {
         ("/v1/embeddings/images", "EmbeddingsRequest", Some("ImagesForm"), &["input"]),
         ("/v1/classify", "ClassifyRequest", Some("ClassifyForm"), &["input"]),
         ("/v1/score", "ScoreRequest", None, &["images", "texts"]),
+        ("/v1/heatmaps", "HeatmapsRequest", None, &["images", "texts"]),
     ] {
         let parameters = document["paths"][path]["post"]["parameters"].as_array().unwrap();
         let names = |place: &str| -> Vec<&str> {

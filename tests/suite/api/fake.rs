@@ -5,8 +5,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
-use siglip::engine::{ImageCost, Model, Progress, Towers};
-use siglip::image::{Geometry, Grid, ImageDecode, ImageError, ImageSpec, Patches, Resample};
+use siglip::engine::{ImageCost, Model, Progress, Towers, ViewsCost};
+use siglip::image::{
+    Area, Cover, Geometry, Grid, ImageDecode, ImageError, ImageLimits, ImageOptions, ImageSpec, Patches,
+    Picture, Preprocessor, Resample, ViewOptions, Views,
+};
 use siglip::model::{
     EncoderSpec, ImagePooling, ImageTowerSpec, ModelSpec, Pause, PositionResize, TextTowerSpec,
 };
@@ -21,6 +24,9 @@ pub const DIM: usize = 12;
 pub const CONTEXT: usize = 16;
 pub const SCALE: f32 = 10.0;
 pub const BIAS: f32 = -1.0;
+
+/// Height and width of a picture of which views are taken.
+pub const SOURCE: (u32, u32) = (200, 400);
 
 /// Texts and pictures that one of the fakes has computed.
 pub static COMPUTED: AtomicUsize = AtomicUsize::new(0);
@@ -45,6 +51,11 @@ pub fn vector(content: &[u8]) -> Vec<f32> {
         ((state >> 40) as f32 / (1u64 << 24) as f32 - 0.5) * 6.0
     };
     std::iter::repeat_with(next).take(DIM).collect()
+}
+
+/// The content of a view of a picture.
+pub fn view(content: &[u8], Area { top, left, rows, cols }: Area) -> Vec<u8> {
+    [content, &[top, left, rows, cols].map(|x| x as u8)].concat()
 }
 
 impl Fake {
@@ -118,6 +129,13 @@ impl Fake {
         self.released.notify_all();
     }
 
+    fn cover(&self, views: &ViewOptions) -> Result<(Preprocessor, Cover)> {
+        let spec = self.info.image.clone().expect("there is an image side");
+        let preprocessor = Preprocessor::new(spec, ImageLimits::default())?;
+        let cover = preprocessor.cover(SOURCE, &ImageOptions::default(), views)?;
+        Ok((preprocessor, cover))
+    }
+
     fn compute(&self, items: usize) -> Result<()> {
         COMPUTED.fetch_add(items, Ordering::SeqCst);
         match self.lost.load(Ordering::SeqCst) {
@@ -144,6 +162,29 @@ impl Model for Fake {
 
     fn prepare_image(&self, bytes: &[u8], _: Option<usize>) -> Result<Patches> {
         Ok(Patches { pixels: bytes.to_vec(), grid: Grid { rows: 14, cols: 14 }, source: (2, 3) })
+    }
+
+    fn probe_views(&self, bytes: &[u8], max: Option<usize>, views: &ViewOptions) -> Result<ViewsCost> {
+        let ImageCost { decoded_bytes, .. } = self.probe_image(bytes, max)?;
+        let (preprocessor, cover) = self.cover(views)?;
+        let tokens = preprocessor.view_tokens(&cover, &ImageOptions::default(), views);
+        Ok(ViewsCost { decoded_bytes, tokens })
+    }
+
+    fn prepare_views(&self, bytes: &[u8], _: Option<usize>, views: &ViewOptions) -> Result<Views> {
+        if bytes.ends_with(b"bad") {
+            return Err(ImageError::Empty.into());
+        }
+        let (preprocessor, cover) = self.cover(views)?;
+        let tokens = preprocessor.view_tokens(&cover, &ImageOptions::default(), views);
+        let patches = cover.areas().zip(tokens).map(|(area, tokens)| Patches {
+            pixels: view(bytes, area),
+            grid: Grid { rows: 1, cols: tokens },
+            source: SOURCE,
+        });
+        let patches = patches.collect();
+        let preview = views.preview.map(|_| Picture::new(4, 2, vec![90; 24]).expect("eight pixels"));
+        Ok(Views { patches, cover, preview })
     }
 
     fn prepare_text(&self, text: &str, mode: Option<Canonicalization>) -> Result<TokenIds> {

@@ -7,6 +7,7 @@ mod dialects;
 mod embeddings;
 mod fake;
 mod fetch;
+mod heatmaps;
 mod images;
 mod operations;
 mod parsers;

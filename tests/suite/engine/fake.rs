@@ -8,9 +8,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use siglip::engine::{
     EmbedOptions, Embedding, Engine, EngineConfig, EngineError, ImageCost, Input, Model, ModelHandle, Output,
-    Progress, Towers,
+    Progress, Towers, ViewsCost,
 };
-use siglip::image::{Geometry, Grid, ImageDecode, ImageError, ImageSpec, Patches, Resample};
+use siglip::image::{
+    Geometry, Grid, ImageDecode, ImageError, ImageLimits, ImageOptions, ImageSpec, Patches, Preprocessor,
+    Resample, ViewOptions, Views,
+};
 use siglip::model::{ModelSpec, Pause};
 use siglip::pipeline::{DeviceKind, ModelInfo, Precision};
 use siglip::text::{Canonicalization, TextFamily, TextSpec, TokenIds};
@@ -212,6 +215,28 @@ impl Model for Fake {
             return Err(ImageError::Empty.into());
         }
         Ok(Patches { pixels: bytes.to_vec(), grid: Grid { rows: 1, cols: tokens }, source: (7, 9) })
+    }
+
+    /// Four views of one token each, of a grid of 2 × 2 patches.
+    fn probe_views(&self, bytes: &[u8], max: Option<usize>, _: &ViewOptions) -> Result<ViewsCost> {
+        let ImageCost { decoded_bytes, .. } = self.probe_image(bytes, max)?;
+        Ok(ViewsCost { decoded_bytes, tokens: vec![1; 4] })
+    }
+
+    fn prepare_views(&self, bytes: &[u8], max: Option<usize>, _: &ViewOptions) -> Result<Views> {
+        let whole = self.prepare_image(bytes, max)?;
+        let spec = self.info.image.clone().unwrap();
+        let views = ViewOptions { side: Some(1), ..ViewOptions::default() };
+        let preprocessor = Preprocessor::new(spec, ImageLimits::default())?;
+        let cover = preprocessor.cover((9, 9), &ImageOptions::default(), &views)?;
+        let name = Picture::read(bytes).name;
+        let lost = usize::from(name == "lossy");
+        let view = |i| Patches {
+            pixels: format!("{name}/{i}").into_bytes(),
+            grid: Grid { rows: 1, cols: 1 },
+            source: whole.source,
+        };
+        Ok(Views { patches: (lost..4).map(view).collect(), cover, preview: None })
     }
 
     fn prepare_text(&self, text: &str, canonicalization: Option<Canonicalization>) -> Result<TokenIds> {

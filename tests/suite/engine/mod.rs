@@ -11,6 +11,7 @@ mod replicas;
 mod scoring;
 mod stopping;
 mod turns;
+mod views;
 
 use std::sync::Arc;
 

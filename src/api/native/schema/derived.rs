@@ -6,7 +6,7 @@ use utoipa::openapi::path::{Parameter, ParameterIn};
 use utoipa::openapi::schema::Schema;
 use utoipa::{IntoParams, PartialSchema, ToSchema};
 
-use super::{ClassifyRequest, EmbeddingsRequest, ScoreRequest, literal};
+use super::{ClassifyRequest, EmbeddingsRequest, HeatmapsRequest, ScoreRequest, literal};
 use crate::api::read::Options;
 
 /// A form with pictures: files under any name, or `image`, `file`, `input` and the like as base64, data: URLs or URLs; the
@@ -24,6 +24,9 @@ pub struct ClassifyQuery;
 
 /// The query of `/v1/score`.
 pub struct ScoreQuery;
+
+/// The query of `/v1/heatmaps`.
+pub struct HeatmapsQuery;
 
 /// The options of a request by their names, with their schemas.
 fn options<T: Options + PartialSchema>() -> Map<String, Value> {
@@ -111,6 +114,12 @@ impl IntoParams for EmbeddingsQuery {
 impl IntoParams for ClassifyQuery {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
         query::<ClassifyRequest>()
+    }
+}
+
+impl IntoParams for HeatmapsQuery {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        query::<HeatmapsRequest>()
     }
 }
 

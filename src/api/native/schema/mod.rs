@@ -3,6 +3,7 @@
 mod classify;
 mod derived;
 mod embeddings;
+mod heatmaps;
 mod input;
 mod models;
 mod options;
@@ -12,11 +13,12 @@ pub use classify::{
     Classification, ClassificationEntry, ClassificationTag, ClassifyRequest, ClassifyResponse, Label,
     LabelPrediction,
 };
-pub use derived::{ClassifyForm, ClassifyQuery, EmbeddingsQuery, ImagesForm, ScoreQuery};
+pub use derived::{ClassifyForm, ClassifyQuery, EmbeddingsQuery, HeatmapsQuery, ImagesForm, ScoreQuery};
 pub use embeddings::{
     EmbeddingEntry, EmbeddingItem, EmbeddingTag, EmbeddingValue, EmbeddingsRequest, EmbeddingsResponse,
     ErrorEntry, ErrorTag, ListTag, Usage,
 };
+pub use heatmaps::{Heatmap, HeatmapBox, HeatmapPeak, HeatmapTag, HeatmapsRequest, HeatmapsResponse};
 pub use input::{Input, Inputs};
 pub use models::{Health, HealthStatus, Model, ModelHealth, ModelList, Readiness};
 pub use options::{EncodingFormat, Modality};
