@@ -11,6 +11,8 @@ use crate::api::inputs::Batch;
 use crate::api::source::Source;
 use crate::engine::{EmbedOptions, Embedding, Input, ModelHandle, Timings, Viewed};
 use crate::image::ViewOptions;
+use crate::model::PatchVectors;
+use crate::pipeline::fingerprint_of_patches;
 use crate::text::Canonicalization;
 
 /// What a request asks of the engine beyond its inputs.
@@ -66,7 +68,21 @@ pub async fn embed(
     batch: Batch,
     options: RunOptions,
 ) -> ApiResult<Embedded> {
-    let fingerprint = begin(call, model, &batch, options)?;
+    embed_as(call, model, batch, options, None).await
+}
+
+/// [`embed`] that gives a vector for each patch of a picture where `patches` says which.
+///
+/// # Errors
+/// As [`embed`].
+pub async fn embed_as(
+    call: &Call,
+    model: &ModelHandle,
+    batch: Batch,
+    options: RunOptions,
+    patches: Option<PatchVectors>,
+) -> ApiResult<Embedded> {
+    let fingerprint = begin(call, model, &batch, options, patches)?;
     // Held until everything is answered.
     let Batch { items, places, memory: _memory } = batch;
     let items = gather(call, items, &places, options.partial).await?;
@@ -76,8 +92,10 @@ pub async fn embed(
     let mut timings = Timings::default();
     let mut embedded = Vec::new().into_iter();
     if !inputs.is_empty() {
-        let output =
-            model.embed(inputs, options.asked(call)).await.map_err(|error| call.engine_error(error))?;
+        let output = model
+            .embed(inputs, EmbedOptions { patches, ..options.asked(call) })
+            .await
+            .map_err(|error| call.engine_error(error))?;
         timings = output.timings;
         embedded = output.results.into_iter();
     }
@@ -120,7 +138,7 @@ pub async fn embed_views(
     options: RunOptions,
 ) -> ApiResult<EmbeddedViews> {
     let options = RunOptions { partial: false, ..options };
-    let fingerprint = begin(call, model, &batch, options)?;
+    let fingerprint = begin(call, model, &batch, options, None)?;
     let Batch { items, places, memory: _memory } = batch;
     let items = gather(call, items, &places, options.partial).await?;
     let mut inputs = items.into_iter().collect::<ApiResult<Vec<_>>>()?;
@@ -143,7 +161,13 @@ pub async fn embed_views(
 }
 
 /// Checks what is said of the whole request, notes what it is, and names its embedding space.
-fn begin(call: &Call, model: &ModelHandle, batch: &Batch, options: RunOptions) -> ApiResult<String> {
+fn begin(
+    call: &Call,
+    model: &ModelHandle,
+    batch: &Batch,
+    options: RunOptions,
+    patches: Option<PatchVectors>,
+) -> ApiResult<String> {
     if options.max_num_patches == Some(0) {
         return Err(ApiError::field("max_num_patches", "must be at least 1"));
     }
@@ -151,6 +175,10 @@ fn begin(call: &Call, model: &ModelHandle, batch: &Batch, options: RunOptions) -
         options.canonicalization.filter(|_| batch.has_texts()),
         options.max_num_patches.filter(|_| batch.has_pictures()),
     );
+    let fingerprint = match patches {
+        None => fingerprint,
+        Some(_) => fingerprint_of_patches(&fingerprint),
+    };
     call.expects(&fingerprint)?;
     call.context.note.work(model.name(), batch.len());
     Ok(fingerprint)

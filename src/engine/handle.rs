@@ -17,6 +17,7 @@ use super::runtime::ModelRuntime;
 use super::scoring::{Labels, ScoreJob, ScoreOptions, Scored, Waiter};
 use super::shared::{Phase, Shared};
 use super::state::ModelState;
+use super::views::vectors_bytes;
 use super::{EmbedOptions, Embedding, EngineError, ImageCost, Input};
 use crate::model::zero_shot::Ranking;
 use crate::model::{Match, ModelError, Scores};
@@ -187,7 +188,10 @@ impl ModelHandle {
                     let known =
                         self.probe(&bytes, max_num_patches).map(|ImageCost { decoded_bytes, tokens }| {
                             let patch = runtime.model.info().image.as_ref().map_or(0, |spec| spec.patch);
-                            let prepared = tokens.saturating_mul(patch * patch * 3);
+                            let (patches, width) = (options.patches, runtime.model.info().embedding_dim);
+                            let prepared = tokens
+                                .saturating_mul(patch * patch * 3)
+                                .saturating_add(vectors_bytes(patches, tokens, width));
                             sorted.jobs.push(Job {
                                 index,
                                 lane: Lane::Images,
@@ -195,7 +199,7 @@ impl ModelHandle {
                                 decode_bytes: decoded_bytes,
                                 results: 1,
                                 bytes: prepared,
-                                work: Work::Image { bytes, max_num_patches },
+                                work: Work::Image { bytes, max_num_patches, patches },
                             });
                             None
                         });

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::state::Progress;
 use crate::image::{Patches, ViewOptions, Views};
+use crate::model::PatchVectors;
 use crate::pipeline::ModelInfo;
 use crate::text::{Canonicalization, TokenIds};
 use crate::{Error, Result};
@@ -94,6 +95,15 @@ pub trait Towers: Send + Sync + 'static {
     /// # Errors
     /// If the tensor library or the device fails.
     fn embed_images(&self, batch: &[&Patches]) -> Result<Vec<Vec<f32>>>;
+
+    /// One vector of `info().embedding_dim` for each patch, not normalised: for each picture `[patches, width]`, in order.
+    /// By default there are none.
+    ///
+    /// # Errors
+    /// If the tensor library or the device fails.
+    fn embed_patches(&self, _: &[&Patches], _: PatchVectors) -> Result<Vec<Vec<f32>>> {
+        Err(Error::Request("this model gives no vectors of patches".to_owned()))
+    }
 
     /// Embeds texts: one vector of `info().embedding_dim` for each, in order, not normalised.
     ///

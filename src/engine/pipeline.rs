@@ -6,7 +6,7 @@ use super::{ImageCost, Model, Progress, Towers, ViewsCost};
 use crate::Result;
 use crate::checkpoint::{HubOptions, ModelRef};
 use crate::image::{Geometry, ImageOptions, Patches, ViewOptions, Views, naflex_grid};
-use crate::model::Siglip;
+use crate::model::{PatchVectors, Siglip};
 use crate::pipeline::{self, LoadOptions, ModelInfo, Processor, TowerSource};
 use crate::text::{Canonicalization, TokenIds};
 
@@ -98,6 +98,10 @@ impl Model for PipelineModel {
 impl Towers for Siglip {
     fn embed_images(&self, batch: &[&Patches]) -> Result<Vec<Vec<f32>>> {
         Ok(Siglip::embed_images(self, batch)?)
+    }
+
+    fn embed_patches(&self, batch: &[&Patches], wanted: PatchVectors) -> Result<Vec<Vec<f32>>> {
+        Ok(Siglip::embed_patches(self, batch, wanted)?)
     }
 
     fn embed_texts(&self, batch: &[&TokenIds]) -> Result<Vec<Vec<f32>>> {

@@ -19,6 +19,7 @@ use super::shared::Shared;
 use super::turns::Kind;
 use super::{Embedding, EngineError, warmup};
 use crate::image::Patches;
+use crate::model::PatchVectors;
 use crate::telemetry;
 use crate::text::TokenIds;
 
@@ -177,7 +178,9 @@ impl Worker<'_> {
 
     fn run_batch(&self, batch: Batch) {
         let now = Instant::now();
-        let (mut images, mut texts): (Vec<(Ticket, Patches)>, Vec<Text>) = (Vec::new(), Vec::new());
+        // Pictures, by what is wanted of each.
+        let mut images: Vec<(Option<PatchVectors>, Vec<(Ticket, Patches)>)> = Vec::new();
+        let mut texts: Vec<Text> = Vec::new();
         let mut seen: HashMap<Arc<TextKey>, usize> = HashMap::new();
         let metrics = self.model.lane(batch.lane);
         for Ready { mut ticket, prepared } in batch.items {
@@ -187,7 +190,13 @@ impl Worker<'_> {
                 continue;
             }
             match prepared {
-                Prepared::Image(patches) => images.push((ticket, patches)),
+                Prepared::Image(patches, wanted) => {
+                    let item = (ticket, patches);
+                    match images.iter_mut().find(|(kind, _)| *kind == wanted) {
+                        Some((_, items)) => items.push(item),
+                        None => images.push((wanted, vec![item])),
+                    }
+                }
                 Prepared::Text(ids, key) => {
                     if let Some(embedding) = self.shared.cache.get(&key) {
                         metrics.cache_hits.increment(1);
@@ -208,23 +217,27 @@ impl Worker<'_> {
                 }
             }
         }
-        if !images.is_empty() {
-            self.embed_images(images, batch.retried);
+        for (wanted, items) in images {
+            self.embed_images(items, wanted, batch.retried);
         }
         if !texts.is_empty() {
             self.embed_texts(texts, batch.retried);
         }
     }
 
-    fn embed_images(&self, items: Vec<(Ticket, Patches)>, retried: bool) {
+    fn embed_images(&self, items: Vec<(Ticket, Patches)>, wanted: Option<PatchVectors>, retried: bool) {
         let batch: Vec<&Patches> = items.iter().map(|(_, patches)| patches).collect();
         let tokens = batch.iter().map(|patches| patches.grid.len()).sum();
         let requests = items.iter().map(|(ticket, _)| ticket.span());
-        let computed = self.compute(Lane::Images, &batch, tokens, requests, &|part: &[&Patches]| {
-            self.replica().towers.embed_images(part)
-        });
+        let dim = self.model.model.info().embedding_dim;
+        let width = |patches: &Patches| if wanted.is_some() { dim * patches.grid.len() } else { dim };
+        let computed =
+            self.compute(Lane::Images, &batch, tokens, requests, &width, &|part: &[&Patches]| {
+                let towers = &self.replica().towers;
+                wanted.map_or_else(|| towers.embed_images(part), |wanted| towers.embed_patches(part, wanted))
+            });
         if self.is_for_another(&computed, retried) {
-            let ready = |(ticket, patches)| Ready { ticket, prepared: Prepared::Image(patches) };
+            let ready = |(ticket, patches)| Ready { ticket, prepared: Prepared::Image(patches, wanted) };
             self.hand_on(Lane::Images, items.into_iter().map(ready).collect());
         } else {
             for ((mut ticket, patches), result) in items.into_iter().zip(computed.results) {
@@ -233,6 +246,7 @@ impl Worker<'_> {
                     vector: vector.into(),
                     tokens: patches.grid.len(),
                     size: Some(patches.source),
+                    grid: Some(patches.grid),
                     truncated: false,
                     cached: false,
                 }));
@@ -245,9 +259,11 @@ impl Worker<'_> {
         let batch: Vec<&TokenIds> = items.iter().map(|text| &text.ids).collect();
         let tokens = batch.iter().map(|ids| ids.ids.len()).sum();
         let requests = items.iter().flat_map(|text| text.tickets.iter().map(Ticket::span));
-        let computed = self.compute(Lane::Texts, &batch, tokens, requests, &|part: &[&TokenIds]| {
-            self.replica().towers.embed_texts(part)
-        });
+        let dim = self.model.model.info().embedding_dim;
+        let computed =
+            self.compute(Lane::Texts, &batch, tokens, requests, &|_| dim, &|part: &[&TokenIds]| {
+                self.replica().towers.embed_texts(part)
+            });
         if self.is_for_another(&computed, retried) {
             let ready = |Text { tickets, ids, key }| {
                 let prepared = move || Prepared::Text(ids.clone(), Arc::clone(&key));
@@ -260,6 +276,7 @@ impl Worker<'_> {
                     vector: vector.into(),
                     tokens: ids.used,
                     size: None,
+                    grid: None,
                     truncated: ids.truncated,
                     cached: false,
                 });
@@ -300,6 +317,7 @@ impl Worker<'_> {
         batch: &[&T],
         tokens: usize,
         requests: impl Iterator<Item = &'s Span>,
+        width: &dyn Fn(&T) -> usize,
         embed: &Embed<'_, T>,
     ) -> Computed {
         let model = self.model;
@@ -310,7 +328,7 @@ impl Worker<'_> {
         let _entered = span.enter();
 
         let start = Instant::now();
-        let outcome = batch::run(batch, model.model.info().embedding_dim, embed);
+        let outcome = batch::run(batch, width, embed);
         let took = start.elapsed();
         metrics.inference.record(took);
         if outcome.panics > 0 {

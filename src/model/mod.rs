@@ -18,7 +18,7 @@ pub mod zero_shot;
 
 pub use classifier::Classifier;
 pub use error::{ModelError, Result};
-pub use image_tower::{ImageOutputs, ImageTower};
+pub use image_tower::{ImageOutputs, ImageTower, PatchVectors};
 pub use labels::{LabelSet, Match};
 pub use positions::resize_table;
 pub use siglip::{Scores, Siglip};

@@ -18,7 +18,7 @@ use crate::text::{Canonicalization, TextProcessor};
 use crate::{Error, Result};
 
 pub use device::{DeviceChoice, GpuOptions, Placement, Switch};
-pub use info::{DeviceKind, ModelInfo, Precision};
+pub use info::{DeviceKind, ModelInfo, Precision, fingerprint_of_patches};
 pub use processor::Processor;
 pub use towers::{TowerSource, open};
 

@@ -215,8 +215,16 @@ fn routes() -> Vec<(&'static str, Vec<(&'static str, &'static str)>)> {
         fields.extend(options.iter().chain(more).map(|name| (*name, "")));
         (path, fields)
     };
-    let embeddings =
-        ["encoding_format", "embedding_type", "normalize", "dimensions", "modality", "token_ids", "user"];
+    let embeddings = [
+        "encoding_format",
+        "embedding_type",
+        "normalize",
+        "output",
+        "dimensions",
+        "modality",
+        "token_ids",
+        "user",
+    ];
     vec![
         with("/v1/embeddings", &[("input", "\"a\"")], &embeddings),
         with("/v1/embeddings/images", &[("input", PICTURE)], &embeddings),

@@ -21,7 +21,7 @@ pub use embeddings::{
 pub use heatmaps::{Heatmap, HeatmapBox, HeatmapPeak, HeatmapTag, HeatmapsRequest, HeatmapsResponse};
 pub use input::{Input, Inputs};
 pub use models::{Health, HealthStatus, Model, ModelHealth, ModelList, Readiness};
-pub use options::{EncodingFormat, Modality};
+pub use options::{EmbeddingOutput, EncodingFormat, Modality};
 pub use score::{ScoreRequest, ScoreResponse, ScoresTag};
 
 /// Bytes as they are.
