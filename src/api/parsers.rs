@@ -5,9 +5,10 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use bytes::Bytes;
 
 use crate::api::edge::negotiate::{Format, negotiate};
-use crate::api::native::schema::{ClassifyRequest, EmbeddingsRequest, ScoreRequest};
+use crate::api::native::schema::{CalibrateRequest, ClassifyRequest, EmbeddingsRequest, ExamplesRequest, ScoreRequest};
 use crate::api::read::{Form, options_of, parse_json};
 use crate::api::source::decode_image;
+use crate::labels::Definition;
 use crate::budget::{Charge, MemoryBudget, MemoryKind};
 
 fn memory() -> Option<Charge> {
@@ -19,6 +20,9 @@ pub fn json(data: &[u8]) {
     let _ = parse_json::<EmbeddingsRequest>(data);
     let _ = parse_json::<ClassifyRequest>(data);
     let _ = parse_json::<ScoreRequest>(data);
+    let _ = parse_json::<ExamplesRequest>(data);
+    let _ = parse_json::<CalibrateRequest>(data);
+    let _ = parse_json::<Definition>(data).map(|definition| definition.check());
 }
 
 /// A form: the first line is its content type.

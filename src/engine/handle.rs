@@ -18,7 +18,7 @@ use super::shared::{Phase, Shared};
 use super::state::ModelState;
 use super::{EmbedOptions, Embedding, EngineError, ImageCost, Input};
 use crate::model::zero_shot::Ranking;
-use crate::model::{Match, ModelError, Scores};
+use crate::model::{Judged, Match, ModelError, Question, Scores};
 use crate::pipeline::ModelInfo;
 use crate::telemetry;
 
@@ -74,6 +74,28 @@ impl ModelHandle {
         let space = Arc::clone(&self.runtime.space);
         self.score(pictures, labels, bytes, options, move |pictures, labels, stop| {
             labels.into_set(&space)?.rank(&pictures, scores, ranking, stop)
+        })
+        .await
+    }
+
+    /// As [`Self::rank`], with thresholds for each label and the question whether any fits.
+    ///
+    /// # Errors
+    /// As [`Self::rank`].
+    pub async fn judge(
+        &self,
+        pictures: Vec<Arc<[f32]>>,
+        labels: Labels,
+        scores: Scores,
+        question: Question,
+        options: ScoreOptions,
+    ) -> Result<Scored<Vec<Judged>>, EngineError> {
+        let selected = question.ranking.top_k.unwrap_or(usize::MAX).min(labels.len());
+        let each = selected.saturating_mul(size_of::<Match>()).saturating_add(size_of::<Judged>());
+        let space = Arc::clone(&self.runtime.space);
+        let bytes = pictures.len().saturating_mul(each);
+        self.score(pictures, labels, bytes, options, move |pictures, labels, stop| {
+            labels.into_set(&space)?.judge(&pictures, scores, &question, stop)
         })
         .await
     }

@@ -2,6 +2,8 @@
 
 pub mod classify;
 pub mod embeddings;
+pub mod examples;
+pub mod label_sets;
 pub mod models;
 mod resolve;
 pub mod schema;

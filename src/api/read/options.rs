@@ -5,7 +5,8 @@ use serde::de::DeserializeOwned;
 use crate::api::answer::EmbeddingType;
 use crate::api::edge::error::{ApiError, ApiResult};
 use crate::api::native::schema::{EncodingFormat, Modality};
-use crate::api::read::Bounded;
+use crate::api::read::{Bounded, parsed_bound};
+use crate::labels::NoneRule;
 use crate::model::zero_shot::Activation;
 use crate::text::Canonicalization;
 
@@ -26,6 +27,23 @@ pub trait Options: Default + DeserializeOwned + Send + 'static {
     fn heap(&self) -> usize;
 }
 
+/// A JSON body that a route reads.
+pub trait JsonBody: DeserializeOwned + Send + 'static {
+    /// Bytes that parsing a body can make at most.
+    fn bound(body: &[u8]) -> usize {
+        parsed_bound(body.len())
+    }
+
+    /// Bytes on the heap once it is parsed.
+    fn held(&self) -> usize;
+}
+
+impl<T: Options> JsonBody for T {
+    fn held(&self) -> usize {
+        self.heap()
+    }
+}
+
 /// Bytes of a value on the heap.
 pub trait Heap {
     /// Bytes of this value on the heap.
@@ -42,6 +60,15 @@ impl Heap for EncodingFormat {}
 impl Heap for Modality {}
 impl Heap for Activation {}
 impl Heap for Canonicalization {}
+
+impl Heap for NoneRule {
+    fn heap(&self) -> usize {
+        match self {
+            Self::Against { against, .. } => against.heap(),
+            Self::Off | Self::On | Self::Threshold(_) => 0,
+        }
+    }
+}
 
 impl Heap for String {
     fn heap(&self) -> usize {
@@ -72,12 +99,14 @@ pub fn missing(field: &str) -> ApiError {
     ApiError::bad_request("invalid_request", format!("missing field `{field}`"))
 }
 
-/// Defines a request: a struct with its schema, its [`Options`], and nothing written twice.
+/// Defines a request: a struct with its schema, its [`Options`], and nothing written twice. `inputs` are needed and only a JSON
+/// body can hold them; of `either` there is one or the other.
 macro_rules! options {
     (
         $(#[$meta:meta])*
         pub struct $name:ident {
             inputs { $( $(#[$input_meta:meta])* $input:ident: $input_type:ty, )* }
+            $( either { $( $(#[$either_meta:meta])* $either:ident: $either_type:ty, )* } )?
             lists { $( $(#[$list_meta:meta])* $list:ident, )* }
             options { $( $(#[$field_meta:meta])* $field:ident: $type:ty, )* }
         }
@@ -87,12 +116,13 @@ macro_rules! options {
         #[serde(deny_unknown_fields)]
         pub struct $name {
             $( $(#[$input_meta])* #[schema(value_type = $input_type, required = true)] pub $input: Option<$input_type>, )*
+            $( $( $(#[$either_meta])* pub $either: Option<$either_type>, )* )?
             $( $(#[$list_meta])* pub $list: Option<$crate::api::read::Bounded<String>>, )*
             $( $(#[$field_meta])* pub $field: Option<$type>, )*
         }
 
         impl $crate::api::read::Options for $name {
-            const INPUTS: &'static [&'static str] = &[$(stringify!($input)),*];
+            const INPUTS: &'static [&'static str] = &[$(stringify!($input),)* $($(stringify!($either),)*)?];
             const LISTS: &'static [&'static str] = &[$(stringify!($list)),*];
 
             fn and(self, other: Self) -> $crate::api::edge::error::ApiResult<Self> {
@@ -108,6 +138,7 @@ macro_rules! options {
                 }
                 Ok(Self {
                     $( $input: one(stringify!($input), self.$input, other.$input)?, )*
+                    $( $( $either: one(stringify!($either), self.$either, other.$either)?, )* )?
                     $( $list: one(stringify!($list), self.$list, other.$list)?, )*
                     $( $field: one(stringify!($field), self.$field, other.$field)?, )*
                 })
@@ -115,6 +146,7 @@ macro_rules! options {
 
             fn heap(&self) -> usize {
                 0 $( + $crate::api::read::Heap::heap(&self.$input) )*
+                  $( $( + $crate::api::read::Heap::heap(&self.$either) )* )?
                   $( + $crate::api::read::Heap::heap(&self.$list) )*
                   $( + $crate::api::read::Heap::heap(&self.$field) )*
             }
