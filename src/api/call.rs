@@ -202,12 +202,13 @@ impl Call {
         Ok(self.state.memory().charge(self.context.client, kind, bytes)?)
     }
 
-    /// Checks the client's precondition: `x-siglip-expect-fingerprint`, or `If-Match`.
+    /// Checks the client's precondition: `x-siglip-expect-fingerprint`, or `If-Match` unless that is about something else.
     ///
     /// # Errors
     /// 412 if it expects another embedding space than `fingerprint`.
-    pub fn expects(&self, fingerprint: &str) -> ApiResult<()> {
-        for name in [EXPECT_FINGERPRINT, header::IF_MATCH] {
+    pub fn expects(&self, fingerprint: &str, if_match_is_taken: bool) -> ApiResult<()> {
+        let if_match = (!if_match_is_taken).then_some(header::IF_MATCH);
+        for name in [EXPECT_FINGERPRINT].into_iter().chain(if_match) {
             let mut given = self.headers.get_all(&name).iter().peekable();
             if given.peek().is_none() {
                 continue;

@@ -5,11 +5,13 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use bytes::Bytes;
 
 use crate::api::edge::negotiate::{Format, negotiate};
-use crate::api::native::schema::{CalibrateRequest, ClassifyRequest, EmbeddingsRequest, ExamplesRequest, ScoreRequest};
+use crate::api::native::schema::{
+    CalibrateRequest, ClassifyRequest, EmbeddingsRequest, ExamplesRequest, ScoreRequest,
+};
 use crate::api::read::{Form, options_of, parse_json};
 use crate::api::source::decode_image;
-use crate::labels::Definition;
 use crate::budget::{Charge, MemoryBudget, MemoryKind};
+use crate::labels::Definition;
 
 fn memory() -> Option<Charge> {
     MemoryBudget::new(64 << 20).charge(0, MemoryKind::Parsed, 0).ok()

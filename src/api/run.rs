@@ -21,6 +21,8 @@ pub struct RunOptions {
     pub max_num_patches: Option<usize>,
     /// Whether an input that cannot be used, or is not done in time, leaves the others alone.
     pub partial: bool,
+    /// Whether `If-Match` is about something else than the embedding space.
+    pub if_match_is_taken: bool,
 }
 
 impl RunOptions {
@@ -59,7 +61,7 @@ pub async fn embed(
         options.canonicalization.filter(|_| batch.has_texts()),
         options.max_num_patches.filter(|_| batch.has_pictures()),
     );
-    call.expects(&fingerprint)?;
+    call.expects(&fingerprint, options.if_match_is_taken)?;
     call.context.note.work(model.name(), batch.len());
     // Held until everything is answered.
     let Batch { items, places, memory: _memory } = batch;

@@ -19,7 +19,7 @@ use super::state::ModelState;
 use super::{EmbedOptions, Embedding, EngineError, ImageCost, Input};
 use crate::model::zero_shot::Ranking;
 use crate::model::{Judged, Match, ModelError, Question, Scores};
-use crate::pipeline::ModelInfo;
+use crate::pipeline::{ModelInfo, OwnClassifier};
 use crate::telemetry;
 
 /// One model of an [`Engine`](super::Engine). Cheap to clone. It stays the same model when another is loaded under its
@@ -47,6 +47,11 @@ impl ModelHandle {
     /// What the model is.
     pub fn info(&self) -> &ModelInfo {
         self.runtime.model.info()
+    }
+
+    /// The classifier that was trained with the image tower, where there is one over its embeddings.
+    pub fn classifier(&self) -> Option<&OwnClassifier> {
+        self.runtime.model.classifier()
     }
 
     /// How the model is.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::state::Progress;
 use crate::Result;
 use crate::image::Patches;
-use crate::pipeline::ModelInfo;
+use crate::pipeline::{ModelInfo, OwnClassifier};
 use crate::text::{Canonicalization, TokenIds};
 
 /// What a picture will cost, known from its header alone.
@@ -46,6 +46,11 @@ pub trait Model: Send + Sync + 'static {
     /// # Errors
     /// If an id is outside of the vocabulary or there are too many.
     fn prepare_ids(&self, ids: &[u32]) -> Result<TokenIds>;
+
+    /// The classifier that was trained with the image tower, where there is one over its embeddings.
+    fn classifier(&self) -> Option<&OwnClassifier> {
+        None
+    }
 
     /// Bytes that the towers take on all their devices together, about.
     fn memory_bytes(&self) -> u64;

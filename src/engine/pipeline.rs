@@ -7,7 +7,7 @@ use crate::Result;
 use crate::checkpoint::{HubOptions, ModelRef};
 use crate::image::{Geometry, ImageOptions, Patches, naflex_grid};
 use crate::model::Siglip;
-use crate::pipeline::{self, LoadOptions, ModelInfo, Processor, TowerSource};
+use crate::pipeline::{self, LoadOptions, ModelInfo, OwnClassifier, Processor, TowerSource};
 use crate::text::{Canonicalization, TokenIds};
 
 /// A checkpoint's model, whose towers can leave the memory and come back.
@@ -57,6 +57,10 @@ impl Model for PipelineModel {
 
     fn prepare_ids(&self, ids: &[u32]) -> Result<TokenIds> {
         self.processor.prepare_ids(ids)
+    }
+
+    fn classifier(&self) -> Option<&OwnClassifier> {
+        self.towers.classifier()
     }
 
     fn memory_bytes(&self) -> u64 {

@@ -73,7 +73,8 @@ impl LabelSets {
     ) -> Result<Put, LabelError> {
         self.update(name, condition, |version| {
             let index = Index::of(version);
-            let labels = labels.map(|labels| labels.iter().map(|label| index.label(label, "labels")).collect());
+            let labels =
+                labels.map(|labels| labels.iter().map(|label| index.label(label, "labels")).collect());
             let labels: Option<Vec<u32>> = labels.transpose()?;
             let mut content = (**version.content()).clone();
             let mut examples = content.examples.as_deref().cloned();
@@ -119,7 +120,8 @@ pub struct Index<'a> {
 impl<'a> Index<'a> {
     /// Of a version.
     pub fn of(version: &'a Version) -> Self {
-        let labels = version.names().iter().enumerate().map(|(index, name)| (&**name, index as u32)).collect();
+        let labels =
+            version.names().iter().enumerate().map(|(index, name)| (&**name, index as u32)).collect();
         Self { version, labels }
     }
 

@@ -257,7 +257,8 @@ impl LabelSpec {
             }
         }
         if !self.prompts.is_empty() && !self.synonyms.is_empty() {
-            let message = "give either synonyms, which go into the templates, or prompts, which are whole texts";
+            let message =
+                "give either synonyms, which go into the templates, or prompts, which are whole texts";
             return Err(LabelError::invalid(place(""), message));
         }
         match self.threshold {
@@ -410,7 +411,10 @@ mod tests {
     fn the_key_of_the_texts_changes_with_what_is_encoded_and_with_nothing_else() {
         let key = |json: &str| parse(json).texts_key("own {}");
         let plain = key(r#"{"labels": ["a", "b"]}"#);
-        assert_eq!(plain, key(r#"{"labels": ["a", {"name": "b", "threshold": 0.5}], "none": true, "threshold": 0.1}"#));
+        assert_eq!(
+            plain,
+            key(r#"{"labels": ["a", {"name": "b", "threshold": 0.5}], "none": true, "threshold": 0.1}"#)
+        );
         assert_eq!(plain, key(r#"{"labels": ["a", "b"], "templates": "own {}"}"#));
         for other in [
             r#"{"labels": ["a", "c"]}"#,

@@ -16,7 +16,9 @@ use super::examples::fit;
 use super::store::{RowsKey, RowsLog};
 use super::version::{Directions, FitReport, Ready};
 use crate::budget::Charge;
-use crate::engine::{Class, EmbedOptions, Embedding, EngineError, Input, ModelHandle, Order, WhenFull, WorkError};
+use crate::engine::{
+    Class, EmbedOptions, Embedding, EngineError, Input, ModelHandle, Order, WhenFull, WorkError,
+};
 use crate::model::scores::l2_normalize;
 use crate::model::{LabelSet, Scores};
 
@@ -69,7 +71,11 @@ pub(super) async fn run(job: Job) -> Result<Ready, String> {
             Err(Stop::Fault(reason)) if attempt == ATTEMPTS => return Err(reason),
             Err(Stop::Fault(reason)) => {
                 attempt = if sink.rows.len() > before { 1 } else { attempt + 1 };
-                tracing::warn!(model = model.name(), reason, "a label set could not be encoded; it is tried again");
+                tracing::warn!(
+                    model = model.name(),
+                    reason,
+                    "a label set could not be encoded; it is tried again"
+                );
                 tokio::time::sleep(Duration::from_millis(250 << attempt)).await;
             }
         }
@@ -156,8 +162,8 @@ async fn encode(
             continue;
         }
         l2_normalize(&mut sum);
-        let length = sum.iter().map(|x| x * x).sum::<f32>();
-        if (length - 1.0).abs() > 1e-3 {
+        let is_unit = (sum.iter().map(|x| x * x).sum::<f32>() - 1.0).abs() <= 1e-3;
+        if !is_unit {
             return Err(Stop::For(format!("labels[{label}] ({}) has texts without a direction", name())));
         }
         sink.push(&sum, label + 1 == all).await;
@@ -170,7 +176,9 @@ async fn encode(
 fn stop(error: WorkError, label: usize, name: &str) -> Stop {
     let text = format!("labels[{label}] ({name}): {error}");
     match error {
-        WorkError::Engine(EngineError::Worker(_) | EngineError::Deadline(_) | EngineError::Overloaded { .. })
+        WorkError::Engine(
+            EngineError::Worker(_) | EngineError::Deadline(_) | EngineError::Overloaded { .. },
+        )
         | WorkError::Model(crate::Error::Compute(_) | crate::Error::Io { .. }) => Stop::Fault(text),
         _ => Stop::For(text),
     }

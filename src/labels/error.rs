@@ -58,7 +58,9 @@ pub enum LabelError {
         current: Option<String>,
     },
     /// The set's texts are being encoded.
-    #[error("the label set {name:?} is being encoded for the model {model:?}: {done} of {total} labels are done")]
+    #[error(
+        "the label set {name:?} is being encoded for the model {model:?}: {done} of {total} labels are done"
+    )]
     Encoding {
         /// The set.
         name: String,

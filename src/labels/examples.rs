@@ -6,10 +6,14 @@
 //! up to four examples where they are right, and for nothing where they are made up.
 //!
 //! Cosines between pictures are larger than those between pictures and texts. So that thresholds keep their meaning, the
-//! cosines of all labels with examples go through one line that brings them back to the level of texts: on average an example
-//! that was left out gets the cosine that its own words gave it, and those of the other labels get theirs. Where the words do
-//! not explain the examples they say nothing of that level; it is then the one at which the probability is one half.
-//! One line for all labels leaves their order as it is.
+//! cosines of all labels with examples go through one line that brings them back to the level of texts. Pictures of other
+//! labels keep their mean. Where there are labels with [`ENOUGH`] examples, an example that is left out gets on average what its
+//! own words gave it (where the words explain nothing, an even chance); with fewer that is not known well enough, and
+//! pictures of other labels keep the spread of their cosines, so that as many of them pass a threshold as before. One line for
+//! all labels leaves their order as it is; lines of their own, from few examples, would not.
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,6 +29,12 @@ pub const MAX_CELLS: usize = 50_000_000;
 const WORDS: f32 = 4.0;
 /// Examples of an average label that every label is given when it is asked how well its words explain its own.
 const PSEUDO_EXAMPLES: f32 = 2.0;
+/// With so many examples of a label it is known what one that is left out gets.
+const ENOUGH: usize = 4;
+/// How often it is looked for labels that examples made worse, before no example counts.
+const ROUNDS: usize = 8;
+/// Slopes of a line that brings cosines back.
+const SLOPES: std::ops::Range<f32> = 0.05..2.0;
 /// Cosines that are held at once: 4 MiB of f32.
 const BLOCK: usize = 1 << 20;
 
@@ -68,8 +78,8 @@ impl Examples {
         if unit.len() != self.width {
             return Err(format!("{} numbers; embeddings of this model have {}", unit.len(), self.width));
         }
-        let length = dot(&unit, &unit);
-        if (length - 1.0).abs() > 1e-3 {
+        let is_unit = (dot(&unit, &unit) - 1.0).abs() <= 1e-3;
+        if !is_unit {
             return Err("an embedding that has no direction: zero, or not finite".to_owned());
         }
         self.vectors.entry(label).or_default().push(unit.into());
@@ -107,7 +117,8 @@ impl Examples {
     /// The same examples for a set whose labels have other indices; those of labels that are gone are left out.
     #[must_use]
     pub fn mapped(&self, index: impl Fn(u32) -> Option<u32>) -> Self {
-        let moved = self.vectors.iter().filter_map(|(&label, vectors)| Some((index(label)?, vectors.clone())));
+        let moved =
+            self.vectors.iter().filter_map(|(&label, vectors)| Some((index(label)?, vectors.clone())));
         Self { space: Arc::clone(&self.space), width: self.width, vectors: moved.collect() }
     }
 
@@ -210,6 +221,15 @@ struct Line {
 }
 
 impl Line {
+    /// Cosines as they are.
+    const NONE: Self = Self { slope: 1.0, offset: 0.0 };
+
+    /// A line of a slope that can be, through a point.
+    fn usable(slope: f32, offset: impl Fn(f32) -> f32) -> Option<Self> {
+        let line = Self { slope, offset: offset(slope) };
+        (SLOPES.contains(&slope) && line.offset.is_finite()).then_some(line)
+    }
+
     fn at(self, cosine: f32) -> f32 {
         self.slope * cosine + self.offset
     }
@@ -239,20 +259,29 @@ pub fn fit(text: &LabelSet, examples: &Examples, scores: Scores) -> Result<Fitte
     by_words(text, &mut classes, scores)?;
     let each = classes.iter().map(|class| mean_of(class.probabilities.iter().copied()));
     let mean = mean_of(each);
-    let mut line = level(text, &classes, mean, scores)?;
-    let mut after = left_out(text, &classes, mean, line)?;
-    let worse = classes.iter_mut().zip(&after).filter(|(class, after)| {
-        class.has_others() && count(after) < count(&class.right)
-    });
-    let mut any = false;
-    worse.for_each(|(class, _)| {
-        class.keeps_words = true;
-        any = true;
-    });
-    if any {
-        line = level(text, &classes, mean, scores)?;
-        after = left_out(text, &classes, mean, line)?;
-    }
+    let (mut line, mut round) = (Line::NONE, 0);
+    // Labels that keep their words may make others worse: it is looked again.
+    let after = loop {
+        if classes.iter().any(|class| !class.keeps_words) {
+            line = level(text, &classes, mean, scores)?;
+        }
+        let after = left_out(text, &classes, mean, line)?;
+        let worse: Vec<usize> = classes
+            .iter()
+            .zip(&after)
+            .enumerate()
+            .filter(|(_, (class, after))| {
+                !class.keeps_words && class.has_others() && count(after) < count(&class.right)
+            })
+            .map(|(index, _)| index)
+            .collect();
+        round += 1;
+        match (worse.is_empty(), round < ROUNDS) {
+            (true, _) => break after,
+            (false, true) => worse.into_iter().for_each(|index| classes[index].keeps_words = true),
+            (false, false) => classes.iter_mut().for_each(|class| class.keeps_words = true),
+        }
+    };
 
     let mut fitted = rows.clone();
     let mut bias = vec![scores.bias; text.len()];
@@ -263,8 +292,7 @@ pub fn fit(text: &LabelSet, examples: &Examples, scores: Scores) -> Result<Fitte
         bias[class.label] += scores.scale * line.offset;
     }
     fitted.iter_mut().for_each(|x| *x *= scores.scale);
-    let set =
-        LabelSet::of_scaled(Arc::clone(text.names()), &fitted, bias.into(), Arc::clone(text.space()))?;
+    let set = LabelSet::of_scaled(Arc::clone(text.names()), &fitted, bias.into(), Arc::clone(text.space()))?;
     let labels: Vec<LabelFit> = classes
         .iter()
         .zip(&after)
@@ -333,43 +361,52 @@ fn combined(text: &LabelSet, classes: &[Class<'_>], mean: f32) -> Result<LabelSe
     LabelSet::of_directions(Arc::clone(text.names()), &rows, Arc::clone(text.space()))
 }
 
-/// The line between the levels of the two kinds of directions.
+/// The line between the levels of the two kinds of directions. At least one class has a direction of its examples.
 fn level(text: &LabelSet, classes: &[Class<'_>], mean: f32, scores: Scores) -> Result<Line, ModelError> {
     let fitted: Vec<&Class> = classes.iter().filter(|class| !class.keeps_words).collect();
-    // With one example an example that was left out is not known; what it gets itself is more, so that the line is careful.
-    let known = |class: &Class| class.has_others() || !fitted.iter().any(|class| class.has_others());
+    let has_enough = |class: &Class| class.examples.len() >= ENOUGH;
+    let enough = fitted.iter().any(|class| has_enough(class));
+    // Where no label has enough examples, what they get themselves is all that is known; it is too much.
     let own = |of: &dyn Fn(&Class, usize) -> f32| {
-        let each = fitted.iter().filter(|class| known(class));
+        let each = fitted.iter().filter(|class| has_enough(class) || !enough);
         mean_of(each.map(|class| mean_of((0..class.examples.len()).map(|i| of(class, i)))))
     };
     let own_text = own(&|class, i| dot(&class.examples[i], class.text));
-    let own_fitted = own(&|class, i| {
-        dot(&class.examples[i], &class.direction(mean, class.has_others().then_some(i)))
-    });
-    let others = |set: &LabelSet| -> Result<Option<f32>, ModelError> {
-        let (mut sum, mut count) = (0.0_f64, 0_usize);
-        compare(set, classes, |class, _, cosines| {
-            for other in fitted.iter().filter(|other| other.label != classes[class].label) {
-                sum += f64::from(cosines[other.label]);
-                count += 1;
-            }
-        })?;
-        Ok((count > 0).then(|| (sum / count as f64) as f32))
-    };
+    let own_fitted =
+        own(&|class, i| dot(&class.examples[i], &class.direction(mean, class.has_others().then_some(i))));
     // Where the words explain nothing, their level says nothing: an even chance is put in its place.
     let even = -scores.bias / scores.scale;
     let words = mean_of(fitted.iter().map(|class| class.words(mean, None)));
     let wanted = words * own_text + (1.0 - words) * own_text.max(even);
-    let line = match (others(text)?, others(&combined(text, classes, mean)?)?) {
-        (Some(text), Some(fitted)) => {
-            let slope = (wanted - text) / (own_fitted - fitted);
-            Line { slope, offset: text - slope * fitted }
-        }
-        _ => Line { slope: wanted / own_fitted, offset: 0.0 },
+    let others =
+        (others_of(text, classes, &fitted)?, others_of(&combined(text, classes, mean)?, classes, &fitted)?);
+    let (Some((mean_text, spread_text)), Some((mean_fitted, spread_fitted))) = others else {
+        // One label alone: its own level is all that there is.
+        return Ok(Line::usable(wanted / own_fitted, |_| 0.0).unwrap_or(Line::NONE));
     };
-    // Examples that are no nearer to their label than to others give no line.
-    let usable = line.slope.is_finite() && line.slope > 0.0 && line.offset.is_finite();
-    Ok(if usable { line } else { Line { slope: 1.0, offset: 0.0 } })
+    let through = |slope: f32| Line::usable(slope, |slope| mean_text - slope * mean_fitted);
+    let by_own = enough.then(|| through((wanted - mean_text) / (own_fitted - mean_fitted))).flatten();
+    Ok(by_own.or_else(|| through(spread_text / spread_fitted)).unwrap_or(Line::NONE))
+}
+
+/// Mean and spread of the cosines of examples with the fitted labels that are not theirs; none where there is no such pair.
+fn others_of(
+    set: &LabelSet,
+    classes: &[Class<'_>],
+    fitted: &[&Class<'_>],
+) -> Result<Option<(f32, f32)>, ModelError> {
+    let (mut sum, mut squares, mut count) = (0.0_f64, 0.0_f64, 0_usize);
+    compare(set, classes, |class, _, cosines| {
+        for other in fitted.iter().filter(|other| other.label != classes[class].label) {
+            let cosine = f64::from(cosines[other.label]);
+            sum += cosine;
+            squares += cosine * cosine;
+            count += 1;
+        }
+    })?;
+    let mean = sum / count as f64;
+    let spread = (squares / count as f64 - mean * mean).max(0.0).sqrt();
+    Ok((count > 0).then_some((mean as f32, spread as f32)))
 }
 
 /// Which examples are right when each is left out in turn, class by class.
@@ -420,107 +457,4 @@ fn mean_of(values: impl Iterator<Item = f32>) -> f32 {
 
 fn dot(a: &[f32], b: &[f32]) -> f32 {
     a.iter().zip(b).map(|(x, y)| x * y).sum()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const WIDTH: usize = 32;
-    const SCORES: Scores = Scores { scale: 100.0, bias: -10.0 };
-
-    /// Numbers in −1…1 that follow from a seed.
-    fn noise(seed: u64) -> impl FnMut() -> f32 {
-        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-        move || {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-        }
-    }
-
-    fn unit(mut vector: Vec<f32>) -> Vec<f32> {
-        l2_normalize(&mut vector);
-        vector
-    }
-
-    fn random(seed: u64) -> Vec<f32> {
-        let mut next = noise(seed);
-        unit((0..WIDTH).map(|_| next()).collect())
-    }
-
-    fn mixed(parts: &[(f32, Vec<f32>)]) -> Vec<f32> {
-        let sum = |i: usize| parts.iter().map(|(weight, vector)| weight * vector[i]).sum();
-        unit((0..WIDTH).map(sum).collect())
-    }
-
-    /// Labels whose words point about where their pictures do, or anywhere; and pictures of each. All pictures have a part in
-    /// common, as those of a trained model do.
-    fn world(labels: usize, each: usize, words: f32) -> (LabelSet, Examples, Vec<(usize, Vec<f32>)>) {
-        let concept = |label: usize| random(label as u64 + 1);
-        let common = random(1000);
-        let picture = |label: usize, i: usize| {
-            let own = random((10_000 + label * 100 + i) as u64);
-            mixed(&[(1.0, concept(label)), (1.0, common.clone()), (0.7, own)])
-        };
-        let texts: Vec<f32> = (0..labels)
-            .flat_map(|label| {
-                let text = mixed(&[(words, concept(label)), (1.0, random(500 + label as u64))]);
-                // Texts lie elsewhere: their cosines with pictures are small.
-                mixed(&[(0.3, text), (1.0, random(2000))])
-            })
-            .collect();
-        let names = (0..labels).map(|label| Arc::from(format!("label {label}"))).collect();
-        let text = LabelSet::of_directions(names, &texts, "space".into()).unwrap();
-        let mut examples = Examples::new("space".into(), WIDTH);
-        for label in 0..labels {
-            (0..each).for_each(|i| examples.add(label as u32, &picture(label, i)).unwrap());
-        }
-        let unseen = (0..labels).flat_map(|label| (50..60).map(move |i| (label, i)));
-        (text, examples, unseen.map(|(label, i)| (label, picture(label, i))).collect())
-    }
-
-    /// The share of pictures that a set gets right, and the mean logits of the right and of the other labels.
-    fn judge(set: &LabelSet, pictures: &[(usize, Vec<f32>)]) -> (f32, f32, f32) {
-        let (mut right, mut own, mut others) = (0, 0.0, 0.0);
-        for (label, picture) in pictures {
-            let logits = set.logits(&[picture.as_slice().into()], SCORES).unwrap();
-            right += usize::from(best(logits.iter().copied()) == *label);
-            own += logits[*label];
-            others += (logits.iter().sum::<f32>() - logits[*label]) / (logits.len() - 1) as f32;
-        }
-        let count = pictures.len() as f32;
-        (right as f32 / count, own / count, others / count)
-    }
-
-    #[test]
-    fn examples_help_most_where_words_do_not() {
-        for (words, each) in [(1.5, 1), (1.5, 4), (0.0, 1), (0.0, 4)] {
-            let (text, examples, unseen) = world(10, each, words);
-            let fitted = fit(&text, &examples, SCORES).unwrap();
-            let (before, after) = (judge(&text, &unseen).0, judge(&fitted.set, &unseen).0);
-            assert!(after >= before && after > 0.6, "words {words}, {each} examples: {before} to {after}");
-            let trust = fitted.labels.iter().map(|label| label.words).sum::<f32>() / 10.0;
-            assert!(if words > 0.0 { trust > 0.5 } else { trust < 0.5 }, "{trust}");
-            assert_eq!((fitted.before.of, fitted.labels.len()), (10 * each, 10));
-            if each > 1 {
-                assert!(fitted.after.right >= fitted.before.right);
-            }
-        }
-    }
-
-    #[test]
-    fn the_formula_is_the_one_that_is_written() {
-        let (text, examples, _) = world(3, 2, 1.0);
-        let fitted = fit(&text, &examples, SCORES).unwrap();
-        let (rows, made) = (text.rows().unwrap(), fitted.set.rows().unwrap());
-        for label in fitted.labels.iter().filter(|label| !label.keeps_words) {
-            let at = label.label as usize * WIDTH;
-            let own: Vec<&Arc<[f32]>> =
-                examples.vectors().filter(|(of, _)| *of == label.label).map(|(_, vector)| vector).collect();
-            let mean = unit((0..WIDTH).map(|i| own[0][i] + own[1][i]).collect());
-            let wanted = unit((0..WIDTH).map(|i| 4.0 * label.words * rows[at + i] + 2.0 * mean[i]).collect());
-            let found = unit(made[at..at + WIDTH].to_vec());
-            assert!((dot(&wanted, &found) - 1.0).abs() < 1e-5);
-        }
-    }
 }

@@ -72,7 +72,10 @@ fn of_csv(text: &str) -> Result<Definition, String> {
         Some(head) if head.contains(&Some(Column::Name)) => {
             let unknown = head.iter().position(Option::is_none);
             if let (Some((_, row)), Some(at)) = (rows.next(), unknown) {
-                return Err(format!("a column {:?}: there are name, threshold, synonyms and prompts", row[at]));
+                return Err(format!(
+                    "a column {:?}: there are name, threshold, synonyms and prompts",
+                    row[at]
+                ));
             }
             head.into_iter().flatten().collect()
         }
@@ -173,10 +176,16 @@ mod tests {
         let set = read("a.csv", "cat\r\n\"dog, hot\",0.25\n\n\"the \"\"best\"\"\",\n").unwrap();
         assert_eq!(names(&set), ["cat", "dog, hot", "the \"best\""]);
         assert_eq!(set.labels.0[1].threshold, Some(0.25));
-        let set = read("a.csv", "threshold,Label,synonyms,prompts\n0.5,cat,kitten| kitty ,\n,dog,,a photo of my dog\n");
+        let set = read(
+            "a.csv",
+            "threshold,Label,synonyms,prompts\n0.5,cat,kitten| kitty ,\n,dog,,a photo of my dog\n",
+        );
         let labels = set.unwrap().labels.0;
         assert_eq!((labels[0].threshold, labels[0].synonyms.len()), (Some(0.5), 2));
-        assert_eq!((labels[1].threshold, labels[1].prompts.as_slice()), (None, &["a photo of my dog".to_owned()][..]));
+        assert_eq!(
+            (labels[1].threshold, labels[1].prompts.as_slice()),
+            (None, &["a photo of my dog".to_owned()][..])
+        );
     }
 
     #[test]

@@ -116,9 +116,9 @@ mod tests {
     use super::*;
 
     fn file(tensors: &[(&str, Dtype, &[usize], Vec<u8>)], metadata: &[(&str, &str)]) -> Vec<u8> {
-        let views = tensors
-            .iter()
-            .map(|(name, dtype, shape, data)| (*name, TensorView::new(*dtype, shape.to_vec(), data).unwrap()));
+        let views = tensors.iter().map(|(name, dtype, shape, data)| {
+            (*name, TensorView::new(*dtype, shape.to_vec(), data).unwrap())
+        });
         let metadata: HashMap<String, String> =
             metadata.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
         safetensors::serialize(views, Some(metadata)).unwrap()
@@ -135,7 +135,8 @@ mod tests {
             ("head.weight", Dtype::F32, &[2, 3][..], rows),
             ("head.bias", Dtype::F32, &[2][..], f32s(&[0.5, -0.5])),
         ];
-        let metadata = [("labels", r#"["safe", "not"]"#), ("activation", "softmax"), ("fingerprint", "space")];
+        let metadata =
+            [("labels", r#"["safe", "not"]"#), ("activation", "softmax"), ("fingerprint", "space")];
         let content = read_head(&file(&tensors, &metadata), "x").unwrap();
         let head = content.head.unwrap();
         assert_eq!((head.width, head.normalize, head.space.as_deref()), (3, true, Some("space")));
@@ -144,9 +145,37 @@ mod tests {
         assert_eq!(content.definition.activation, Some(Activation::Softmax));
         // One row, no bias, in half precision.
         let half: Vec<u8> = [1.0, -2.0].iter().flat_map(|&x| f16::from_f32(x).to_le_bytes()).collect();
-        let content = read_head(&file(&[("w", Dtype::F16, &[2], half)], &[("normalize", "false")]), "aesthetic").unwrap();
+        let content =
+            read_head(&file(&[("w", Dtype::F16, &[2], half)], &[("normalize", "false")]), "aesthetic")
+                .unwrap();
         let head = content.head.unwrap();
         assert_eq!((&head.rows[..], &head.bias[..], head.normalize), (&[1.0, -2.0][..], &[0.0][..], false));
         assert_eq!(content.definition.labels.0[0].name, "aesthetic");
+    }
+
+    #[test]
+    fn what_is_no_head_is_refused() {
+        let weight = |shape: &'static [usize], values: &[f32]| ("weight", Dtype::F32, shape, f32s(values));
+        let error = |tensors: &[(&str, Dtype, &[usize], Vec<u8>)], metadata: &[(&str, &str)]| {
+            read_head(&file(tensors, metadata), "x").unwrap_err()
+        };
+        let one = || weight(&[1, 2], &[1.0, 2.0]);
+        error(&[], &[]);
+        assert!(error(&[one(), ("other", Dtype::F32, &[1], f32s(&[1.0]))], &[]).contains("one linear layer"));
+        assert!(error(&[weight(&[1, 1, 1], &[1.0])], &[]).contains("shape [1, 1, 1]"));
+        assert!(error(&[weight(&[0, 2], &[])], &[]).contains("0 labels"));
+        assert!(error(&[weight(&[1, 1], &[f32::NAN])], &[]).contains("not finite"));
+        assert!(
+            error(&[one(), ("bias", Dtype::F32, &[2], f32s(&[1.0, 1.0]))], &[])
+                .contains("biases of shape [2]")
+        );
+        assert!(error(&[("weight", Dtype::I64, &[1], vec![0; 8])], &[]).contains("I64"));
+        assert!(error(&[one()], &[("labels", r#"["a", "b"]"#)]).contains("2 names for 1 labels"));
+        assert!(error(&[one()], &[("labels", "a")]).contains("no JSON list"));
+        assert!(error(&[one()], &[("activation", "relu")]).contains("\"relu\""));
+        let bytes = file(&[one()], &[]);
+        for length in 0..bytes.len() {
+            assert!(read_head(&bytes[..length], "x").is_err(), "cut at {length}");
+        }
     }
 }

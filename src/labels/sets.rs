@@ -1,5 +1,7 @@
 //! The label sets of a service: stored, encoded for its models, replaced while they are used.
 
+mod own;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::AtomicUsize;
@@ -18,7 +20,8 @@ use super::store::Store;
 use super::version::{Condition, Encoding, Ready, Space, SpaceState, Version, lock};
 use crate::budget::{Charge, MemoryBudget, MemoryKind};
 use crate::engine::{Engine, EngineError, ModelHandle};
-use crate::model::{LabelSet, Scores};
+use crate::model::Scores;
+use own::head_for;
 
 /// Whom the budget holds the sets of all clients against: they outlive their requests.
 const ACCOUNT: u64 = u64::MAX;
@@ -39,6 +42,8 @@ struct Inner {
     most: usize,
     store: Option<Store>,
     sets: Mutex<BTreeMap<Arc<str>, Entry>>,
+    /// The classifiers of checkpoints, by embedding space.
+    own: Mutex<BTreeMap<String, Resolved>>,
     /// One change at a time, from looking at the old version to having the new one.
     writing: Mutex<()>,
     /// Told when a set may have become ready.
@@ -122,6 +127,7 @@ impl LabelSets {
             most,
             store,
             sets: Mutex::default(),
+            own: Mutex::default(),
             writing: Mutex::default(),
             settled: watch::Sender::new(()),
         };
@@ -186,7 +192,12 @@ impl LabelSets {
     ///
     /// # Errors
     /// As [`Self::put`].
-    pub fn put_content(&self, name: &str, content: Content, condition: &Condition) -> Result<Put, LabelError> {
+    pub fn put_content(
+        &self,
+        name: &str,
+        content: Content,
+        condition: &Condition,
+    ) -> Result<Put, LabelError> {
         check_name(name)?;
         content.definition.check()?;
         self.change(name, condition, |before| {
@@ -259,7 +270,9 @@ impl LabelSets {
         let before = self.get(parts(name).0)?;
         condition.check(name, Some(&before))?;
         if let Some(store) = &self.inner.store {
-            store.remove(before.name()).map_err(|error| LabelError::Fault(format!("removing {name}: {error}")))?;
+            store
+                .remove(before.name())
+                .map_err(|error| LabelError::Fault(format!("removing {name}: {error}")))?;
         }
         lock(&self.inner.sets).remove(before.name());
         self.inner.settled.send_replace(());
@@ -327,7 +340,8 @@ impl LabelSets {
                 Err(_) => false,
             };
             let failed = matches!(current.state(&model.info().fingerprint), SpaceState::Failed { .. });
-            if !waits || failed || tokio::time::timeout_at(deadline.into(), settled.changed()).await.is_err() {
+            if !waits || failed || tokio::time::timeout_at(deadline.into(), settled.changed()).await.is_err()
+            {
                 return resolved;
             }
         }
@@ -380,7 +394,8 @@ impl LabelSets {
         match self.inner.engine.model(name) {
             Ok(model) if content.head.is_none() => {
                 if model.info().text.is_none() {
-                    let message = format!("the model {:?} has no text tower to encode labels with", model.name());
+                    let message =
+                        format!("the model {:?} has no text tower to encode labels with", model.name());
                     return Err(LabelError::invalid("model", message));
                 }
                 Ok(Some(model))
@@ -518,34 +533,6 @@ fn finished(inner: &Weak<Inner>, version: &Weak<Version>, space: String, result:
     LabelSets { inner }.settle(&version);
     // It holds this task, which has nothing left to wait for.
     drop(before);
-}
-
-/// A head in the embedding space of a model.
-fn head_for(
-    version: &Version,
-    head: &super::HeadWeights,
-    model: &ModelHandle,
-    charge: Charge,
-) -> Result<Ready, LabelError> {
-    let info = model.info();
-    if head.space.as_deref().is_some_and(|space| space != info.fingerprint) {
-        let message = format!("the head {:?} was trained in another embedding space", version.name());
-        return Err(LabelError::invalid("label_set", message));
-    }
-    if head.width != info.embedding_dim {
-        let message = format!(
-            "the head {:?} is of width {}, the embeddings of {:?} are of {}",
-            version.name(),
-            head.width,
-            model.name(),
-            info.embedding_dim
-        );
-        return Err(LabelError::invalid("label_set", message));
-    }
-    let (names, bias) = (Arc::clone(version.names()), Arc::clone(&head.bias));
-    let set = LabelSet::of_head(names, &head.rows, bias, head.normalize, info.fingerprint.as_str().into());
-    let set = set.map_err(|error| LabelError::Fault(error.to_string()))?;
-    Ok(Ready { set: Arc::new(set), text: None, fit: None, _charge: Some(charge) })
 }
 
 /// The examples of labels that a new definition has, too.

@@ -126,20 +126,13 @@ const IMAGENET_7: &[&str] = &[
 ];
 
 /// OxfordPets.
-const PETS: &[&str] = &[
-    "a photo of a {}, a type of pet.",
-];
+const PETS: &[&str] = &["a photo of a {}, a type of pet."];
 
 /// Flowers102.
-const FLOWERS: &[&str] = &[
-    "a photo of a {}, a type of flower.",
-];
+const FLOWERS: &[&str] = &["a photo of a {}, a type of flower."];
 
 /// FGVCAircraft.
-const AIRCRAFT: &[&str] = &[
-    "a photo of a {}, a type of aircraft.",
-    "a photo of the {}, a type of aircraft.",
-];
+const AIRCRAFT: &[&str] = &["a photo of a {}, a type of aircraft.", "a photo of the {}, a type of aircraft."];
 
 /// DescribableTextures.
 const TEXTURES: &[&str] = &[
@@ -161,9 +154,7 @@ const SATELLITE: &[&str] = &[
 ];
 
 /// Food101.
-const FOOD: &[&str] = &[
-    "a photo of {}, a type of food.",
-];
+const FOOD: &[&str] = &["a photo of {}, a type of food."];
 
 /// UCF101.
 const ACTIONS: &[&str] = &[
@@ -227,7 +218,10 @@ mod tests {
     #[test]
     fn every_template_has_one_place_for_the_label_and_is_there_once() {
         let count = |name: &str| built_in(name).unwrap().len();
-        assert_eq!([count("imagenet-80"), count("imagenet-7"), count("actions"), count("textures")], [80, 7, 48, 8]);
+        assert_eq!(
+            [count("imagenet-80"), count("imagenet-7"), count("actions"), count("textures")],
+            [80, 7, 48, 8]
+        );
         for name in built_in_names() {
             let templates = built_in(name).unwrap();
             assert!(templates.iter().all(|template| template.matches(SLOT).count() == 1), "{name}");

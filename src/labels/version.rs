@@ -121,7 +121,13 @@ pub enum SpaceState {
 }
 
 impl Version {
-    pub(super) fn new(name: Arc<str>, id: String, content: Content, json_bytes: usize, charge: Charge) -> Self {
+    pub(super) fn new(
+        name: Arc<str>,
+        id: String,
+        content: Content,
+        json_bytes: usize,
+        charge: Charge,
+    ) -> Self {
         let names = content.definition.labels.0.iter().map(|label| Arc::from(label.name.as_str())).collect();
         let thresholds = content.definition.thresholds().map(Arc::from);
         let content = Arc::new(content);
@@ -236,7 +242,10 @@ impl Version {
             Some(Space::Failed { reason, .. }) => SpaceState::Failed { reason: reason.clone() },
             Some(Space::Encoding(encoding)) => {
                 let done = encoding.progress.load(Ordering::Acquire);
-                SpaceState::Encoding { done, left: time_left(done, self.names.len(), encoding.since.elapsed()) }
+                SpaceState::Encoding {
+                    done,
+                    left: time_left(done, self.names.len(), encoding.since.elapsed()),
+                }
             }
         }
     }

@@ -417,9 +417,13 @@ mod tests {
                 l2_normalize(&mut picture);
             }
             for ((logit, row), bias) in logits.iter().zip(&rows).zip(&*bias) {
-                let product = row.iter().zip(&picture).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+                let product =
+                    row.iter().zip(&picture).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
                 let wanted = product + f64::from(*bias);
-                assert!((f64::from(*logit) - wanted).abs() < 1e-4 * wanted.abs().max(1.0), "{logit} {wanted}");
+                assert!(
+                    (f64::from(*logit) - wanted).abs() < 1e-4 * wanted.abs().max(1.0),
+                    "{logit} {wanted}"
+                );
             }
         }
         let short = LabelSet::of_head(names(3), &rows.concat(), vec![1.0].into(), true, "space".into());

@@ -2,6 +2,7 @@
 
 mod device;
 mod info;
+mod own;
 mod processor;
 mod towers;
 
@@ -19,6 +20,7 @@ use crate::{Error, Result};
 
 pub use device::{DeviceChoice, GpuOptions, Placement, Switch};
 pub use info::{DeviceKind, ModelInfo, Precision};
+pub use own::OwnClassifier;
 pub use processor::Processor;
 pub use towers::{TowerSource, open};
 

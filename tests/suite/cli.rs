@@ -176,7 +176,10 @@ fn classify_reads_a_label_set_says_when_none_fits_and_learns_from_examples() {
     let (apple, guitar) = (example("red-apple.png"), example("guitar.png"));
     let set = [&apple, &guitar, "--label-set", "instruments.csv", "--template", "siglip"];
     let against = lines(&[&set[..], &["--none=nouns.txt"]].concat());
-    assert_eq!((&against[0]["none"]["none_fits"], &against[1]["none"]["none_fits"]), (&json!(true), &json!(false)));
+    assert_eq!(
+        (&against[0]["none"]["none_fits"], &against[1]["none"]["none_fits"]),
+        (&json!(true), &json!(false))
+    );
     assert_eq!(against[1]["predictions"][0]["label"], "guitar");
     let flat = lines(&[&set[..], &["--none"]].concat());
     assert_eq!((&flat[0]["none"]["none_fits"], &flat[1]["none"]["none_fits"]), (&json!(true), &json!(false)));

@@ -70,5 +70,7 @@ fn whenever_the_process_is_killed_there_is_the_old_set_or_the_new_one() {
         let files = std::fs::read_dir(data.path().join("label-sets")).unwrap().count();
         assert_eq!(files, 2, "the set and the lock");
     }
-    println!("{next} sets in {rounds} rounds; {between} times the set was there and its writer had not said so");
+    println!(
+        "{next} sets in {rounds} rounds; {between} times the set was there and its writer had not said so"
+    );
 }

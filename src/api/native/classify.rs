@@ -148,7 +148,11 @@ async fn answer(call: &Call, task: Task, format: Format) -> ApiResult<Response> 
     let memory = call.charge(MemoryKind::Answer, room)?;
     let none = subject.none(call, &model, options.none.take()).await?;
     let question = Question {
-        ranking: Ranking { activation: subject.activation(options.activation), top_k: options.top_k, threshold: None },
+        ranking: Ranking {
+            activation: subject.activation(options.activation),
+            top_k: options.top_k,
+            threshold: None,
+        },
         thresholds: subject.thresholds(options.threshold),
         none,
     };
@@ -157,6 +161,7 @@ async fn answer(call: &Call, task: Task, format: Format) -> ApiResult<Response> 
         canonicalization: options.canonicalization,
         max_num_patches: options.max_num_patches,
         partial: options.partial.unwrap_or(false),
+        if_match_is_taken: false,
     };
     let Embedded { mut results, fingerprint, timings } = embed(call, &model, batch, run).await?;
     // A label that cannot be used spoils every picture's answer, so it is never partial.

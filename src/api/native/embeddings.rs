@@ -168,6 +168,7 @@ async fn answer(call: &Call, task: Task, format: Format) -> ApiResult<Response> 
         canonicalization: options.canonicalization,
         max_num_patches: options.max_num_patches,
         partial: shape.partial,
+        if_match_is_taken: false,
     };
     let embedded = embed(call, &model, batch, run).await?;
     render(call, embedded, &model, shape, format).await

@@ -72,7 +72,8 @@ pub async fn add(name: Name, call: Call, body: Body) -> ApiResult<Response> {
     let model = model_of(&call, &version, options.model.as_deref())?;
     // The directions of its words must be there.
     call.state.label_sets().resolve(&name, &model)?;
-    let Embedded { items, _memory } = embedded(&call, &model, "examples", given, options.max_num_patches).await?;
+    let Embedded { items, _memory } =
+        embedded(&call, &model, "examples", given, options.max_num_patches).await?;
     let sets = call.state.label_sets().clone();
     let (space, width) = (model.info().fingerprint.clone(), model.info().embedding_dim);
     let put = off_runtime(usize::MAX, move || {
@@ -147,7 +148,8 @@ pub async fn calibrate(name: Name, call: Call, body: Body) -> ApiResult<Response
     }
     // A score and its label, sorted, for each picture of a label; the matches themselves are the engine's.
     let room = call.charge(MemoryKind::Parsed, pictures.saturating_mul(labels).saturating_mul(16))?;
-    let Embedded { items, _memory } = embedded(&call, &model, "pictures", given, options.max_num_patches).await?;
+    let Embedded { items, _memory } =
+        embedded(&call, &model, "pictures", given, options.max_num_patches).await?;
     let index = Index::of(&version);
     let mut of_picture = Vec::with_capacity(items.len());
     for (at, (labels, _)) in items.iter().enumerate() {
@@ -165,10 +167,8 @@ pub async fn calibrate(name: Name, call: Call, body: Body) -> ApiResult<Response
         }
     };
     let activation = version.definition().activation.unwrap_or_default();
-    let question = Question {
-        ranking: Ranking { activation, top_k: None, threshold: None },
-        ..Question::default()
-    };
+    let question =
+        Question { ranking: Ranking { activation, top_k: None, threshold: None }, ..Question::default() };
     let vectors = items.iter().map(|(_, vector)| Arc::clone(vector)).collect();
     let set = engine::Labels::Set(Arc::clone(resolved.ready.set()));
     let judged = model.judge(vectors, set, scores, question, call.score_options()).await;
@@ -266,7 +266,8 @@ async fn embedded(
     max_num_patches: Option<usize>,
 ) -> ApiResult<Embedded> {
     let Given { pictures, mut memory } = given;
-    let vectors = pictures.0.len().saturating_mul(model.info().embedding_dim).saturating_mul(size_of::<f32>());
+    let vectors =
+        pictures.0.len().saturating_mul(model.info().embedding_dim).saturating_mul(size_of::<f32>());
     let own = call.charge(MemoryKind::Parsed, vectors)?;
     let width = model.info().embedding_dim;
     let mut labels = Vec::with_capacity(pictures.0.len());
@@ -295,7 +296,7 @@ async fn embedded(
         }
     });
     let (batch, labels, known) = batch.await?;
-    let run = RunOptions { max_num_patches, ..RunOptions::default() };
+    let run = RunOptions { max_num_patches, if_match_is_taken: true, ..RunOptions::default() };
     let mut results = embed(call, model, batch, run).await?.results.into_iter();
     let mut items = Vec::with_capacity(labels.len());
     for (labels, known) in labels.into_iter().zip(known) {
@@ -341,10 +342,8 @@ fn report(call: &Call, version: &Arc<Version>, model: &ModelHandle) -> ApiResult
     let memory = call.charge(MemoryKind::Answer, room)?;
     let bytes = answer::document(&response, Format::Json, room)?;
     drop(memory);
-    let headers = [
-        (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
-        (header::ETAG, tag(version)),
-    ];
+    let headers =
+        [(header::CONTENT_TYPE, HeaderValue::from_static("application/json")), (header::ETAG, tag(version))];
     Ok((headers, Body::from(bytes)).into_response())
 }
 
@@ -355,11 +354,8 @@ async fn document(
     room: usize,
 ) -> ApiResult<Response> {
     let memory = call.charge(MemoryKind::Answer, room)?;
-    let bytes =
-        answer::build(memory, move || answer::document(&response, Format::Json, room)).await?;
-    let headers = [
-        (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
-        (header::ETAG, tag(version)),
-    ];
+    let bytes = answer::build(memory, move || answer::document(&response, Format::Json, room)).await?;
+    let headers =
+        [(header::CONTENT_TYPE, HeaderValue::from_static("application/json")), (header::ETAG, tag(version))];
     Ok((headers, Body::from(bytes)).into_response())
 }

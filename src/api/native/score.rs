@@ -87,6 +87,7 @@ async fn answer(call: &Call, task: Task, format: Format) -> ApiResult<Response> 
         canonicalization: options.canonicalization,
         max_num_patches: options.max_num_patches,
         partial: false,
+        if_match_is_taken: false,
     };
     let Embedded { mut results, fingerprint, timings } = embed(call, &model, batch, run).await?;
     let texts: Vec<Embedding> = results.split_off(pictures).into_iter().collect::<ApiResult<_>>()?;

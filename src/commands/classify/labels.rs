@@ -111,7 +111,8 @@ pub(super) async fn ready(bulk: &Bulk, args: &ClassifyArgs, content: Content) ->
             Some(NoneTest::Negatives { set, left_out, threshold })
         }
         NoneRule::Against { against, .. } => {
-            let message = format!("the label set is used against another, {against:?}: give that as --none=FILE");
+            let message =
+                format!("the label set is used against another, {against:?}: give that as --none=FILE");
             return Err(failed(message));
         }
     };

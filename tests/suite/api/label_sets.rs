@@ -139,7 +139,9 @@ async fn embeddings_stand_for_pictures() {
         let body = service.json(CLASSIFY, request).await.ok();
         for index in 0..2 {
             let (found, wanted) = (&body["data"][index]["predictions"], &wanted["data"][0]["predictions"]);
-            let scores = |of: &Value| of.as_array().unwrap().iter().map(|p| p["logit"].as_f64().unwrap() as f32).collect::<Vec<_>>();
+            let scores = |of: &Value| {
+                of.as_array().unwrap().iter().map(|p| p["logit"].as_f64().unwrap() as f32).collect::<Vec<_>>()
+            };
             assert_close(&scores(found), &scores(wanted));
         }
         if labels.get("label_set").is_some() {
@@ -148,7 +150,12 @@ async fn embeddings_stand_for_pictures() {
     }
     for (embeddings, status, code, part) in [
         (json!([[1.0]]), 422, "invalid_embedding", "embeddings[0]: 1 numbers"),
-        (json!([picture, vec![1e39; DIM]]), 422, "invalid_embedding", "embeddings[1]: number 0 is not finite"),
+        (
+            json!([picture, vec![1e39; DIM]]),
+            422,
+            "invalid_embedding",
+            "embeddings[1]: number 0 is not finite",
+        ),
         (json!([]), 422, "invalid_value", "embeddings: at least one"),
         (json!([["x"]]), 400, "invalid_request", "embeddings[0]"),
         (json!("AAAA"), 400, "invalid_request", "embeddings: "),
@@ -172,7 +179,13 @@ async fn what_cannot_be_stored_or_used_is_named() {
         ("a", json!({"labels": ["a", "a"]}), 422, "invalid_value", "is a label already"),
         ("a", json!({"labels": ["a"], "templates": "nothing"}), 422, "invalid_value", "imagenet-80"),
         ("a", json!({"labels": ["a"], "none": {"against": "b/c"}}), 422, "invalid_value", "none.against: "),
-        ("a", json!({"labels": ["a"], "model": "clip"}), 422, "invalid_value", "model: there is no model named"),
+        (
+            "a",
+            json!({"labels": ["a"], "model": "clip"}),
+            422,
+            "invalid_value",
+            "model: there is no model named",
+        ),
         ("a", json!({"labels": ["a"], "label": 1}), 400, "invalid_request", "unknown field `label`"),
         ("a", json!({"labels": vec![""; 100_001]}), 400, "invalid_request", "more than 100000"),
         (".a", json!({"labels": ["a"]}), 422, "invalid_value", "name: \".a\" is no name"),
@@ -214,13 +227,17 @@ async fn a_set_is_replaced_only_as_what_it_is_taken_for() {
     assert_eq!(answer.status, 200);
     let second = answer.json()["version"].as_str().unwrap().to_owned();
     assert_ne!(first, second);
-    let message = service.put_if(path, cat.clone(), &[("if-match", &tag)]).await.error(412, "version_mismatch");
+    let message =
+        service.put_if(path, cat.clone(), &[("if-match", &tag)]).await.error(412, "version_mismatch");
     assert!(message.contains(&second), "{message}");
     service.delete(path, &[("if-match", &tag)]).await.error(412, "version_mismatch");
     // The version is the hash of the content.
     assert_eq!(service.stored("a", cat).await, first);
     assert_eq!(service.stored("b", dog).await, second);
-    service.put_if(path, json!({"labels": ["x"]}), &[("if-none-match", "\"1\"")]).await.error(400, "invalid_header");
+    service
+        .put_if(path, json!({"labels": ["x"]}), &[("if-none-match", "\"1\"")])
+        .await
+        .error(400, "invalid_header");
     assert_eq!(service.delete(path, &[("if-match", &format!("\"0\", {tag}"))]).await.status, 204);
 }
 
@@ -301,13 +318,12 @@ async fn thresholds_and_none() {
     let service = Service::new().await;
     let texts = ["a cat", "a dog", "a car"];
     let scores: Vec<f32> = texts.iter().map(|text| sigmoid(logit(b"PIC1", &[text]))).collect();
-    let (best, worst) = (
-        scores.iter().copied().fold(0.0_f32, f32::max),
-        scores.iter().copied().fold(1.0_f32, f32::min),
-    );
+    let (best, worst) =
+        (scores.iter().copied().fold(0.0_f32, f32::max), scores.iter().copied().fold(1.0_f32, f32::min));
     let at = |label: usize, factor: f32| (scores[label] * factor).min(1.0);
     // The cat misses its threshold, the others reach theirs.
-    let labels = json!([{"name": "cat", "threshold": at(0, 1.01)}, {"name": "dog", "threshold": at(1, 0.99)}, "car"]);
+    let labels =
+        json!([{"name": "cat", "threshold": at(0, 1.01)}, {"name": "dog", "threshold": at(1, 0.99)}, "car"]);
     service.stored("a", json!({"labels": labels, "threshold": at(2, 0.99)})).await;
     let ask = async |extra: Value| {
         let mut request = json!({"input": image(b"PIC1"), "label_set": "a"});
@@ -332,7 +348,10 @@ async fn thresholds_and_none() {
     let entry = ask(json!({"none": true, "threshold": 0.0})).await;
     assert_eq!(entry["none"]["none_fits"], false);
     let entry = ask(json!({"none": (best * 1.01).min(1.0), "threshold": 0.0})).await;
-    assert_eq!((&entry["none"]["none_fits"], &entry["prediction"], &entry["score"]), (&json!(true), &Value::Null, &Value::Null));
+    assert_eq!(
+        (&entry["none"]["none_fits"], &entry["prediction"], &entry["score"]),
+        (&json!(true), &Value::Null, &Value::Null)
+    );
     assert_eq!(names(&entry).len(), 3, "the scores are there all the same");
     assert!((entry["none"]["score"].as_f64().unwrap() as f32 - best).abs() < 1e-5);
     let entry = ask(json!({"none": worst * 0.99, "threshold": 0.0})).await;
@@ -362,7 +381,9 @@ async fn negatives_take_their_share() {
     // Labels inline or stored: negatives that say the same as one of them do not count.
     let stored = share(e(&["a cat"]) + e(&["a dog", "a puppy"]));
     let inline = share(e(&["a cat"]) + e(&["a puppy"]));
-    for (labels, wanted) in [(json!({"label_set": "a"}), stored), (json!({"labels": ["cat", "puppy"]}), inline)] {
+    for (labels, wanted) in
+        [(json!({"label_set": "a"}), stored), (json!({"labels": ["cat", "puppy"]}), inline)]
+    {
         for (threshold, none_fits) in [(wanted * 0.99, false), ((wanted * 1.01).min(1.0), wanted < 0.999)] {
             let mut request = labels.clone();
             request["input"] = image(b"PIC1");
@@ -416,7 +437,10 @@ async fn sets_are_charged_to_the_budget() {
     let config = ApiConfig { memory: MemoryBudget::new(16 << 20), ..ApiConfig::default() };
     let service = Service::configured(config).await;
     let labels = |n: usize| -> Vec<String> { (0..n).map(|i| format!("{i:05}{}", "x".repeat(300))).collect() };
-    let message = service.put("/v1/label-sets/a", json!({"labels": labels(10_000)})).await.error(413, "payload_too_large");
+    let message = service
+        .put("/v1/label-sets/a", json!({"labels": labels(10_000)}))
+        .await
+        .error(413, "payload_too_large");
     assert!(message.contains("bytes of memory are needed"), "{message}");
     service.stored("a", json!({"labels": labels(1000)})).await;
     let held = service.state.memory().of_kind(MemoryKind::Labels);
@@ -443,4 +467,91 @@ async fn another_model_encodes_a_set_when_it_is_asked() {
     }
     let models = service.get("/v1/label-sets/a").await.ok()["models"].clone();
     assert!(models.as_array().unwrap().iter().all(|model| model["state"] == "ready"), "{models}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_head_is_a_set_like_others() {
+    let service = Service::new().await;
+    let rows: Vec<f32> = [vector(b"one"), vector(b"two")].concat();
+    let bytes: Vec<u8> = rows.iter().flat_map(|x| x.to_le_bytes()).collect();
+    let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![2, DIM], &bytes).unwrap();
+    let metadata = [("labels".to_owned(), r#"["one", "two"]"#.to_owned())].into();
+    let file = safetensors::serialize([("head.weight", view)], Some(metadata)).unwrap();
+    let head = siglip::labels::read_head(&file, "probe").unwrap();
+    let sets = service.state.label_sets().clone();
+    sets.put_content("probe", head, &siglip::labels::Condition::Any).unwrap();
+    let body = service
+        .json(CLASSIFY, json!({"input": image(b"PIC1"), "label_set": "probe", "none": true}))
+        .await
+        .ok();
+    for (label, logit) in logits(&body) {
+        let row = vector(label.as_bytes());
+        let wanted: f32 = super::unit(b"PIC1").iter().zip(&row).map(|(x, row)| x * row).sum();
+        assert!((logit - wanted).abs() < 1e-4, "{label}: {logit} {wanted}");
+    }
+    assert!(body["data"][0]["none"]["score"].as_f64().unwrap() > 0.0);
+    assert_eq!(service.get("/v1/label-sets/probe").await.ok()["kind"], "head");
+    let against = json!({"input": image(b"PIC1"), "label_set": "probe", "none": {"against": "probe"}});
+    let message = service.json(CLASSIFY, against).await.error(422, "invalid_value");
+    assert!(message.contains("a head has no texts"), "{message}");
+    let examples = json!({"examples": [{"label": "one", "embedding": vector(b"x")}]});
+    service.json("/v1/label-sets/probe/examples", examples).await.error(422, "invalid_value");
+    let narrow = siglip::labels::HeadWeights {
+        rows: vec![1.0; 3].into(),
+        bias: vec![0.0].into(),
+        width: 3,
+        normalize: true,
+        space: None,
+    };
+    let content = siglip::labels::Content::of(siglip::labels::Definition::of(["x".to_owned()]));
+    let content = siglip::labels::Content { head: Some(Arc::new(narrow)), ..content };
+    sets.put_content("narrow", content, &siglip::labels::Condition::Any).unwrap();
+    let message = service
+        .json(CLASSIFY, json!({"input": image(b"PIC1"), "label_set": "narrow"}))
+        .await
+        .error(422, "invalid_value");
+    assert!(message.contains("of width 3"), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_checkpoint_brings_its_own_labels() {
+    use siglip::checkpoint::{self, HubOptions, ModelRef};
+    use siglip::engine::PipelineModel;
+    use siglip::pipeline::{DeviceChoice, LoadOptions, Pipeline, Precision};
+
+    use crate::support::tiny::{Array, Family, Tiny, WIDTH};
+
+    let folder = tempfile::tempdir().unwrap();
+    let mut tiny = Tiny::new(Family::SigLip1);
+    tiny.arrays.retain(|name, _| name.starts_with("vision_model.") && !name.contains(".head."));
+    let values = (0..3 * WIDTH).map(|i| ((i * 7919) % 101) as f32 / 50.0 - 1.0).collect();
+    tiny.arrays.insert("classifier.weight".into(), Array { shape: vec![3, WIDTH], values });
+    tiny.arrays.insert("classifier.bias".into(), Array { shape: vec![3], values: vec![0.0, 2.0, 1.0] });
+    tiny.config["id2label"] = json!({ "0": "cat", "1": "dog", "2": "owl" });
+    tiny.write(folder.path());
+    let reference: ModelRef = folder.path().to_str().unwrap().parse().unwrap();
+    let hub = HubOptions::from_variables(|_| None);
+    let options =
+        LoadOptions { precision: Precision::F32, device: DeviceChoice::Cpu, ..LoadOptions::default() };
+    let pipeline = Pipeline::load(checkpoint::open(&reference, &hub).unwrap(), &options).unwrap();
+    let picture =
+        std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/models/demo/examples/cat-face.png")).unwrap();
+    let patches = pipeline.prepare_image(&picture, None).unwrap();
+    let wanted = pipeline.model().classify_images(&[&patches]).unwrap().concat();
+
+    let engine = Engine::start(engine_config());
+    engine.insert(&["tiny"], Arc::new(PipelineModel::open(&reference, &hub, &options).unwrap())).unwrap();
+    let state = AppState::new(engine, ApiConfig::default(), None);
+    let service = Service { router: app(state.clone()), state };
+    let body = service.json(CLASSIFY, json!({"input": image(&picture)})).await.ok();
+    for ((label, logit), (name, wanted)) in
+        logits(&body).iter().zip(["cat", "dog", "owl"].iter().zip(&wanted))
+    {
+        assert_eq!(label, name);
+        assert!((logit - wanted).abs() < 1e-4 * wanted.abs().max(1.0), "{label}: {logit} {wanted}");
+    }
+    let sum: f64 =
+        body["data"][0]["predictions"].as_array().unwrap().iter().map(|p| p["score"].as_f64().unwrap()).sum();
+    assert!((sum - 1.0).abs() < 1e-5, "shares of a softmax, as it was trained");
+    assert_eq!(body["label_set"]["name"], "tiny");
 }

@@ -31,7 +31,11 @@ impl Subject {
     pub(super) fn of(call: &Call, model: &ModelHandle, options: &mut ClassifyRequest) -> ApiResult<Self> {
         let labels = options.labels.take();
         let Some(reference) = options.label_set.take() else {
-            let names = labels.ok_or_else(|| missing("labels"))?.0;
+            let Some(names) = labels.map(|labels| labels.0) else {
+                // A checkpoint may have brought a classifier.
+                let own = call.state.label_sets().own(model)?;
+                return own.map(Self::Stored).ok_or_else(|| missing("labels"));
+            };
             let templates = options.templates.take().map(|templates| templates.0);
             let (own, limit) = (&model.info().template, call.state.config().max_labels);
             return Ok(Self::Inline(Labels::new(names, options.template.take(), templates, own, limit)?));
@@ -108,7 +112,8 @@ impl Subject {
                 let threshold = threshold.unwrap_or(NEGATIVES_THRESHOLD);
                 check_share("none.threshold", threshold)?;
                 if self.is_head() {
-                    let message = "a head has no texts that could be compared with negatives: give a threshold";
+                    let message =
+                        "a head has no texts that could be compared with negatives: give a threshold";
                     return Err(ApiError::field("none.against", message));
                 }
                 let negatives = call.state.label_sets().resolve(&against, model);
@@ -132,8 +137,10 @@ impl Subject {
         match self {
             Self::Inline(labels) => {
                 let names = Arc::clone(labels.names());
-                off_runtime(size, move || Ok(negatives.version.labels_among(names.iter().map(|name| &**name))))
-                    .await
+                off_runtime(size, move || {
+                    Ok(negatives.version.labels_among(names.iter().map(|name| &**name)))
+                })
+                .await
             }
             Self::Stored(stored) => {
                 let own = Arc::clone(&stored.version);

@@ -26,7 +26,8 @@ options! {
             embeddings: Vectors,
         }
         lists {
-            /// The labels, each at most 1,000 bytes long.
+            /// The labels, each at most 1,000 bytes long. Without labels and `label_set`, those of the checkpoint's own classifier,
+            /// where it has one.
             #[schema(value_type = Option<Vec<String>>, min_items = 1, example = json!(["cat", "dog"]))]
             labels,
             /// Several templates: the normalised embeddings of a label are averaged and normalised again.

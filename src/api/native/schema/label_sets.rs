@@ -124,8 +124,7 @@ impl<'a> LabelSetAnswer<'a> {
             };
             LabelSetModel { model: of.model, fingerprint: of.fingerprint, state, done, reason }
         });
-        let kind =
-            if version.content().head.is_some() { LabelSetKind::Head } else { LabelSetKind::Texts };
+        let kind = if version.content().head.is_some() { LabelSetKind::Head } else { LabelSetKind::Texts };
         Self {
             object: LabelSetTag::LabelSet,
             name: version.name().to_string(),
