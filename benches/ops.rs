@@ -4,9 +4,12 @@
 //! The shapes are those of base/16-224: one picture (196 tokens) and a pass of five (980), texts of 64 tokens.
 
 use std::hint::black_box;
+use std::sync::Arc;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use half::bf16;
+use siglip::model::zero_shot::Ranking;
+use siglip::model::{LabelSet, NoneTest, Question, Scores, Thresholds};
 use siglip::ops::cpu::attention::Inputs;
 use siglip::ops::cpu::linear::Finish;
 use siglip::ops::cpu::pooling::Folded;
@@ -90,5 +93,23 @@ fn by_rows(c: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, linear, attention, by_rows);
+/// One picture against a stored set of labels: its five best, and whether any fits.
+fn labels(c: &mut Criterion) {
+    let mut group = c.benchmark_group(format!("labels/{}", Isa::active()));
+    let picture: Vec<Arc<[f32]>> = vec![values(WIDTH).into()];
+    let scores = Scores { scale: 100.0, bias: -10.0 };
+    let ranking = Ranking { top_k: Some(5), ..Ranking::default() };
+    let none = Some(NoneTest::Sigmoid(Thresholds::All(0.01)));
+    let question = Question { ranking, thresholds: None, none };
+    for count in [1000, 100_000] {
+        let names = (0..count).map(|i| Arc::from(format!("label {i}"))).collect();
+        let set = LabelSet::of_directions(names, &values(count * WIDTH), "space".into()).expect("labels");
+        group.throughput(Throughput::Elements(count as u64));
+        group.bench_function(format!("{count} labels"), |b| {
+            b.iter(|| set.judge(black_box(&picture), scores, &question, &|| false).expect("scores"));
+        });
+    }
+}
+
+criterion_group!(benches, linear, attention, by_rows, labels);
 criterion_main!(benches);

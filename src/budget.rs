@@ -30,12 +30,14 @@ pub enum MemoryKind {
     Decode,
     /// An answer under construction.
     Answer,
+    /// Label sets that are stored.
+    Labels,
 }
 
 impl MemoryKind {
     /// Every kind.
-    pub const ALL: [Self; 6] =
-        [Self::Body, Self::Parsed, Self::Fetch, Self::Queue, Self::Decode, Self::Answer];
+    pub const ALL: [Self; 7] =
+        [Self::Body, Self::Parsed, Self::Fetch, Self::Queue, Self::Decode, Self::Answer, Self::Labels];
 
     /// The label in the metrics.
     pub fn name(self) -> &'static str {
@@ -46,6 +48,7 @@ impl MemoryKind {
             Self::Queue => "queue",
             Self::Decode => "decode",
             Self::Answer => "answer",
+            Self::Labels => "labels",
         }
     }
 }

@@ -13,6 +13,7 @@ pub mod config;
 pub mod engine;
 pub mod error;
 pub mod image;
+pub mod labels;
 pub mod model;
 pub mod ops;
 pub mod pipeline;

@@ -5,15 +5,15 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use bytes::Bytes;
-use serde::de::DeserializeOwned;
 
 use crate::api::edge::body::{self, off_runtime};
 use crate::api::edge::error::{ApiError, ApiResult, quoted, shortened};
 use crate::api::edge::negotiate::{Format, negotiate};
-use crate::api::read::{Form, Heap, Options, options_of, parse_json, parsed_bound};
+use crate::api::read::{Form, JsonBody, Options, options_of, parse_json, parsed_bound};
 use crate::api::state::{AppState, RequestContext};
 use crate::budget::{Charge, MemoryKind};
 use crate::engine::{EngineError, ModelHandle, ScoreOptions};
+use crate::labels::Condition;
 
 /// The embedding space that the client's index is of; any other is refused.
 pub const EXPECT_FINGERPRINT: HeaderName = HeaderName::from_static("x-siglip-expect-fingerprint");
@@ -121,16 +121,16 @@ impl Call {
     ///
     /// # Errors
     /// 400 where it is not what the route wants, 413 and 429 without room, and those of `next`.
-    pub async fn json<T: DeserializeOwned + Heap + 'static, R: Send + 'static>(
+    pub async fn json<T: JsonBody, R: Send + 'static>(
         &self,
         body: Bytes,
         next: impl FnOnce(T, Charge) -> ApiResult<R> + Send + 'static,
     ) -> ApiResult<R> {
-        let mut memory = self.charge(MemoryKind::Parsed, parsed_bound(body.len()))?;
+        let mut memory = self.charge(MemoryKind::Parsed, T::bound(&body))?;
         off_runtime(body.len(), move || {
             let request: T = parse_json(&body)?;
             drop(body);
-            memory.shrink(memory.bytes().saturating_sub(request.heap()));
+            memory.shrink(memory.bytes().saturating_sub(request.held()));
             next(request, memory)
         })
         .await
@@ -173,6 +173,29 @@ impl Call {
         self.headers.get(name)?.to_str().ok()
     }
 
+    /// What the client takes the resource for that it changes: `If-Match` with versions, or `If-None-Match: *`.
+    ///
+    /// # Errors
+    /// 400 for both, or for versions in `If-None-Match`.
+    pub fn condition(&self) -> ApiResult<Condition> {
+        let tags = |name: &HeaderName| -> Vec<String> {
+            let values = self.headers.get_all(name).iter();
+            values
+                .flat_map(|value| value.to_str().unwrap_or_default().split(','))
+                .map(|tag| tag.trim().trim_matches('"').to_owned())
+                .collect()
+        };
+        let (matches, absent) = (tags(&header::IF_MATCH), tags(&header::IF_NONE_MATCH));
+        let wrong = |message: &str| Err(ApiError::bad_request("invalid_header", message).at("If-None-Match"));
+        match (matches.is_empty(), absent.as_slice()) {
+            (true, []) => Ok(Condition::Any),
+            (false, []) => Ok(Condition::Match(matches)),
+            (true, [tag]) if tag == "*" => Ok(Condition::Absent),
+            (true, _) => wrong("only * is understood: the label set must not exist"),
+            (false, _) => wrong("send either If-Match or If-None-Match"),
+        }
+    }
+
     /// How scores are asked for on behalf of this request.
     pub fn score_options(&self) -> ScoreOptions {
         ScoreOptions { deadline: Some(self.context.deadline), client: self.context.client }
@@ -195,12 +218,13 @@ impl Call {
         Ok(self.state.memory().charge(self.context.client, kind, bytes)?)
     }
 
-    /// Checks the client's precondition: `x-siglip-expect-fingerprint`, or `If-Match`.
+    /// Checks the client's precondition: `x-siglip-expect-fingerprint`, or `If-Match` unless that is about something else.
     ///
     /// # Errors
     /// 412 if it expects another embedding space than `fingerprint`.
-    pub fn expects(&self, fingerprint: &str) -> ApiResult<()> {
-        for name in [EXPECT_FINGERPRINT, header::IF_MATCH] {
+    pub fn expects(&self, fingerprint: &str, if_match_is_taken: bool) -> ApiResult<()> {
+        let if_match = (!if_match_is_taken).then_some(header::IF_MATCH);
+        for name in [EXPECT_FINGERPRINT].into_iter().chain(if_match) {
             let mut given = self.headers.get_all(&name).iter().peekable();
             if given.peek().is_none() {
                 continue;

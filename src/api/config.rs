@@ -23,6 +23,8 @@ pub struct ApiConfig {
     pub max_items: usize,
     /// Most label texts of one request: labels times templates.
     pub max_labels: usize,
+    /// Most label sets that are stored.
+    pub max_label_sets: usize,
     /// A request that is not answered within this gets 504.
     pub request_timeout: Duration,
     /// A connection that does not send a whole head within this is closed.
@@ -71,6 +73,7 @@ impl Default for ApiConfig {
             memory: MemoryBudget::new(1 << 30),
             max_items: 512,
             max_labels: 1024,
+            max_label_sets: 256,
             request_timeout: Duration::from_secs(60),
             header_timeout: Duration::from_secs(30),
             keep_alive: Duration::from_secs(75),

@@ -2,16 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::api::edge::error::{ApiError, ApiResult, quoted};
+use crate::api::edge::error::{ApiError, ApiResult};
 use crate::api::inputs::check_count;
+use crate::labels::{check_label, check_template};
 use crate::model::zero_shot::{self, SLOT};
-
-/// Bytes of a label at most: the context of SigLIP is 64 tokens.
-const LABEL_BYTES: usize = 1000;
-/// Bytes of a template at most.
-const TEMPLATE_BYTES: usize = 4000;
-/// Places for the label in a template at most.
-const SLOTS: usize = 16;
 
 /// Labels and the templates they are put into.
 #[derive(Debug, Clone)]
@@ -35,13 +29,7 @@ impl Labels {
     ) -> ApiResult<Self> {
         check_count("labels", names.len(), limit)?;
         for (index, name) in names.iter().enumerate() {
-            let wrong = |message: String| Err(ApiError::field(&format!("labels[{index}]"), message));
-            if name.len() > LABEL_BYTES {
-                return wrong(format!("{} bytes; a label has at most {LABEL_BYTES}", name.len()));
-            }
-            if name.trim().is_empty() {
-                return wrong("the label is empty".to_owned());
-            }
+            check_label(name).map_err(|message| ApiError::field(&format!("labels[{index}]"), message))?;
         }
         let templates = match (template, templates) {
             (Some(_), Some(_)) => {
@@ -97,15 +85,8 @@ impl Labels {
 }
 
 fn checked(place: &str, template: String) -> ApiResult<String> {
-    let wrong = |message: String| Err(ApiError::field(place, message));
-    if template.len() > TEMPLATE_BYTES {
-        return wrong(format!("{} bytes; a template has at most {TEMPLATE_BYTES}", template.len()));
-    }
-    match template.matches(SLOT).count() {
-        0 => wrong(format!("{} has no {SLOT} where the label goes", quoted(&template))),
-        slots if slots > SLOTS => wrong(format!("{slots} times {SLOT}; a template has at most {SLOTS}")),
-        _ => Ok(template),
-    }
+    check_template(&template).map_err(|message| ApiError::field(place, message))?;
+    Ok(template)
 }
 
 #[cfg(test)]

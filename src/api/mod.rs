@@ -82,6 +82,10 @@ impl Routes {
             .routes(of!(native::classify::classify))
             .routes(of!(native::score::score))
             .routes(of!(native::heatmaps::create))
+            .routes(of!(native::label_sets::list))
+            .routes(of!(native::label_sets::get, native::label_sets::put, native::label_sets::delete))
+            .routes(of!(native::examples::add, native::examples::remove))
+            .routes(of!(native::examples::calibrate))
             .routes(of!(native::models::list))
             .routes(of!(native::models::get))
             // A hub id has a slash.
@@ -176,6 +180,7 @@ fn cors(cors: &Cors) -> Option<CorsLayer> {
     };
     let read = [
         header::RETRY_AFTER,
+        header::ETAG,
         middleware::REQUEST_ID,
         middleware::SERVER_TIMING,
         answer::FINGERPRINT,
@@ -185,7 +190,7 @@ fn cors(cors: &Cors) -> Option<CorsLayer> {
     ];
     let layer = CorsLayer::new()
         .allow_origin(origins)
-        .allow_methods([Method::GET, Method::POST])
+        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE])
         // Clients send headers of their own (OpenAI's a dozen of x-stainless-…), and none gives a right.
         .allow_headers(AllowHeaders::mirror_request())
         .expose_headers(read)

@@ -93,8 +93,9 @@ const ARRAY_ANSWER_HEADERS: [(&str, Type, &str); 2] = [
 /// Adds the headers that routes share, and the error of one that is not valid.
 pub fn add_headers(document: &mut OpenApi) {
     for (path, item) in &mut document.paths.paths {
-        let embeds = item.post.is_some();
-        for operation in [&mut item.get, &mut item.post].into_iter().flatten() {
+        let embeds = item.post.is_some() && !path.starts_with("/v1/label-sets");
+        let operations = [&mut item.get, &mut item.post, &mut item.put, &mut item.delete];
+        for operation in operations.into_iter().flatten() {
             let more = if embeds { &WORK_REQUEST_HEADERS[..] } else { &[] };
             for (name, kind, text) in REQUEST_HEADERS.iter().chain(more) {
                 let mut parameter = Parameter::new(*name);
@@ -153,7 +154,7 @@ fn error(status: u16) -> Response {
             ("No valid API key", "authentication_error", "invalid_api_key", "the API key is not valid", None)
         }
         404 => (
-            "There is no such model",
+            "There is no such model or label set",
             "not_found_error",
             "model_not_found",
             "there is no model named \"clip\"; this service has siglip2-base-patch16-224",
@@ -174,7 +175,7 @@ fn error(status: u16) -> Response {
             None,
         ),
         412 => (
-            "Another embedding space than x-siglip-expect-fingerprint or If-Match names",
+            "Another embedding space or version than x-siglip-expect-fingerprint or If-Match names",
             "invalid_request_error",
             "fingerprint_mismatch",
             "x-siglip-expect-fingerprint: the vectors would be of the embedding space 5f2a…, not of \"91cc…\"",
@@ -209,7 +210,7 @@ fn error(status: u16) -> Response {
             None,
         ),
         503 => (
-            "The service is stopping",
+            "The service is starting or stopping, or a label set is being encoded",
             "unavailable_error",
             "shutting_down",
             "the service is shutting down",

@@ -6,10 +6,13 @@ use bytes::Bytes;
 
 use crate::api::dialects::Dialects;
 use crate::api::edge::negotiate::{Format, negotiate};
-use crate::api::native::schema::{ClassifyRequest, EmbeddingsRequest, HeatmapsRequest, ScoreRequest};
+use crate::api::native::schema::{
+    CalibrateRequest, ClassifyRequest, EmbeddingsRequest, ExamplesRequest, HeatmapsRequest, ScoreRequest,
+};
 use crate::api::read::{Form, options_of, parse_json};
 use crate::api::source::decode_image;
 use crate::budget::{Charge, MemoryBudget, MemoryKind};
+use crate::labels::Definition;
 
 fn memory() -> Option<Charge> {
     MemoryBudget::new(64 << 20).charge(0, MemoryKind::Parsed, 0).ok()
@@ -24,6 +27,9 @@ pub fn json(data: &[u8]) {
         (dialect.parse)(data);
     }
     let _ = parse_json::<HeatmapsRequest>(data);
+    let _ = parse_json::<ExamplesRequest>(data);
+    let _ = parse_json::<CalibrateRequest>(data);
+    let _ = parse_json::<Definition>(data).map(|definition| definition.check());
 }
 
 /// A form: the first line is its content type.

@@ -15,7 +15,8 @@ use crate::api::source::Source;
 use crate::engine::{self, EmbedOptions, Embedding, Input, ModelHandle, Scored, Timings, Viewed};
 use crate::image::ViewOptions;
 use crate::model::zero_shot::Ranking;
-use crate::model::{Match, Scores};
+use crate::model::{Match, PatchVectors, Scores};
+use crate::pipeline::fingerprint_of_patches;
 use crate::text::Canonicalization;
 
 /// What a request asks of the engine beyond its inputs.
@@ -27,6 +28,8 @@ pub struct RunOptions {
     pub max_num_patches: Option<usize>,
     /// Whether an input that cannot be used, or is not done in time, leaves the others alone.
     pub partial: bool,
+    /// Whether `If-Match` is about something else than the embedding space.
+    pub if_match_is_taken: bool,
 }
 
 impl RunOptions {
@@ -71,7 +74,21 @@ pub async fn embed(
     batch: Batch,
     options: RunOptions,
 ) -> ApiResult<Embedded> {
-    let fingerprint = begin(call, model, &batch, options)?;
+    embed_as(call, model, batch, options, None).await
+}
+
+/// [`embed`] that gives a vector for each patch of a picture where `patches` says which.
+///
+/// # Errors
+/// As [`embed`].
+pub async fn embed_as(
+    call: &Call,
+    model: &ModelHandle,
+    batch: Batch,
+    options: RunOptions,
+    patches: Option<PatchVectors>,
+) -> ApiResult<Embedded> {
+    let fingerprint = begin(call, model, &batch, options, patches)?;
     // Held until everything is answered.
     let Batch { items, places, memory: _memory } = batch;
     let items = gather(call, items, &places, options.partial).await?;
@@ -81,8 +98,10 @@ pub async fn embed(
     let mut timings = Timings::default();
     let mut embedded = Vec::new().into_iter();
     if !inputs.is_empty() {
-        let output =
-            model.embed(inputs, options.asked(call)).await.map_err(|error| call.engine_error(error))?;
+        let output = model
+            .embed(inputs, EmbedOptions { patches, ..options.asked(call) })
+            .await
+            .map_err(|error| call.engine_error(error))?;
         timings = output.timings;
         embedded = output.results.into_iter();
     }
@@ -105,8 +124,6 @@ pub struct Classified {
     pub pictures: Vec<ApiResult<Embedding>>,
     /// The labels of each picture that could be used, best first.
     pub matches: Vec<Vec<Match>>,
-    /// Tokens of pictures and prompts.
-    pub tokens: usize,
     /// The embedding space.
     pub fingerprint: String,
     /// Where the time went.
@@ -134,7 +151,6 @@ pub async fn classify(
     }
     let Embedded { mut results, fingerprint, timings } = embed(call, model, batch, options).await?;
     let texts: Vec<Embedding> = results.split_off(images).into_iter().collect::<ApiResult<_>>()?;
-    let tokens = results.iter().flatten().chain(&texts).map(|embedding| embedding.tokens).sum();
     let pictures = results.iter().flatten().map(|picture| Arc::clone(&picture.vector)).collect();
     let inline = engine::Labels::Inline {
         names: Arc::clone(labels.names()),
@@ -143,7 +159,7 @@ pub async fn classify(
     };
     let scored = model.rank(pictures, inline, scores, ranking, call.score_options()).await;
     let Scored { value: matches, timings: scoring } = scored.map_err(|error| call.engine_error(error))?;
-    Ok(Classified { pictures: results, matches, tokens, fingerprint, timings: timings.and(scoring) })
+    Ok(Classified { pictures: results, matches, fingerprint, timings: timings.and(scoring) })
 }
 
 /// Scale and bias of a model's logits.
@@ -222,7 +238,7 @@ pub async fn embed_views(
     options: RunOptions,
 ) -> ApiResult<EmbeddedViews> {
     let options = RunOptions { partial: false, ..options };
-    let fingerprint = begin(call, model, &batch, options)?;
+    let fingerprint = begin(call, model, &batch, options, None)?;
     let Batch { items, places, memory: _memory } = batch;
     let items = gather(call, items, &places, options.partial).await?;
     let mut inputs = items.into_iter().collect::<ApiResult<Vec<_>>>()?;
@@ -245,7 +261,13 @@ pub async fn embed_views(
 }
 
 /// Checks what is said of the whole request, notes what it is, and names its embedding space.
-fn begin(call: &Call, model: &ModelHandle, batch: &Batch, options: RunOptions) -> ApiResult<String> {
+fn begin(
+    call: &Call,
+    model: &ModelHandle,
+    batch: &Batch,
+    options: RunOptions,
+    patches: Option<PatchVectors>,
+) -> ApiResult<String> {
     if options.max_num_patches == Some(0) {
         return Err(ApiError::field("max_num_patches", "must be at least 1"));
     }
@@ -253,7 +275,11 @@ fn begin(call: &Call, model: &ModelHandle, batch: &Batch, options: RunOptions) -
         options.canonicalization.filter(|_| batch.has_texts()),
         options.max_num_patches.filter(|_| batch.has_pictures()),
     );
-    call.expects(&fingerprint)?;
+    let fingerprint = match patches {
+        None => fingerprint,
+        Some(_) => fingerprint_of_patches(&fingerprint),
+    };
+    call.expects(&fingerprint, options.if_match_is_taken)?;
     call.context.note.work(model.name(), batch.len());
     Ok(fingerprint)
 }

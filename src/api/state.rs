@@ -11,6 +11,7 @@ use crate::api::edge::lifecycle::{Lifecycle, Phase};
 use crate::api::source::Fetcher;
 use crate::budget::MemoryBudget;
 use crate::engine::Engine;
+use crate::labels::LabelSets;
 
 /// Renders the metrics in Prometheus' text format.
 pub type RenderMetrics = Arc<dyn Fn() -> String + Send + Sync>;
@@ -23,6 +24,7 @@ pub struct AppState {
 
 struct Inner {
     engine: Engine,
+    labels: LabelSets,
     config: ApiConfig,
     fetcher: Option<Fetcher>,
     metrics: Option<RenderMetrics>,
@@ -34,10 +36,22 @@ struct Inner {
 impl AppState {
     /// Puts the service's parts together. Without `metrics`, `/metrics` answers 404.
     pub fn new(engine: Engine, config: ApiConfig, metrics: Option<RenderMetrics>) -> Self {
+        let labels = LabelSets::in_memory(engine.clone(), config.memory.clone(), config.max_label_sets);
+        Self::with_label_sets(engine, config, metrics, labels)
+    }
+
+    /// [`AppState::new`] with label sets that are somewhere else than in memory.
+    pub fn with_label_sets(
+        engine: Engine,
+        config: ApiConfig,
+        metrics: Option<RenderMetrics>,
+        labels: LabelSets,
+    ) -> Self {
         let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
         let inner = Inner {
             fetcher: config.fetch.clone().map(Fetcher::new),
             engine,
+            labels,
             config,
             metrics,
             lifecycle: Lifecycle::default(),
@@ -50,6 +64,11 @@ impl AppState {
     /// The engine.
     pub fn engine(&self) -> &Engine {
         &self.inner.engine
+    }
+
+    /// The label sets.
+    pub fn label_sets(&self) -> &LabelSets {
+        &self.inner.labels
     }
 
     /// The settings.

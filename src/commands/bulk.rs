@@ -39,7 +39,7 @@ pub(super) struct Bulk {
     /// Inputs in the engine at once.
     window: usize,
     // The threads end with it.
-    _engine: Engine,
+    engine: Engine,
 }
 
 impl Bulk {
@@ -61,7 +61,7 @@ impl Bulk {
             .enable_all()
             .build()
             .map_err(|error| failed(format!("no threads for the command: {error}")))?;
-        Ok(Self { runtime, model, limits, window, _engine: engine })
+        Ok(Self { runtime, model, limits, window, engine })
     }
 
     /// The model.
@@ -72,6 +72,11 @@ impl Bulk {
     /// Bytes of a file at most.
     pub(super) fn max_bytes(&self) -> usize {
         self.limits.max_bytes
+    }
+
+    /// The engine, which has no other model.
+    pub(super) fn engine(&self) -> &Engine {
+        &self.engine
     }
 
     /// Runs a future to its end.

@@ -91,7 +91,10 @@ pub struct EmbedArgs {
 
 /// `siglip classify`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  siglip classify cat.jpg --labels 'cat,dog,car'\n\n\
+#[command(after_help = "Examples:\n  \
+    siglip classify cat.jpg --labels 'cat,dog,car'\n  \
+    siglip classify photos/*.jpg --label-set animals.csv --template imagenet-7 --none\n  \
+    siglip classify new.png --labels 'ours,theirs' --examples ours=logos/ours --examples theirs=logos/theirs\n\n\
     The probability of a label is its own: SigLIP is trained with a sigmoid, so that probabilities need not sum to 1.")]
 pub struct ClassifyArgs {
     #[command(flatten)]
@@ -102,9 +105,24 @@ pub struct ClassifyArgs {
     /// Labels, separated by commas; may be given more than once. Without any, those of the checkpoint's own classifier
     #[arg(long, value_delimiter = ',', value_name = "LABELS")]
     pub labels: Vec<String>,
-    /// What a label is put into, with {} in its place; several are averaged [default: This is a photo of {}.]
+    /// Labels out of a file: .json as the service takes it, .csv, .txt, or a linear head in .safetensors; with --data-dir, the
+    /// name of a set that a service keeps there
+    #[arg(long, value_name = "FILE|NAME", conflicts_with = "labels")]
+    pub label_set: Option<PathBuf>,
+    /// Folder in which a service keeps its label sets
+    #[arg(long, value_name = "FOLDER", requires = "label_set")]
+    pub data_dir: Option<PathBuf>,
+    /// What a label is put into, with {} in its place, or a built-in set of templates (imagenet-7, …); several are averaged
+    /// [default: that of the label set, else the model's own]
     #[arg(long = "template", value_name = "TEMPLATE")]
     pub templates: Vec<String>,
+    /// Images of a label, an image or a folder of them: what it looks like beside what it is called. May be given more than once
+    #[arg(long = "examples", value_name = "LABEL=PATH")]
+    pub examples: Vec<String>,
+    /// Say so where none of the labels fits: none has the probability P, or the file's labels (things that the image may be of
+    /// instead) fit better [default of P: the label's threshold, else 0.01]
+    #[arg(long, value_name = "P|FILE", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub none: Option<String>,
     /// Shares that sum to 1 over the labels instead of each label's own probability
     #[arg(long)]
     pub softmax: bool,

@@ -17,6 +17,7 @@ use crate::api::{
 };
 use crate::budget::MemoryBudget;
 use crate::engine::EngineConfig;
+use crate::labels::{Content, check_name, read_file};
 use crate::telemetry::LogFormat;
 use crate::{Error, Result};
 
@@ -32,6 +33,19 @@ pub struct ServeArgs {
     pub models: Vec<String>,
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,
+
+    /// A label set out of a file (.json, .csv, .txt, or a linear head in .safetensors); repeat it for several
+    #[arg(
+        long = "label-set",
+        value_name = "NAME=FILE",
+        env = "SIGLIP_LABEL_SET",
+        value_delimiter = ',',
+        help_heading = "Label sets"
+    )]
+    pub label_sets: Vec<String>,
+    /// Folder in which label sets are kept; without it they are gone when the service ends
+    #[arg(long, value_name = "FOLDER", env = "SIGLIP_DATA_DIR", help_heading = "Label sets")]
+    pub data_dir: Option<PathBuf>,
 
     /// Address to listen on
     #[arg(long, default_value = "127.0.0.1", env = "SIGLIP_HOST", help_heading = "Network")]
@@ -141,6 +155,15 @@ pub struct ServeArgs {
         help_heading = "Limits"
     )]
     pub max_labels: usize,
+    /// Label sets that are stored
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 256,
+        env = "SIGLIP_MAX_LABEL_SETS",
+        help_heading = "Limits"
+    )]
+    pub max_label_sets: usize,
     /// Connections open at once
     #[arg(
         long,
@@ -254,6 +277,10 @@ pub struct ServeConfig {
     pub engine: EngineConfig,
     /// Settings of the routes.
     pub api: ApiConfig,
+    /// Label sets to begin with, by name.
+    pub label_sets: Vec<(String, Content)>,
+    /// Where label sets are kept.
+    pub data_dir: Option<PathBuf>,
     /// The certificate, if TLS is spoken.
     pub tls: Option<Tls>,
     /// Times of an orderly end.
@@ -280,6 +307,8 @@ impl TryFrom<ServeArgs> for ServeConfig {
             models: models(&args.models)?,
             compute: args.compute.clone(),
             engine: engine(&args, &api.memory)?,
+            label_sets: label_sets(&args.label_sets, args.max_label_sets)?,
+            data_dir: args.data_dir.clone(),
             tls,
             drain: DrainTimes { delay: args.drain_delay, timeout: args.drain_timeout },
             api,
@@ -301,6 +330,25 @@ fn addresses(host: &str, port: u16) -> Result<Vec<SocketAddr>> {
         }
     }
     if addresses.is_empty() { Err(wrong()) } else { Ok(addresses) }
+}
+
+/// Reads the files of `--label-set`.
+fn label_sets(given: &[String], most: usize) -> Result<Vec<(String, Content)>> {
+    let mut sets: Vec<(String, Content)> = Vec::new();
+    for text in given.iter().map(|text| text.trim()).filter(|text| !text.is_empty()) {
+        let wrong = |message: &dyn std::fmt::Display| wrong(format!("--label-set {text:?}: {message}"));
+        let (name, file) = text.split_once('=').ok_or_else(|| wrong(&"not NAME=FILE"))?;
+        check_name(name).map_err(|error| wrong(&error))?;
+        if sets.iter().any(|(known, _)| known == name) {
+            return Err(wrong(&"there is a label set of that name already"));
+        }
+        sets.push((name.to_owned(), read_file(Path::new(file)).map_err(|error| wrong(&error))?));
+    }
+    if sets.len() > most {
+        let message = format!("{} times --label-set, and --max-label-sets is {most}", sets.len());
+        return Err(Error::Config(message));
+    }
+    Ok(sets)
 }
 
 fn engine(args: &ServeArgs, memory: &MemoryBudget) -> Result<EngineConfig> {
@@ -380,6 +428,7 @@ fn api(args: &ServeArgs) -> Result<ApiConfig> {
         memory,
         max_items: args.max_items,
         max_labels: args.max_labels,
+        max_label_sets: args.max_label_sets,
         request_timeout: args.request_timeout,
         header_timeout: args.header_timeout,
         keep_alive: args.keep_alive,
@@ -524,6 +573,9 @@ mod tests {
             (&["--trusted-proxy", "10.0.0.0/33"], "--trusted-proxy"),
             (&["--base-path", "siglip"], "--base-path"),
             (&["--keep-alive", "0"], "--keep-alive"),
+            (&["--label-set", "animals"], "not NAME=FILE"),
+            (&["--label-set", "a/b=x.txt"], "is no name for a label set"),
+            (&["--label-set", "animals=/nowhere/x.txt"], "/nowhere/x.txt"),
         ] {
             assert!(error(arguments).contains(part), "{arguments:?}: {}", error(arguments));
         }

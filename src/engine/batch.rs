@@ -31,20 +31,20 @@ impl Outcome {
     }
 }
 
-/// Embeds a batch into vectors of `width`.
+/// Embeds a batch into vectors of the `width` of each item.
 ///
 /// - Out of memory: the batch is halved, down to one item.
 /// - Another error: each item is tried alone, so that one which the model cannot take does not
 ///   fail the others.
 /// - A panic: fails the items that were in that call.
 /// - A vector of another width, or with a number that is not finite: fails its item.
-pub(super) fn run<T>(items: &[&T], width: usize, embed: &Embed<'_, T>) -> Outcome {
+pub(super) fn run<T>(items: &[&T], width: &dyn Fn(&T) -> usize, embed: &Embed<'_, T>) -> Outcome {
     let results = Vec::with_capacity(items.len());
     let mut outcome = Outcome { results, out_of_memory_at: None, panics: 0, unusable: 0 };
     run_part(items, embed, &mut outcome);
-    for result in &mut outcome.results {
+    for (result, item) in outcome.results.iter_mut().zip(items) {
         if let Ok(vector) = result
-            && let Some(fault) = fault(vector, width)
+            && let Some(fault) = fault(vector, width(item))
         {
             outcome.unusable += 1;
             *result = Err(EngineError::Worker(fault).into());
@@ -166,7 +166,7 @@ mod tests {
     ) -> (Outcome, Vec<usize>) {
         let calls = RefCell::new(Vec::new());
         let items: Vec<&u32> = items.iter().collect();
-        let outcome = run(&items, 1, &|batch: &[&u32]| {
+        let outcome = run(&items, &|_| 1, &|batch: &[&u32]| {
             calls.borrow_mut().push(batch.len());
             embed(batch)
         });

@@ -115,7 +115,7 @@ mod tests {
 
     fn embedding(value: f32, width: usize) -> Embedding {
         let vector = vec![value; width].into();
-        Embedding { vector, tokens: 3, size: None, truncated: false, cached: false }
+        Embedding { vector, tokens: 3, size: None, grid: None, truncated: false, cached: false }
     }
 
     #[test]

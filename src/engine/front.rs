@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::error::Result;
 use super::handle::ModelHandle;
@@ -143,6 +143,11 @@ impl Engine {
     pub fn models(&self) -> Vec<ModelHandle> {
         let entries = self.shared().registry.all();
         entries.iter().filter_map(|entry| entry.serving()).map(|runtime| self.handle(runtime)).collect()
+    }
+
+    /// Told whenever the state of a model may have changed: one was loaded, replaced, removed, or failed.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.shared().registry.watch()
     }
 
     /// The model of that name; the first one for `None`.

@@ -17,10 +17,11 @@ use super::runtime::ModelRuntime;
 use super::scoring::{Labels, ScoreJob, ScoreOptions, Scored, Waiter};
 use super::shared::{Phase, Shared};
 use super::state::ModelState;
+use super::views::vectors_bytes;
 use super::{EmbedOptions, Embedding, EngineError, ImageCost, Input};
 use crate::model::zero_shot::Ranking;
-use crate::model::{Match, ModelError, Scores};
-use crate::pipeline::ModelInfo;
+use crate::model::{Judged, Match, ModelError, Question, Scores};
+use crate::pipeline::{ModelInfo, OwnClassifier};
 use crate::telemetry;
 
 /// One model of an [`Engine`](super::Engine). Cheap to clone. It stays the same model when another is loaded under its
@@ -48,6 +49,11 @@ impl ModelHandle {
     /// What the model is.
     pub fn info(&self) -> &ModelInfo {
         self.runtime.model.info()
+    }
+
+    /// The classifier that was trained with the image tower, where there is one over its embeddings.
+    pub fn classifier(&self) -> Option<&OwnClassifier> {
+        self.runtime.model.classifier()
     }
 
     /// How the model is.
@@ -94,6 +100,28 @@ impl ModelHandle {
         let space = Arc::clone(&self.runtime.space);
         self.score(pictures, labels, bytes, options, move |pictures, labels, stop| {
             labels.into_set(&space)?.rank(&pictures, scores, ranking, stop)
+        })
+        .await
+    }
+
+    /// As [`Self::rank`], with thresholds for each label and the question whether any fits.
+    ///
+    /// # Errors
+    /// As [`Self::rank`].
+    pub async fn judge(
+        &self,
+        pictures: Vec<Arc<[f32]>>,
+        labels: Labels,
+        scores: Scores,
+        question: Question,
+        options: ScoreOptions,
+    ) -> Result<Scored<Vec<Judged>>, EngineError> {
+        let selected = question.ranking.top_k.unwrap_or(usize::MAX).min(labels.len());
+        let each = selected.saturating_mul(size_of::<Match>()).saturating_add(size_of::<Judged>());
+        let space = Arc::clone(&self.runtime.space);
+        let bytes = pictures.len().saturating_mul(each);
+        self.score(pictures, labels, bytes, options, move |pictures, labels, stop| {
+            labels.into_set(&space)?.judge(&pictures, scores, &question, stop)
         })
         .await
     }
@@ -206,7 +234,10 @@ impl ModelHandle {
                     let known =
                         self.probe(&bytes, max_num_patches).map(|ImageCost { decoded_bytes, tokens }| {
                             let patch = runtime.model.info().image.as_ref().map_or(0, |spec| spec.patch);
-                            let prepared = tokens.saturating_mul(patch * patch * 3);
+                            let (patches, width) = (options.patches, runtime.model.info().embedding_dim);
+                            let prepared = tokens
+                                .saturating_mul(patch * patch * 3)
+                                .saturating_add(vectors_bytes(patches, tokens, width));
                             sorted.jobs.push(Job {
                                 index,
                                 lane: Lane::Images,
@@ -214,7 +245,7 @@ impl ModelHandle {
                                 decode_bytes: decoded_bytes,
                                 results: 1,
                                 bytes: prepared,
-                                work: Work::Image { bytes, max_num_patches },
+                                work: Work::Image { bytes, max_num_patches, patches },
                             });
                             None
                         });

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::error::WorkError;
+use crate::image::Grid;
+use crate::model::PatchVectors;
 use crate::text::Canonicalization;
 
 /// Pictures and texts queue apart.
@@ -77,6 +79,8 @@ pub struct EmbedOptions {
     pub canonicalization: Option<Canonicalization>,
     /// Another patch budget than the checkpoint's, NaFlex only.
     pub max_num_patches: Option<usize>,
+    /// A vector for each patch of a picture instead of one for the picture.
+    pub patches: Option<PatchVectors>,
     /// When the answer is no longer wanted.
     pub deadline: Option<Instant>,
     /// Who asks, for fairness between clients; requests with the same key share a turn.
@@ -92,12 +96,14 @@ pub struct EmbedOptions {
 /// One embedding, not normalised.
 #[derive(Debug, Clone)]
 pub struct Embedding {
-    /// The vector as the tower gives it.
+    /// The vector as the tower gives it; with [`EmbedOptions::patches`] those of all patches, row by row.
     pub vector: std::sync::Arc<[f32]>,
     /// Tokens that the tower saw which carry content: patches, or text ids without padding.
     pub tokens: usize,
     /// Height and width of a picture.
     pub size: Option<(u32, u32)>,
+    /// Patches of a picture.
+    pub grid: Option<Grid>,
     /// Whether a text was cut at the context length.
     pub truncated: bool,
     /// Whether it came from the cache.

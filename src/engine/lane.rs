@@ -13,6 +13,7 @@ use super::metrics::LaneMetrics;
 use super::request::{Request, Ticket};
 use super::views::FoundSlot;
 use crate::image::{Patches, ViewOptions};
+use crate::model::PatchVectors;
 use crate::text::TokenIds;
 
 /// An input as it was sent.
@@ -20,6 +21,7 @@ pub(super) enum Work {
     Image {
         bytes: Bytes,
         max_num_patches: Option<usize>,
+        patches: Option<PatchVectors>,
     },
     /// A picture of which views are embedded; the rest of what was found out about it goes into the slot.
     Views {
@@ -52,7 +54,8 @@ impl Waiting {
 
 /// An input that the model takes as it is.
 pub(super) enum Prepared {
-    Image(Patches),
+    /// With what is wanted of each patch.
+    Image(Patches, Option<PatchVectors>),
     Text(TokenIds, Arc<TextKey>),
 }
 
@@ -66,7 +69,7 @@ impl Ready {
     /// Tokens that it takes in a batch.
     pub(super) fn tokens(&self) -> usize {
         match &self.prepared {
-            Prepared::Image(patches) => patches.grid.len(),
+            Prepared::Image(patches, _) => patches.grid.len(),
             Prepared::Text(ids, _) => ids.ids.len(),
         }
     }

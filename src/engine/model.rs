@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::state::Progress;
 use crate::image::{Patches, ViewOptions, Views};
-use crate::model::Pause;
-use crate::pipeline::ModelInfo;
+use crate::model::{PatchVectors, Pause};
+use crate::pipeline::{ModelInfo, OwnClassifier};
 use crate::text::{Canonicalization, TokenIds};
 use crate::{Error, Result};
 
@@ -78,6 +78,11 @@ pub trait Model: Send + Sync + 'static {
     /// If an id is outside of the vocabulary or there are too many.
     fn prepare_ids(&self, ids: &[u32]) -> Result<TokenIds>;
 
+    /// The classifier that was trained with the image tower, where there is one over its embeddings.
+    fn classifier(&self) -> Option<&OwnClassifier> {
+        None
+    }
+
     /// Bytes that the towers take on all their devices together, about.
     fn memory_bytes(&self) -> u64;
 
@@ -101,6 +106,15 @@ pub trait Towers: Send + Sync + 'static {
     /// # Errors
     /// If the tensor library or the device fails.
     fn embed_images(&self, batch: &[&Patches], pause: &Pause<'_>) -> Result<Vec<Vec<f32>>>;
+
+    /// One vector of `info().embedding_dim` for each patch, not normalised: for each picture `[patches, width]`, in order.
+    /// By default there are none.
+    ///
+    /// # Errors
+    /// If the tensor library or the device fails.
+    fn embed_patches(&self, _: &[&Patches], _: PatchVectors) -> Result<Vec<Vec<f32>>> {
+        Err(Error::Request("this model gives no vectors of patches".to_owned()))
+    }
 
     /// Embeds texts: one vector of `info().embedding_dim` for each, in order, not normalised.
     ///

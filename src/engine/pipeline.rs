@@ -6,8 +6,8 @@ use super::{ImageCost, Model, Progress, Towers, ViewsCost};
 use crate::Result;
 use crate::checkpoint::{HubOptions, ModelRef};
 use crate::image::{Geometry, ImageOptions, Patches, ViewOptions, Views, naflex_grid};
-use crate::model::{Pause, Siglip};
-use crate::pipeline::{self, LoadOptions, ModelInfo, Processor, TowerSource};
+use crate::model::{PatchVectors, Pause, Siglip};
+use crate::pipeline::{self, LoadOptions, ModelInfo, OwnClassifier, Processor, TowerSource};
 use crate::text::{Canonicalization, TokenIds};
 
 /// A checkpoint's model, whose towers can leave the memory and come back.
@@ -89,6 +89,10 @@ impl Model for PipelineModel {
         self.processor.prepare_ids(ids)
     }
 
+    fn classifier(&self) -> Option<&OwnClassifier> {
+        self.towers.classifier()
+    }
+
     fn memory_bytes(&self) -> u64 {
         self.towers.memory_bytes()
     }
@@ -102,6 +106,10 @@ impl Model for PipelineModel {
 impl Towers for Siglip {
     fn embed_images(&self, batch: &[&Patches], pause: &Pause<'_>) -> Result<Vec<Vec<f32>>> {
         Ok(self.embed_images_pausing(batch, pause)?)
+    }
+
+    fn embed_patches(&self, batch: &[&Patches], wanted: PatchVectors) -> Result<Vec<Vec<f32>>> {
+        Ok(Siglip::embed_patches(self, batch, wanted)?)
     }
 
     fn embed_texts(&self, batch: &[&TokenIds]) -> Result<Vec<Vec<f32>>> {

@@ -14,9 +14,10 @@ use super::model::Model;
 use super::preparation::Preparing;
 use super::request::Ticket;
 use super::shared::Shared;
-use super::views::Found;
+use super::views::{Found, vectors_bytes, wanted_of};
 use crate::Error;
 use crate::image::{Patches, Views};
+use crate::model::PatchVectors;
 
 /// Prepares inputs of one lane until the engine ends.
 pub(super) fn run(shared: &Arc<Shared>, lane: Lane) {
@@ -104,19 +105,20 @@ fn copy(error: &WorkError) -> WorkError {
 
 /// What the model takes, and the bytes that each holds. The file is freed here.
 fn prepare_one(model: &dyn Model, work: Work) -> Result<Vec<(Prepared, usize)>> {
-    let picture = |patches: Patches| {
-        let held = patches.pixels.len();
-        (Prepared::Image(patches), held)
+    let width = model.info().embedding_dim;
+    let picture = |patches: Patches, wanted: Option<PatchVectors>| {
+        let held = patches.pixels.len() + vectors_bytes(wanted, patches.grid.len(), width);
+        (Prepared::Image(patches, wanted), held)
     };
     match work {
-        Work::Image { bytes, max_num_patches } => {
-            Ok(vec![picture(model.prepare_image(&bytes, max_num_patches)?)])
+        Work::Image { bytes, max_num_patches, patches } => {
+            Ok(vec![picture(model.prepare_image(&bytes, max_num_patches)?, patches)])
         }
         Work::Views { bytes, views, max_num_patches, found } => {
             let Views { patches, cover, preview } = model.prepare_views(&bytes, max_num_patches, &views)?;
             // It is empty: an input is prepared once.
             let _ = found.set(Found { cover, preview });
-            Ok(patches.into_iter().map(picture).collect())
+            Ok(patches.into_iter().map(|patches| picture(patches, wanted_of(views.method))).collect())
         }
         Work::Text(key) => {
             let ids = match &key.text {

@@ -241,7 +241,14 @@ mod tests {
     }
 
     fn embedding(value: f32) -> Embedding {
-        Embedding { vector: vec![value].into(), tokens: 1, size: None, truncated: false, cached: false }
+        Embedding {
+            vector: vec![value].into(),
+            tokens: 1,
+            size: None,
+            grid: None,
+            truncated: false,
+            cached: false,
+        }
     }
 
     #[test]

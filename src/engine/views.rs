@@ -16,12 +16,13 @@ use super::lane::Work;
 use super::metrics::Outcome;
 use super::model::ViewsCost;
 use super::{EmbedOptions, Embedding, EngineError, ModelHandle, Timings};
-use crate::image::{Cover, Picture, ViewOptions};
+use crate::image::{Cover, Picture, ViewMethod, ViewOptions};
+use crate::model::PatchVectors;
 
 /// The views of one picture.
 #[derive(Debug)]
 pub struct Viewed {
-    /// The embedding of each area of the cover, in its order.
+    /// The embedding of each area of the cover, in its order; of [`ViewMethod::Values`] one, with a vector for each.
     pub embeddings: Vec<Embedding>,
     /// Where they are.
     pub cover: Cover,
@@ -99,7 +100,10 @@ impl ModelHandle {
                 // A picture that lies on its side has the same views in another order.
                 Ok(ViewsCost { decoded_bytes, tokens }) if !tokens.is_empty() => {
                     let largest = tokens.iter().copied().max().unwrap_or(0);
-                    let bytes_of_view = largest.saturating_mul(patch * patch * 3);
+                    let (wanted, width) = (wanted_of(views.method), self.info().embedding_dim);
+                    let bytes_of_view = largest
+                        .saturating_mul(patch * patch * 3)
+                        .saturating_add(vectors_bytes(wanted, largest, width));
                     sorted.results.extend(tokens.iter().map(|_| None));
                     let found = Arc::clone(&found);
                     sorted.jobs.push(Job {
@@ -122,6 +126,19 @@ impl ModelHandle {
         }
         (sorted, places)
     }
+}
+
+/// What is wanted of the patches of a view.
+pub(super) fn wanted_of(method: ViewMethod) -> Option<PatchVectors> {
+    match method {
+        ViewMethod::Windows | ViewMethod::Crops => None,
+        ViewMethod::Values => Some(PatchVectors::Pooled),
+    }
+}
+
+/// Bytes of the vectors of so many patches, where they are wanted.
+pub(super) fn vectors_bytes(wanted: Option<PatchVectors>, patches: usize, width: usize) -> usize {
+    wanted.map_or(0, |_| patches.saturating_mul(width).saturating_mul(size_of::<f32>()))
 }
 
 /// Where the results of a picture are.

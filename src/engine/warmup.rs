@@ -17,11 +17,12 @@ pub(super) fn run(model: &dyn Model, towers: &dyn Towers) -> Result<()> {
         let width = model.info().embedding_dim;
         if let Some(spec) = &model.info().image {
             let patches = grey(spec);
-            first(batch::run(&[&patches], width, &|batch: &[&Patches]| towers.embed_images(batch, &|| ())))?;
+            let embed = |batch: &[&Patches]| towers.embed_images(batch, &|| ());
+            first(batch::run(&[&patches], &|_| width, &embed))?;
         }
         if let Some(spec) = &model.info().text {
             let ids = some_text(model, spec);
-            first(batch::run(&[&ids], width, &|batch: &[&TokenIds]| towers.embed_texts(batch)))?;
+            first(batch::run(&[&ids], &|_| width, &|batch: &[&TokenIds]| towers.embed_texts(batch)))?;
         }
         Ok(())
     };

@@ -20,6 +20,7 @@ use super::sync::{Mutex, lock};
 use super::turns::Kind;
 use super::{Embedding, EngineError, warmup};
 use crate::image::Patches;
+use crate::model::PatchVectors;
 use crate::telemetry;
 use crate::text::TokenIds;
 
@@ -210,7 +211,9 @@ impl Worker<'_> {
 
     fn run_batch(&self, batch: Batch, running: &Running<'_>) {
         let now = Instant::now();
-        let (mut images, mut texts): (Vec<(Ticket, Patches)>, Vec<Text>) = (Vec::new(), Vec::new());
+        // Pictures, by what is wanted of each.
+        let mut images: Vec<(Option<PatchVectors>, Vec<(Ticket, Patches)>)> = Vec::new();
+        let mut texts: Vec<Text> = Vec::new();
         let mut seen: HashMap<Arc<TextKey>, usize> = HashMap::new();
         let metrics = self.model.lane(batch.lane);
         for Ready { mut ticket, prepared } in batch.items {
@@ -220,7 +223,13 @@ impl Worker<'_> {
                 continue;
             }
             match prepared {
-                Prepared::Image(patches) => images.push((ticket, patches)),
+                Prepared::Image(patches, wanted) => {
+                    let item = (ticket, patches);
+                    match images.iter_mut().find(|(kind, _)| *kind == wanted) {
+                        Some((_, items)) => items.push(item),
+                        None => images.push((wanted, vec![item])),
+                    }
+                }
                 Prepared::Text(ids, key) => {
                     if let Some(embedding) = self.shared.cache.get(&key) {
                         metrics.cache_hits.increment(1);
@@ -241,24 +250,36 @@ impl Worker<'_> {
                 }
             }
         }
-        if !images.is_empty() {
-            self.embed_images(images, batch.retried, running);
+        for (wanted, items) in images {
+            self.embed_images(items, wanted, batch.retried, running);
         }
         if !texts.is_empty() {
             self.embed_texts(texts, batch.retried, running);
         }
     }
 
-    fn embed_images(&self, items: Vec<(Ticket, Patches)>, retried: bool, running: &Running<'_>) {
+    fn embed_images(
+        &self,
+        items: Vec<(Ticket, Patches)>,
+        wanted: Option<PatchVectors>,
+        retried: bool,
+        running: &Running<'_>,
+    ) {
         let batch: Vec<&Patches> = items.iter().map(|(_, patches)| patches).collect();
         let tokens = batch.iter().map(|patches| patches.grid.len()).sum();
         let requests = items.iter().map(|(ticket, _)| ticket.span());
-        let computed =
-            self.compute(Lane::Images, &batch, tokens, requests, running, &|part: &[&Patches]| {
-                self.replica().towers.embed_images(part, &|| running.pause())
-            });
+        let dim = self.model.model.info().embedding_dim;
+        let width = |patches: &Patches| if wanted.is_some() { dim * patches.grid.len() } else { dim };
+        let work = (Lane::Images, tokens, running);
+        let computed = self.compute(work, &batch, requests, &width, &|part: &[&Patches]| {
+            let towers = &self.replica().towers;
+            match wanted {
+                None => towers.embed_images(part, &|| running.pause()),
+                Some(wanted) => towers.embed_patches(part, wanted),
+            }
+        });
         if self.is_for_another(&computed, retried) {
-            let ready = |(ticket, patches)| Ready { ticket, prepared: Prepared::Image(patches) };
+            let ready = |(ticket, patches)| Ready { ticket, prepared: Prepared::Image(patches, wanted) };
             self.hand_on(Lane::Images, items.into_iter().map(ready).collect());
         } else {
             for ((mut ticket, patches), result) in items.into_iter().zip(computed.results) {
@@ -267,6 +288,7 @@ impl Worker<'_> {
                     vector: vector.into(),
                     tokens: patches.grid.len(),
                     size: Some(patches.source),
+                    grid: Some(patches.grid),
                     truncated: false,
                     cached: false,
                 }));
@@ -279,10 +301,11 @@ impl Worker<'_> {
         let batch: Vec<&TokenIds> = items.iter().map(|text| &text.ids).collect();
         let tokens = batch.iter().map(|ids| ids.ids.len()).sum();
         let requests = items.iter().flat_map(|text| text.tickets.iter().map(Ticket::span));
-        let computed =
-            self.compute(Lane::Texts, &batch, tokens, requests, running, &|part: &[&TokenIds]| {
-                self.replica().towers.embed_texts(part)
-            });
+        let dim = self.model.model.info().embedding_dim;
+        let work = (Lane::Texts, tokens, running);
+        let computed = self.compute(work, &batch, requests, &|_| dim, &|part: &[&TokenIds]| {
+            self.replica().towers.embed_texts(part)
+        });
         if self.is_for_another(&computed, retried) {
             let ready = |Text { tickets, ids, key }| {
                 let prepared = move || Prepared::Text(ids.clone(), Arc::clone(&key));
@@ -295,6 +318,7 @@ impl Worker<'_> {
                     vector: vector.into(),
                     tokens: ids.used,
                     size: None,
+                    grid: None,
                     truncated: ids.truncated,
                     cached: false,
                 });
@@ -328,14 +352,14 @@ impl Worker<'_> {
         self.model.queues.hand_on(self.index, Batch { lane, class, items, retried: true });
     }
 
-    /// A result for each of `batch`, and how long it took. `requests` are the spans of those who asked.
+    /// A result for each of `batch`, of so many tokens, and how long it took. `requests` are the spans of those who asked,
+    /// `width` says how many numbers an item gives.
     fn compute<'s, T>(
         &self,
-        lane: Lane,
+        (lane, tokens, running): (Lane, usize, &Running<'_>),
         batch: &[&T],
-        tokens: usize,
         requests: impl Iterator<Item = &'s Span>,
-        running: &Running<'_>,
+        width: &dyn Fn(&T) -> usize,
         embed: &Embed<'_, T>,
     ) -> Computed {
         let model = self.model;
@@ -346,7 +370,7 @@ impl Worker<'_> {
         let _entered = span.enter();
 
         let start = Instant::now();
-        let outcome = batch::run(batch, model.model.info().embedding_dim, embed);
+        let outcome = batch::run(batch, width, embed);
         let took = start.elapsed().saturating_sub(running.waited());
         metrics.inference.record(took);
         if outcome.panics > 0 {

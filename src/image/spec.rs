@@ -96,6 +96,14 @@ impl Grid {
 }
 
 impl ImageSpec {
+    /// Patches of a picture at most, with the budget of a request.
+    pub fn most_patches(&self, max_num_patches: Option<usize>) -> usize {
+        match self.geometry {
+            Geometry::NaFlex { max_num_patches: own } => max_num_patches.unwrap_or(own),
+            Geometry::Squash { .. } | Geometry::Crop { .. } => self.grid().len(),
+        }
+    }
+
     /// Patches of the size that the tower was made for; for NaFlex those of a square picture that fills the default
     /// budget. At least one.
     pub fn grid(&self) -> Grid {

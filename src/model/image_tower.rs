@@ -28,6 +28,15 @@ pub struct ImageTower {
     device: Device,
 }
 
+/// One vector for each patch of a picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PatchVectors {
+    /// The patch's token after the final norm. Aligned with no text.
+    Tokens,
+    /// What the pooling head makes of the patch's token alone: a vector like an embedding.
+    Pooled,
+}
+
 /// What the tower can give of a batch; rows of `tokens` follow the pictures' order.
 pub struct ImageOutputs {
     /// `[pictures, width]`, f32, not normalised.
@@ -97,6 +106,22 @@ impl ImageTower {
         };
         let values = self.runner.run(&batch, &forward)?;
         Ok(values.chunks(self.spec.encoder.width).map(<[f32]>::to_vec).collect())
+    }
+
+    /// One vector a patch, f32, on the host, not normalised: for each picture `[patches, width]`, row by row.
+    ///
+    /// # Errors
+    /// As [`Self::forward`].
+    pub fn embed_patches(&self, pictures: &[&Patches], wanted: PatchVectors) -> Result<Vec<Vec<f32>>> {
+        let ImageOutputs { tokens, segments, .. } = self.forward(pictures)?;
+        let vectors = match wanted {
+            PatchVectors::Tokens => tokens,
+            PatchVectors::Pooled => self.pooling.forward(&tokens, &Segments::uniform(segments.rows(), 1))?.0,
+        };
+        let vectors =
+            convert(&vectors, DType::F32)?.to_device(&Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?;
+        let width = self.spec.encoder.width;
+        Ok(segments.iter().map(|rows| vectors[rows.start * width..rows.end * width].to_vec()).collect())
     }
 
     /// How many shapes of batches run as CUDA graphs.

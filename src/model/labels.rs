@@ -25,8 +25,19 @@ pub struct LabelSet {
     names: Arc<[Arc<str>]>,
     space: Arc<str>,
     width: usize,
-    /// Unit rows `[labels, width]`.
+    /// Rows `[labels, width]`; of a set that is no head they are about of length 1.
     directions: PackedWeight,
+    affine: Option<Affine>,
+}
+
+/// Labels whose logits are products with their rows plus a bias of each, whatever the model's scale and bias are.
+#[derive(Debug, Clone)]
+struct Affine {
+    bias: Arc<[f32]>,
+    /// Whether pictures are divided by their length first.
+    normalize: bool,
+    /// Whether the logits are not those of the model's pairs of pictures and texts.
+    is_head: bool,
 }
 
 /// One label of a picture.
@@ -66,8 +77,88 @@ impl LabelSet {
         rows.par_chunks_exact_mut(width).zip(texts.par_chunks(templates)).for_each(|(row, texts)| {
             row.copy_from_slice(&mean_direction(texts.iter().map(|text| &text[..])));
         });
-        let directions = PackedWeight::new(&rows, names.len(), width, WeightFormat::F32, Isa::active())?;
-        Ok(Self { names, space, width, directions })
+        Self::of_directions(names, &rows, space)
+    }
+
+    /// From directions `[labels, width]` that are ready: of length 1, or of another where a label's cosines are to be
+    /// stretched by it.
+    ///
+    /// # Errors
+    /// If there is no label, or the rows do not fit the names.
+    pub fn of_directions(names: Arc<[Arc<str>]>, rows: &[f32], space: Arc<str>) -> Result<Self> {
+        let width = rows.len().checked_div(names.len()).unwrap_or(0);
+        if width == 0 || width * names.len() != rows.len() {
+            let message = format!("{} values for {} labels", rows.len(), names.len());
+            return Err(candle_core::Error::Msg(message).into());
+        }
+        let directions = PackedWeight::new(rows, names.len(), width, WeightFormat::F32, Isa::active())?;
+        Ok(Self { names, space, width, directions, affine: None })
+    }
+
+    /// A linear head over embeddings: the logit of a label is its row of `[labels, width]` times the embedding, plus
+    /// its bias; the model's scale and bias have no part in it.
+    ///
+    /// # Errors
+    /// If there is no label, or rows or biases do not fit the names.
+    pub fn of_head(
+        names: Arc<[Arc<str>]>,
+        rows: &[f32],
+        bias: Arc<[f32]>,
+        normalize: bool,
+        space: Arc<str>,
+    ) -> Result<Self> {
+        Self::affine(names, rows, Affine { bias, normalize, is_head: true }, space)
+    }
+
+    /// Directions `[labels, width]` whose logits are made with a scale and a bias of each label: the rows are directions
+    /// times that scale. Where labels were fitted to examples, cosines are on another level than those of texts.
+    ///
+    /// # Errors
+    /// As [`LabelSet::of_head`].
+    pub fn of_scaled(
+        names: Arc<[Arc<str>]>,
+        rows: &[f32],
+        bias: Arc<[f32]>,
+        space: Arc<str>,
+    ) -> Result<Self> {
+        Self::affine(names, rows, Affine { bias, normalize: true, is_head: false }, space)
+    }
+
+    fn affine(names: Arc<[Arc<str>]>, rows: &[f32], affine: Affine, space: Arc<str>) -> Result<Self> {
+        if affine.bias.len() != names.len() {
+            let message = format!("{} biases for {} labels", affine.bias.len(), names.len());
+            return Err(candle_core::Error::Msg(message).into());
+        }
+        Ok(Self { affine: Some(affine), ..Self::of_directions(names, rows, space)? })
+    }
+
+    /// Whether it is a head: its logits are its own, not those of pairs of pictures and texts.
+    pub fn is_head(&self) -> bool {
+        self.affine.as_ref().is_some_and(|affine| affine.is_head)
+    }
+
+    /// Width of the embeddings that it is compared with.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// The rows `[labels, width]` as they were given, out of their packed form: it multiplies them with the unit vectors.
+    ///
+    /// # Errors
+    /// If the product fails.
+    pub fn rows(&self) -> Result<Vec<f32>> {
+        const AT_ONCE: usize = 16;
+        let mut rows = vec![0.0; self.len() * self.width];
+        for first in (0..self.width).step_by(AT_ONCE) {
+            let count = AT_ONCE.min(self.width - first);
+            let mut units = vec![0.0; count * self.width];
+            (0..count).for_each(|i| units[i * self.width + first + i] = 1.0);
+            let columns = self.products(&units, count)?;
+            for (i, column) in columns.chunks_exact(self.len()).enumerate() {
+                column.iter().enumerate().for_each(|(label, &x)| rows[label * self.width + first + i] = x);
+            }
+        }
+        Ok(rows)
     }
 
     /// What the labels are called.
@@ -87,7 +178,8 @@ impl LabelSet {
     }
 
     /// Cosine of every picture with every label, `[pictures, labels]`; 0 where a vector is zero. Pictures need not be
-    /// of length 1. Errors of rounding are below 1e-6.
+    /// of length 1. Errors of rounding are below 1e-6. Of a head or
+    /// a scaled set, its products without its biases.
     ///
     /// # Errors
     /// If a picture has another width than the labels.
@@ -97,15 +189,36 @@ impl LabelSet {
             return Err(candle_core::Error::Msg(message).into());
         }
         let mut rows = vec![0.0; pictures.len() * self.width];
+        let normalize = self.affine.as_ref().is_none_or(|affine| affine.normalize);
         rows.par_chunks_exact_mut(self.width).zip(pictures).for_each(|(row, picture)| {
             row.copy_from_slice(picture);
-            l2_normalize(row);
+            if normalize {
+                l2_normalize(row);
+            }
         });
+        self.products(&rows, pictures.len())
+    }
+
+    fn products(&self, rows: &[f32], count: usize) -> Result<Vec<f32>> {
         let plain = Finish { bias: None, activation: None, residual: None };
-        match self.directions.forward::<f32>(&rows, pictures.len(), plain, false)? {
-            CpuStorage::F32(cosines) => Ok(cosines),
+        match self.directions.forward::<f32>(rows, count, plain, false)? {
+            CpuStorage::F32(products) => Ok(products),
             _ => Err(candle_core::Error::Msg("a product in f32 gave another type".to_owned()).into()),
         }
+    }
+
+    /// Logit of every picture with every label, `[pictures, labels]`: `cosine · scale + bias`, or what the
+    /// set's own rows and biases give.
+    ///
+    /// # Errors
+    /// As [`LabelSet::cosines`].
+    pub fn logits(&self, pictures: &[Arc<[f32]>], scores: Scores) -> Result<Vec<f32>> {
+        let mut logits = self.cosines(pictures)?;
+        logits.par_chunks_exact_mut(self.len()).for_each(|logits| match &self.affine {
+            None => logits.iter_mut().for_each(|x| *x = scores.logit(*x)),
+            Some(affine) => logits.iter_mut().zip(&*affine.bias).for_each(|(x, bias)| *x += bias),
+        });
+        Ok(logits)
     }
 
     /// [`LabelSet::cosines`] that stops with `None` as soon as `cancelled` says so; it is asked every few milliseconds.
@@ -129,7 +242,7 @@ impl LabelSet {
 
     /// Pictures in runs of about [`BLOCK`] scores.
     fn blocks<'a>(&self, pictures: &'a [Arc<[f32]>]) -> impl Iterator<Item = &'a [Arc<[f32]>]> + use<'a> {
-        pictures.chunks((BLOCK / self.len()).max(1))
+        blocks(pictures, self.len())
     }
 
     /// The labels of each picture that `ranking` selects, best first. Stops with `None` as soon as `cancelled` says so;
@@ -149,11 +262,8 @@ impl LabelSet {
             if cancelled() {
                 return Ok(None);
             }
-            let mut logits = self.cosines(block)?;
-            let matches = logits.par_chunks_exact_mut(self.len()).map(|logits| {
-                logits.iter_mut().for_each(|x| *x = scores.logit(*x));
-                ranking.select(logits)
-            });
+            let logits = self.logits(block, scores)?;
+            let matches = logits.par_chunks_exact(self.len()).map(|logits| ranking.select(logits));
             ranked.append(&mut matches.collect());
         }
         Ok(Some(ranked))
@@ -166,14 +276,31 @@ impl fmt::Debug for LabelSet {
     }
 }
 
+/// Pictures in runs of about [`BLOCK`] scores with `labels` labels.
+pub(super) fn blocks(
+    pictures: &[Arc<[f32]>],
+    labels: usize,
+) -> impl Iterator<Item = &[Arc<[f32]>]> + use<'_> {
+    pictures.chunks((BLOCK / labels).max(1))
+}
+
 impl Ranking {
     /// The labels to answer, best first; labels with equal logits stay in their order. Only what is selected is sorted:
     /// the best 5 of 100,000 labels take one pass over them.
     pub fn select(&self, logits: &[f32]) -> Vec<Match> {
+        self.select_above(logits, self.threshold.map(|threshold| move |_| threshold))
+    }
+
+    /// [`Ranking::select`] with a threshold for each label in place of the one for all.
+    pub(super) fn select_above(
+        &self,
+        logits: &[f32],
+        threshold: Option<impl Fn(usize) -> f32>,
+    ) -> Vec<Match> {
         let score = self.scores(logits);
         let mut order: Vec<usize> = (0..logits.len()).collect();
-        if let Some(threshold) = self.threshold {
-            order.retain(|&label| score(logits[label]) >= threshold);
+        if let Some(threshold) = threshold {
+            order.retain(|&label| score(logits[label]) >= threshold(label));
         }
         // By the logit: sigmoid saturates, and labels that differ would come out in the order they were sent in.
         let best_first = |&a: &usize, &b: &usize| logits[b].total_cmp(&logits[a]).then(a.cmp(&b));
@@ -265,6 +392,42 @@ mod tests {
         }
         let zero: Arc<[f32]> = vec![0.0; 8].into();
         assert_eq!(set(&texts, 3).cosines(&[zero]).unwrap(), [0.0, 0.0]);
+    }
+
+    #[test]
+    fn rows_come_back_as_they_went_in() {
+        for (labels, width) in [(1, 5), (7, 40), (300, 17)] {
+            let rows = vectors(labels, width, 9).concat();
+            let set = LabelSet::of_directions(names(labels), &rows, "space".into()).unwrap();
+            assert_eq!(set.rows().unwrap(), rows);
+        }
+    }
+
+    #[test]
+    fn a_head_has_logits_of_its_own() {
+        let (rows, picture) = (vectors(3, 8, 1), vectors(1, 8, 2));
+        let scores = Scores { scale: 100.0, bias: -10.0 };
+        let bias: Arc<[f32]> = vec![1.0, -2.0, 0.5].into();
+        for normalize in [true, false] {
+            let head =
+                LabelSet::of_head(names(3), &rows.concat(), Arc::clone(&bias), normalize, "space".into());
+            let logits = head.unwrap().logits(&picture, scores).unwrap();
+            let mut picture = picture[0].to_vec();
+            if normalize {
+                l2_normalize(&mut picture);
+            }
+            for ((logit, row), bias) in logits.iter().zip(&rows).zip(&*bias) {
+                let product =
+                    row.iter().zip(&picture).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+                let wanted = product + f64::from(*bias);
+                assert!(
+                    (f64::from(*logit) - wanted).abs() < 1e-4 * wanted.abs().max(1.0),
+                    "{logit} {wanted}"
+                );
+            }
+        }
+        let short = LabelSet::of_head(names(3), &rows.concat(), vec![1.0].into(), true, "space".into());
+        assert!(short.is_err());
     }
 
     #[test]

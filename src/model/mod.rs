@@ -4,6 +4,7 @@ mod classifier;
 mod encoder;
 mod error;
 mod image_tower;
+mod judge;
 pub mod labels;
 mod loader;
 mod pooling;
@@ -18,7 +19,8 @@ pub mod zero_shot;
 
 pub use classifier::Classifier;
 pub use error::{ModelError, Result};
-pub use image_tower::{ImageOutputs, ImageTower};
+pub use image_tower::{ImageOutputs, ImageTower, PatchVectors};
+pub use judge::{Judged, NoneScore, NoneTest, Question, Thresholds};
 pub use labels::{LabelSet, Match};
 pub use positions::resize_table;
 pub use siglip::{Pause, Scores, Siglip};

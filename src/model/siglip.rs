@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::classifier::Classifier;
 use super::error::{ModelError, Result};
-use super::{ImageTower, ModelSpec, TextTower, Weights, scores};
+use super::{ImageTower, ModelSpec, PatchVectors, TextTower, Weights, scores};
 use crate::image::{ImageSpec, Patches};
 use crate::ops::Numerics;
 use crate::text::TokenIds;
@@ -182,6 +182,22 @@ impl Siglip {
         let mut vectors = Vec::with_capacity(pictures.len());
         for pass in passes(pictures.iter().map(|picture| picture.grid.len()), self.pass) {
             vectors.extend(self.in_pool(|| tower.embed(&pictures[pass], pause))?);
+        }
+        Ok(vectors)
+    }
+
+    /// One vector a patch, not normalised: for each picture `[patches, width]`.
+    ///
+    /// # Errors
+    /// If there is no image tower, or as [`ImageTower::forward`].
+    pub fn embed_patches(&self, pictures: &[&Patches], wanted: PatchVectors) -> Result<Vec<Vec<f32>>> {
+        if pictures.is_empty() {
+            return Ok(Vec::new());
+        }
+        let tower = self.image()?;
+        let mut vectors = Vec::with_capacity(pictures.len());
+        for pass in passes(pictures.iter().map(|picture| picture.grid.len()), self.pass) {
+            vectors.extend(self.in_pool(|| tower.embed_patches(&pictures[pass], wanted))?);
         }
         Ok(vectors)
     }

@@ -115,6 +115,14 @@ impl ModelInfo {
     }
 }
 
+/// Names the space of the patch tokens of a model with this fingerprint: they are not to be compared with its embeddings.
+pub fn fingerprint_of_patches(fingerprint: &str) -> String {
+    let mut hash = Sha256::new();
+    hash.update(fingerprint);
+    hash.update("\noutput: patches");
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// `siglip`, `siglip2` or `siglip2-naflex`, by how pictures and texts are prepared.
 pub(super) fn family(checkpoint: &Checkpoint) -> &'static str {
     let naflex = matches!(checkpoint.image.as_ref().map(|i| i.geometry), Some(Geometry::NaFlex { .. }));

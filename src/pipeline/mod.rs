@@ -2,6 +2,7 @@
 
 mod device;
 mod info;
+mod own;
 mod processor;
 mod towers;
 
@@ -18,7 +19,8 @@ use crate::text::{Canonicalization, TextProcessor};
 use crate::{Error, Result};
 
 pub use device::{DeviceChoice, GpuOptions, Placement, Switch};
-pub use info::{DeviceKind, ModelInfo, Precision};
+pub use info::{DeviceKind, ModelInfo, Precision, fingerprint_of_patches};
+pub use own::OwnClassifier;
 pub use processor::Processor;
 pub use towers::{TowerSource, open};
 

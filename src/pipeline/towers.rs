@@ -2,6 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use super::own::OwnClassifier;
 use super::{Parts, Placement, Precision, Processor, describe, load_towers, scores_of};
 use crate::checkpoint::{self, Checkpoint, FileStamp, HubOptions, ModelRef};
 use crate::model::{ModelSpec, Siglip};
@@ -13,6 +14,7 @@ pub struct TowerSource {
     reference: ModelRef,
     hub: HubOptions,
     placements: Vec<Placement>,
+    classifier: Option<OwnClassifier>,
     spec: ModelSpec,
     /// Of the weights that the fingerprint was taken of.
     digest: [u8; 32],
@@ -50,6 +52,7 @@ pub fn open(
         reference: pinned(reference, &checkpoint),
         // What was fetched once is in the cache.
         hub: HubOptions { offline: true, ..hub.clone() },
+        classifier: OwnClassifier::read(&checkpoint)?,
         spec: checkpoint.spec.clone(),
         digest,
         stamps: Mutex::new(checkpoint.weights.stamps()),
@@ -70,6 +73,11 @@ fn pinned(reference: &ModelRef, checkpoint: &Checkpoint) -> ModelRef {
 }
 
 impl TowerSource {
+    /// The classifier that was trained with the image tower, where there is one over its embeddings.
+    pub fn classifier(&self) -> Option<&OwnClassifier> {
+        self.classifier.as_ref()
+    }
+
     /// Reads the towers, one for each device. After the first time the files are opened again; their digest is taken
     /// again only if one of them has changed.
     ///

@@ -179,6 +179,45 @@ fn classify_draws_where_the_best_label_is() {
     assert!(text(&refused.stderr).contains("draws one image, not 2"), "{}", text(&refused.stderr));
 }
 
+#[test]
+fn classify_reads_a_label_set_says_when_none_fits_and_learns_from_examples() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    write("instruments.csv", "name,synonyms\nguitar,\ntrumpet,horn\n");
+    write("nouns.txt", "red apple\nTrumpet\ncar\ncat\n");
+    let lines = |arguments: &[&str]| -> Vec<Value> {
+        let output = siglip(folder.path(), &[&["classify", "--json"], arguments].concat());
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        text(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let (apple, guitar) = (example("red-apple.png"), example("guitar.png"));
+    let set = [&apple, &guitar, "--label-set", "instruments.csv", "--template", "siglip"];
+    let against = lines(&[&set[..], &["--none=nouns.txt"]].concat());
+    assert_eq!(
+        (&against[0]["none"]["none_fits"], &against[1]["none"]["none_fits"]),
+        (&json!(true), &json!(false))
+    );
+    assert_eq!(against[1]["predictions"][0]["label"], "guitar");
+    let flat = lines(&[&set[..], &["--none"]].concat());
+    assert_eq!((&flat[0]["none"]["none_fits"], &flat[1]["none"]["none_fits"]), (&json!(true), &json!(false)));
+
+    // Words that nobody knows, and pictures that say what they mean.
+    let (red, sun) = (format!("blorp={apple}"), format!("zarp={}", example("sunflower.png")));
+    let made_up = ["--labels", "zarp,blorp", "--examples", &red, "--examples", &sun];
+    let taught = lines(&[&[apple.as_str(), &example("sunflower.png")][..], &made_up].concat());
+    let best = |at: usize| taught[at]["predictions"][0]["label"].as_str().unwrap();
+    assert_eq!((best(0), best(1)), ("blorp", "zarp"));
+    for (arguments, part) in [
+        (&["--label-set", "none.txt"][..], "none.txt"),
+        (&["--labels", "a", "--none=2"], "2 is not between 0 and 1"),
+        (&["--labels", "a", "--examples", "b=x"], "there is no such label"),
+        (&["--none"], "--none need --labels"),
+    ] {
+        let output = siglip(folder.path(), &[&["classify", apple.as_str()], arguments].concat());
+        assert!(!output.status.success() && text(&output.stderr).contains(part), "{}", text(&output.stderr));
+    }
+}
+
 /// A checkpoint with a classifier knows its labels; one without says so.
 #[test]
 fn classify_without_labels_takes_those_of_the_checkpoint() {

@@ -8,6 +8,7 @@ mod demo;
 mod engine;
 mod image;
 mod kernels;
+mod label_store;
 mod ops;
 #[cfg(all(feature = "otlp", unix))]
 mod otlp;

@@ -7,7 +7,8 @@ use candle_core::{Device, Tensor};
 use siglip::image::{Geometry, Grid, ImageSpec, Patches, Resample};
 use siglip::model::scores::cosine;
 use siglip::model::{
-    EncoderSpec, ImagePooling, ImageTowerSpec, ModelSpec, PositionResize, Siglip, TextTowerSpec, Weights,
+    EncoderSpec, ImagePooling, ImageTowerSpec, ModelSpec, PatchVectors, PositionResize, Siglip,
+    TextTowerSpec, Weights,
 };
 use siglip::model::{ModelError, Result};
 use siglip::ops::{Activation, Numerics, WeightFormat};
@@ -116,6 +117,25 @@ fn a_batch_of_mixed_shapes_gives_what_each_gives_alone() {
     let together = model.embed_texts(&texts.iter().collect::<Vec<_>>()).unwrap();
     for (text, vector) in texts.iter().zip(&together) {
         assert_same(&model.embed_texts(&[text]).unwrap()[0], vector);
+    }
+}
+
+#[test]
+fn patches_have_vectors_of_their_own() {
+    for pooling in [ImagePooling::MapHead, ImagePooling::Mean] {
+        let model = load(&spec(pooling), &MadeUp::default()).unwrap();
+        let pictures = [picture(2, 3, 1), picture(1, 1, 2), picture(4, 4, 3)];
+        let all: Vec<&Patches> = pictures.iter().collect();
+        let outputs = model.image().unwrap().forward(&all).unwrap();
+        let tokens = outputs.tokens.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let found = model.embed_patches(&all, PatchVectors::Tokens).unwrap();
+        assert_eq!(found.iter().map(Vec::len).collect::<Vec<_>>(), [6 * WIDTH, WIDTH, 16 * WIDTH]);
+        assert_same(&found.concat(), &tokens);
+        // A picture of one patch is pooled as that patch is.
+        let pooled = model.embed_patches(&all, PatchVectors::Pooled).unwrap();
+        assert_same(&pooled[1], &model.embed_images(&[&pictures[1]]).unwrap()[0]);
+        assert_eq!(pooled[2].len(), 16 * WIDTH);
+        assert!(model.embed_patches(&[], PatchVectors::Tokens).unwrap().is_empty());
     }
 }
 

@@ -40,6 +40,7 @@ METHODS = {
     "windows of 3 × 3 alone": ({"method": "windows", "window": 3, "budget": 4}, 0.88),
     "windows of 2 × 2 alone": ({"method": "windows", "window": 2, "budget": 4}, None),
     "crops": ({"method": "crops"}, 0.97),
+    "values": ({"method": "values"}, None),
     "crops, 9 of them": ({"method": "crops", "budget": 9}, None),
 }
 

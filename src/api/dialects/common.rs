@@ -6,7 +6,7 @@ use axum::body::Body;
 use axum::extract::Path;
 use axum::extract::rejection::PathRejection;
 use axum::response::Response;
-use serde::de::{self, DeserializeOwned, Deserializer, Visitor};
+use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize};
 
 use crate::api::answer;
@@ -14,7 +14,7 @@ use crate::api::call::Call;
 use crate::api::edge::error::{ApiError, ApiResult};
 use crate::api::edge::negotiate::Format;
 use crate::api::inputs::Batch;
-use crate::api::read::Heap;
+use crate::api::read::{Heap, JsonBody};
 use crate::api::run::{Embedded, RunOptions, embed};
 use crate::budget::{Charge, MemoryKind};
 use crate::engine::{Embedding, ModelHandle, Timings};
@@ -116,7 +116,7 @@ pub enum Says {
 ///
 /// # Errors
 /// 415 where it says to be something else, those of [`Call::read`] and [`Call::json`].
-pub async fn json<T: DeserializeOwned + Heap + 'static, R: Send + 'static>(
+pub async fn json<T: JsonBody, R: Send + 'static>(
     call: &Call,
     body: Body,
     says: Says,

@@ -230,6 +230,8 @@ impl<'de> Deserialize<'de> for Prompt {
 
 #[derive(Serialize)]
 struct Embeddings {
+    /// Always null; inference-sdk does without the vectors of pictures if it is not there.
+    frame_id: Option<()>,
     embeddings: Vec<Vec<f32>>,
     time: f32,
 }
@@ -264,6 +266,7 @@ async fn embeddings(call: &Call, batch: Batch, name: Option<String>) -> ApiResul
     let embedded = vectors(call, &model, batch).await?;
     let started = call.context.started;
     respond(call, &model, embedded, Room::default(), move |all| Embeddings {
+        frame_id: None,
         embeddings: all.iter().map(unit).collect(),
         time: started.elapsed().as_secs_f32(),
     })

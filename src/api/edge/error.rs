@@ -1,10 +1,11 @@
 //! Errors as values: the status that says whose turn it is, a bounded message, and for faults of ours what the log says.
 //! [`super::render`] writes them.
 //!
-//! 400 the request is malformed · 401 no valid key · 404 no such route or model · 405 method ·
-//! 406 no answer in a format the client takes · 408 the body came too slowly · 412 another embedding space · 413 too large ·
+//! 400 the request is malformed · 401 no valid key · 404 no such route, model or label set · 405 method ·
+//! 406 no answer in a format the client takes · 408 the body came too slowly · 409 as many label sets as may be ·
+//! 412 another embedding space or version · 413 too large ·
 //! 415 a body of a kind the route does not read · 422 an input was understood and cannot be used ·
-//! 429 no room, come back · 500 a fault of the service · 503 starting or stopping · 504 deadline.
+//! 429 no room, come back · 500 a fault of the service · 503 starting, stopping, or labels being encoded · 504 deadline.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use utoipa::ToSchema;
 
 use crate::budget::Exceeded;
 use crate::engine::{EngineError, WorkError};
+use crate::labels::LabelError;
 use crate::{Error, telemetry};
 
 /// The body of every answer that is not a success.
@@ -239,6 +241,34 @@ impl From<EngineError> for ApiError {
                 error.detail.param = Some("model".to_owned());
                 error
             }
+        }
+    }
+}
+
+impl From<LabelError> for ApiError {
+    fn from(error: LabelError) -> Self {
+        let message = error.to_string();
+        let later = |code, after| {
+            let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message.clone());
+            Self { retry_after: Some(after), ..error }
+        };
+        match error {
+            LabelError::Invalid { field, message } => Self::field(&field, message),
+            LabelError::TooLarge { field, message } => Self::too_large(message).at(field),
+            LabelError::Full { .. } => Self::new(StatusCode::CONFLICT, "too_many_label_sets", message),
+            LabelError::Unknown { .. } | LabelError::UnknownVersion { .. } => {
+                let mut error = Self::new(StatusCode::NOT_FOUND, "label_set_not_found", message);
+                error.detail.param = Some("label_set".to_owned());
+                error
+            }
+            LabelError::Changed { .. } => {
+                Self::new(StatusCode::PRECONDITION_FAILED, "version_mismatch", message).at("If-Match")
+            }
+            LabelError::Encoding { retry_after, .. } => later("label_set_encoding", retry_after),
+            LabelError::Failed { .. } => later("label_set_failed", Duration::from_secs(30)),
+            LabelError::Memory(exceeded) => exceeded.into(),
+            LabelError::Engine(error) => error.into(),
+            LabelError::Fault(cause) => Self::internal(cause),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! `POST /v1/classify`: zero-shot labels of pictures.
 
+mod subject;
+
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -9,23 +11,27 @@ use crate::api::answer;
 use crate::api::call::Call;
 use crate::api::edge::error::{ApiError, ApiResult};
 use crate::api::edge::negotiate::Format;
-use crate::api::inputs::Batch;
-use crate::api::labels::Labels;
+use crate::api::inputs::{Batch, check_count};
 use crate::api::native::embeddings::pictures;
 use crate::api::native::resolve::{Meaning, resolve};
 use crate::api::native::schema::{
     Classification, ClassificationEntry, ClassificationTag, ClassifyForm, ClassifyQuery, ClassifyRequest,
-    ClassifyResponse, ErrorEntry, ErrorTag, Label, LabelPrediction, ListTag, Modality, Usage,
+    ClassifyResponse, ErrorEntry, ErrorTag, Label, LabelPrediction, ListTag, Modality, Usage, Vectors,
 };
 use crate::api::openapi::WorkErrors;
-use crate::api::read::{Options, missing};
-use crate::api::run::{Classified, RunOptions, classify as classify_pictures, scores};
+use crate::api::read::{Heap, Options, missing};
+use crate::api::run::{Embedded, RunOptions, embed};
 use crate::api::source::Source;
-use crate::budget::MemoryKind;
-use crate::model::Match;
+use crate::budget::{Charge, MemoryKind};
+use crate::engine::{Embedding, Scored};
 use crate::model::zero_shot::Ranking;
+use crate::model::{Judged, Match, Question, Scores};
+use subject::Subject;
 
 /// Says which of your labels fit pictures.
+///
+/// Labels come with the request, or are those of a stored set (`label_set`, see `/v1/label-sets`), with its thresholds and
+/// its rule for when none of them fits. Pictures may also be embeddings that you have stored.
 ///
 /// Each label is put into a template (the model's own unless `template` or `templates` say otherwise), embedded,
 /// and compared with each picture. With several templates the normalised embeddings of a label are averaged and
@@ -67,70 +73,122 @@ pub async fn classify(call: Call, body: Body) -> ApiResult<Response> {
     let body = call.read(body).await?;
     let task = if call.media.is_form() {
         call.form(body, |form, options: ClassifyRequest, memory| {
-            Ok(Task { pictures: pictures(&form, memory)?, options: options.and(query)? })
+            let pictures = pictures(&form, memory)?;
+            Ok(Task { pictures, embeddings: None, options: options.and(query)? })
         })
         .await?
     } else {
         let max_pictures = call.state.config().max_items;
-        call.json(body, move |request: ClassifyRequest, memory| {
+        call.json(body, move |request: ClassifyRequest, mut memory| {
             let mut options = request.and(query)?;
-            let inputs = options.input.take().ok_or_else(|| missing("input"))?;
+            let inputs = match (options.input.take(), options.embeddings.take()) {
+                (Some(_), Some(_)) => {
+                    return Err(ApiError::field("embeddings", "give either input or embeddings"));
+                }
+                (None, None) => return Err(missing("input")),
+                (None, Some(embeddings)) => {
+                    check_count("embeddings", embeddings.0.len(), max_pictures)?;
+                    let held = memory.split(embeddings.heap());
+                    let embeddings = Some((embeddings, held));
+                    return Ok(Task { pictures: Batch::new(memory), embeddings, options });
+                }
+                (Some(inputs), None) => inputs,
+            };
             let meaning = Meaning { bare: Modality::Image, token_ids: true, max_pictures };
             let mut pictures = resolve("input", inputs, meaning, memory)?;
             pictures.only(Source::is_picture, "classify labels pictures, not texts");
-            Ok(Task { pictures, options })
+            Ok(Task { pictures, embeddings: None, options })
         })
         .await?
     };
     answer(&call, task, format).await
 }
 
-/// A classification as it was asked for.
+/// A classification as it was asked for: of pictures, or of embeddings.
 struct Task {
     pictures: Batch,
+    embeddings: Option<(Vectors, Charge)>,
     options: ClassifyRequest,
 }
 
 async fn answer(call: &Call, task: Task, format: Format) -> ApiResult<Response> {
-    let Task { pictures: batch, options } = task;
+    let Task { pictures: mut batch, embeddings, mut options } = task;
     let model = call.model(options.model.as_deref())?;
-    // What cannot be scored is not looked at further.
-    scores(&model)?;
+    let info = model.info();
     if options.top_k == Some(0) {
         return Err(ApiError::field("top_k", "must be at least 1"));
     }
     if options.threshold.is_some_and(|t| !t.is_finite()) {
         return Err(ApiError::field("threshold", "must be a finite number"));
     }
-    let names = options.labels.ok_or_else(|| missing("labels"))?.0;
-    let templates = options.templates.map(|templates| templates.0);
-    let most = call.state.config().max_labels;
-    let labels = Labels::new(names, options.template, templates, &model.info().template, most)?;
+    let subject = Subject::of(call, &model, &mut options)?;
+    let scores = match info.logit_scale.zip(info.logit_bias) {
+        Some((scale, bias)) => Scores { scale, bias },
+        // A head has logits of its own.
+        None if subject.is_head() => Scores { scale: 1.0, bias: 0.0 },
+        None => {
+            let message =
+                format!("the model {:?} has no logit scale and bias to score labels with", model.name());
+            return Err(ApiError::unprocessable("unsupported_by_model", message));
+        }
+    };
+    // Held until the answer is there.
+    let mut _held = None;
+    let mut given = Vec::new();
+    if let Some((Vectors(vectors), held)) = embeddings {
+        for (index, vector) in vectors.iter().enumerate() {
+            vector.check(&format!("embeddings[{index}]"), info.embedding_dim)?;
+        }
+        given = vectors.into_iter().map(|vector| Ok(vector.0)).collect();
+        _held = Some(held);
+    }
+    let images = batch.len();
     // What the answer takes is known now; nothing is computed for one that is too large.
-    let room = room(batch.len(), &labels, options.top_k);
+    let room = room(images + given.len(), subject.names(), options.top_k);
     let memory = call.charge(MemoryKind::Answer, room)?;
+    let none = subject.none(call, &model, options.none.take()).await?;
+    let question = Question {
+        ranking: Ranking {
+            activation: subject.activation(options.activation),
+            top_k: options.top_k,
+            threshold: None,
+        },
+        thresholds: subject.thresholds(options.threshold),
+        none,
+    };
+    subject.push_prompts(&mut batch)?;
     let run = RunOptions {
         canonicalization: options.canonicalization,
         max_num_patches: options.max_num_patches,
         partial: options.partial.unwrap_or(false),
+        if_match_is_taken: false,
     };
-    let ranking = Ranking {
-        activation: options.activation.unwrap_or_default(),
-        top_k: options.top_k,
-        threshold: options.threshold,
+    let Embedded { mut results, fingerprint, timings } = embed(call, &model, batch, run).await?;
+    // A label that cannot be used spoils every picture's answer, so it is never partial.
+    let texts: Vec<Embedding> = results.split_off(images).into_iter().collect::<ApiResult<_>>()?;
+    let tokens = results.iter().flatten().chain(&texts).map(|embedding| embedding.tokens).sum();
+    let results: Vec<ApiResult<Arc<[f32]>>> = match given.is_empty() {
+        true => results.into_iter().map(|result| result.map(|embedding| embedding.vector)).collect(),
+        false => given,
     };
-    let classified = classify_pictures(call, &model, batch, &labels, ranking, run).await?;
-    let Classified { pictures, matches, tokens, fingerprint, timings } = classified;
-    let (name, names) = (model.name().to_owned(), Arc::clone(labels.names()));
+
+    let name = model.name().to_owned();
+    let pictures = results.iter().flatten().cloned().collect();
+    let names = Arc::clone(subject.names());
+    let label_set = subject.used();
+    let labels = subject.into_labels(texts);
+    let scored = model.judge(pictures, labels, scores, question, call.score_options()).await;
+    let Scored { value: judged, timings: scoring } = scored.map_err(|error| call.engine_error(error))?;
+    let timings = timings.and(scoring);
     let bytes = answer::build(memory, move || {
-        let mut matches = matches.into_iter();
-        let data = pictures
+        let mut judged = judged.into_iter();
+        let data = results
             .into_iter()
             .enumerate()
             .map(|(index, result)| match result {
                 Ok(_) => {
-                    let matches = matches.next().unwrap_or_default();
-                    ClassificationEntry::Classification(classification(index, &names, &matches))
+                    let judged = judged.next().unwrap_or(Judged { matches: Vec::new(), none: None });
+                    ClassificationEntry::Classification(classification(index, &names, &judged))
                 }
                 Err(error) => ClassificationEntry::Error(ErrorEntry {
                     object: ErrorTag::Error,
@@ -139,8 +197,8 @@ async fn answer(call: &Call, task: Task, format: Format) -> ApiResult<Response> 
                 }),
             })
             .collect();
-        let response =
-            ClassifyResponse { object: ListTag::List, data, model: name, usage: Usage::of(tokens) };
+        let usage = Usage::of(tokens);
+        let response = ClassifyResponse { object: ListTag::List, data, model: name, usage, label_set };
         answer::document(&response, format, room)
     })
     .await?;
@@ -148,26 +206,35 @@ async fn answer(call: &Call, task: Task, format: Format) -> ApiResult<Response> 
 }
 
 /// Bytes that building the answer takes at most: every picture may name every label that it is asked for, or an error.
-fn room(pictures: usize, labels: &Labels, top_k: Option<usize>) -> usize {
-    const ENTRY: usize = 2200;
+fn room(pictures: usize, names: &[Arc<str>], top_k: Option<usize>) -> usize {
+    const ENTRY: usize = 2400;
     /// Two numbers and the names of the fields, and the entry before it is written.
     const EACH: usize = 96 + size_of::<LabelPrediction>() + size_of::<Match>();
-    let names: Vec<usize> = labels.names().iter().map(|name| EACH + answer::escaped(name)).collect();
-    let longest = names.iter().copied().max().unwrap_or(0);
-    let all = names.iter().sum::<usize>().min(longest.saturating_mul(top_k.unwrap_or(usize::MAX)));
+    let (mut longest, mut all) = (0, 0);
+    for name in names {
+        let size = EACH + answer::escaped(name);
+        longest = longest.max(size);
+        all += size;
+    }
+    let all = all.min(longest.saturating_mul(top_k.unwrap_or(usize::MAX)));
     pictures.saturating_mul(ENTRY + 2 * longest + all)
 }
 
-fn classification(index: usize, names: &[Arc<str>], matches: &[Match]) -> Classification {
+fn classification(index: usize, names: &[Arc<str>], judged: &Judged) -> Classification {
     let label = |of: &Match| Label(Arc::clone(&names[of.label]));
-    let predictions =
-        matches.iter().map(|m| LabelPrediction { label: label(m), score: m.score, logit: m.logit }).collect();
-    let best = matches.first();
+    let predictions = judged
+        .matches
+        .iter()
+        .map(|m| LabelPrediction { label: label(m), score: m.score, logit: m.logit })
+        .collect();
+    let none_fits = judged.none.is_some_and(|none| none.none_fits());
+    let best = judged.matches.first().filter(|_| !none_fits);
     Classification {
         object: ClassificationTag::Classification,
         index,
         prediction: best.map(label),
         score: best.map(|best| best.score),
         predictions,
+        none: judged.none.map(Into::into),
     }
 }

@@ -15,15 +15,17 @@ use crate::api::edge::negotiate::Format;
 use crate::api::inputs::{Batch, file_place};
 use crate::api::native::resolve::{Meaning, resolve};
 use crate::api::native::schema::{
-    Binary, EmbeddingEntry, EmbeddingItem, EmbeddingTag, EmbeddingValue, EmbeddingsQuery, EmbeddingsRequest,
-    EmbeddingsResponse, EncodingFormat, ErrorEntry, ErrorTag, ImagesForm, ListTag, Modality, Usage,
+    Binary, EmbeddingEntry, EmbeddingItem, EmbeddingOutput, EmbeddingTag, EmbeddingValue, EmbeddingsQuery,
+    EmbeddingsRequest, EmbeddingsResponse, EncodingFormat, ErrorEntry, ErrorTag, ImagesForm, ListTag,
+    Modality, Usage,
 };
 use crate::api::openapi::WorkErrors;
 use crate::api::read::{Form, Options, Picture, text};
-use crate::api::run::{Embedded, RunOptions, embed};
+use crate::api::run::{Embedded, RunOptions, embed_as};
 use crate::api::source::Source;
 use crate::budget::{Charge, MemoryKind};
 use crate::engine::{Embedding, ModelHandle};
+use crate::model::PatchVectors;
 use crate::model::scores::l2_normalize;
 
 /// Embeds texts and pictures, mixed as they come.
@@ -163,34 +165,44 @@ pub(super) fn pictures(form: &Form, memory: Charge) -> ApiResult<Batch> {
 }
 
 async fn answer(call: &Call, task: Task, format: Format) -> ApiResult<Response> {
-    let Task { batch, options } = task;
+    let Task { mut batch, options } = task;
     let model = call.model(options.model.as_deref())?;
     let shape = VectorFormat::new(&options, &model, format)?;
+    let mut memory = call.charge(MemoryKind::Answer, 0)?;
+    if shape.patches {
+        batch.only(Source::is_picture, "a text has no patches");
+        // What comes out of the model is charged before it is made.
+        let cells = model.info().image.as_ref().map_or(0, |spec| spec.most_patches(options.max_num_patches));
+        let vectors = batch.len().saturating_mul(cells).saturating_mul(shape.width * size_of::<f32>());
+        memory.grow(vectors)?;
+    }
     let run = RunOptions {
         canonicalization: options.canonicalization,
         max_num_patches: options.max_num_patches,
         partial: shape.partial,
+        if_match_is_taken: false,
     };
+    let patches = shape.patches.then_some(PatchVectors::Tokens);
     let truncate = openai::truncate(&options)?;
-    let embedded = embed(call, &model, batch, run).await?;
+    let embedded = embed_as(call, &model, batch, run, patches).await?;
     let vectors = embedded.results.iter().enumerate();
     let vectors = vectors.filter_map(|(index, result)| Some((index, result.as_ref().ok()?)));
     truncate.apply(vectors, &model, |index| format!("input[{index}]"))?;
-    render(call, embedded, &model, shape, format).await
+    render(memory, embedded, &model, shape, format).await
 }
 
 async fn render(
-    call: &Call,
+    mut memory: Charge,
     embedded: Embedded,
     model: &ModelHandle,
     shape: VectorFormat,
     format: Format,
 ) -> ApiResult<Response> {
     let Embedded { results, fingerprint, timings } = embedded;
-    let count = results.len();
+    let count = shape.rows(&results);
     let name = model.name().to_owned();
     let room = shape.room(&results);
-    let memory = call.charge(MemoryKind::Answer, room)?;
+    memory.grow(room)?;
     let bytes = answer::build(memory, move || match format {
         Format::Json | Format::MsgPack => {
             answer::document(&shape.document(results, name, format), format, room)
@@ -219,6 +231,8 @@ struct VectorFormat {
     encoding: EncodingFormat,
     normalize: bool,
     partial: bool,
+    /// Whether a picture has a vector for each patch.
+    patches: bool,
 }
 
 impl VectorFormat {
@@ -240,16 +254,23 @@ impl VectorFormat {
             let message = "an array has no place for errors; ask for application/json or application/msgpack";
             return Err(ApiError::field("partial", message));
         }
-        Ok(Self { width, kind, encoding: options.encoding_format.unwrap_or_default(), normalize, partial })
+        let patches = options.output == Some(EmbeddingOutput::Patches);
+        if patches && kind.len(width) != width && width % 8 != 0 {
+            let message = format!("vectors of {width} numbers do not end with a byte: ask for another type");
+            return Err(ApiError::field("embedding_type", message));
+        }
+        let encoding = options.encoding_format.unwrap_or_default();
+        Ok(Self { width, kind, encoding, normalize, partial, patches })
     }
 
     /// Bytes that building the answer takes at most: the vectors, and 16 characters for each number.
     fn room(&self, results: &[ApiResult<Embedding>]) -> usize {
-        const ENTRY: usize = 160;
+        const ENTRY: usize = 200;
+        const VECTOR: usize = size_of::<Quantized>();
         const ERROR: usize = 2200;
         let errors = results.iter().filter(|result| result.is_err()).count();
-        let entry = ENTRY + self.width * (16 + 2 * size_of::<f32>());
-        1000 + errors * ERROR + (results.len() - errors) * entry
+        let vectors = self.rows(results).saturating_mul(self.width * (16 + 2 * size_of::<f32>()) + VECTOR);
+        1000 + errors * ERROR + (results.len() - errors) * ENTRY + vectors
     }
 
     fn columns(&self) -> usize {
@@ -257,15 +278,35 @@ impl VectorFormat {
     }
 
     fn vector(&self, embedding: &Embedding) -> Quantized {
-        let mut vector = embedding.vector.to_vec();
+        self.quantized(&embedding.vector)
+    }
+
+    fn quantized(&self, numbers: &[f32]) -> Quantized {
+        let mut numbers = numbers.to_vec();
         if self.normalize {
-            l2_normalize(&mut vector);
+            numbers.chunks_mut(self.width.max(1)).for_each(l2_normalize);
         }
-        Quantized::new(vector, self.kind)
+        Quantized::new(numbers, self.kind)
+    }
+
+    /// Vectors of all results together.
+    fn rows(&self, results: &[ApiResult<Embedding>]) -> usize {
+        let vectors =
+            |embedding: &Embedding| if self.patches { embedding.vector.len() / self.width.max(1) } else { 1 };
+        results.iter().flatten().map(vectors).sum()
     }
 
     fn array(&self, results: Vec<ApiResult<Embedding>>) -> ApiResult<Vec<Quantized>> {
-        results.into_iter().map(|result| result.map(|embedding| self.vector(&embedding))).collect()
+        let mut rows = Vec::with_capacity(self.rows(&results));
+        for result in results {
+            rows.extend(result?.vector.chunks(self.width.max(1)).map(|row| self.quantized(row)));
+        }
+        Ok(rows)
+    }
+
+    fn shape(&self, embedding: &Embedding) -> Option<[usize; 3]> {
+        let grid = embedding.grid.filter(|_| self.patches)?;
+        Some([grid.rows, grid.cols, self.columns()])
     }
 
     fn value(&self, vector: Quantized, format: Format) -> EmbeddingValue {
@@ -291,6 +332,7 @@ impl VectorFormat {
                     object: EmbeddingTag::Embedding,
                     index,
                     embedding: self.value(self.vector(&embedding), format),
+                    shape: self.shape(&embedding),
                     truncated: embedding.truncated,
                 }),
                 Err(error) => {

@@ -23,9 +23,7 @@ use crate::api::read::Options;
 use crate::api::run::{EmbeddedViews, RunOptions, embed_views};
 use crate::budget::MemoryKind;
 use crate::engine::{self, Embedding, Scored, Viewed};
-use crate::image::{
-    Area, Cover, Geometry, ImageSpec, MAX_VIEWS, Overlay, PixelBox, ViewMethod, ViewOptions, largest_region,
-};
+use crate::image::{Area, Cover, MAX_VIEWS, Overlay, PixelBox, ViewMethod, ViewOptions, largest_region};
 use crate::model::scores::{logit, sigmoid};
 
 /// Longer side of an overlay in pixels.
@@ -102,19 +100,26 @@ async fn answer(call: &Call, task: Task, format: Format) -> ApiResult<Response> 
         preview: wanted.overlay.then_some(OVERLAY_SIDE),
     };
     // What the answer takes is known now; nothing is computed for one that is too large.
-    let cells = info.image.as_ref().map_or(0, |spec| most_cells(spec, options.max_num_patches));
+    let cells = info.image.as_ref().map_or(0, |spec| spec.most_patches(options.max_num_patches));
     let room = Room::new(pictures, batch.len() - pictures, cells, info.embedding_dim, wanted.overlay);
     let memory = call.charge(MemoryKind::Answer, room.all())?;
     let run = RunOptions {
         canonicalization: options.canonicalization,
         max_num_patches: options.max_num_patches,
         partial: false,
+        if_match_is_taken: false,
     };
     let EmbeddedViews { pictures, texts, fingerprint, timings } =
         embed_views(call, &model, batch, pictures, views, run).await?;
     let of_views = pictures.iter().flat_map(|picture| &picture.embeddings);
     let tokens = of_views.clone().chain(&texts).map(|embedding| embedding.tokens).sum();
-    let vectors = of_views.map(|view| Arc::clone(&view.vector)).collect();
+    let vectors = match views.method {
+        ViewMethod::Values => {
+            let of_patches = of_views.flat_map(|view| view.vector.chunks(info.embedding_dim.max(1)));
+            of_patches.map(Arc::from).collect()
+        }
+        ViewMethod::Windows | ViewMethod::Crops => of_views.map(|view| Arc::clone(&view.vector)).collect(),
+    };
     let count = texts.len();
     let labels = engine::Labels::unnamed(texts.into_iter().map(|text: Embedding| text.vector).collect());
     let scored = model.cosines(vectors, labels, call.score_options()).await;
@@ -126,7 +131,8 @@ async fn answer(call: &Call, task: Task, format: Format) -> ApiResult<Response> 
         let mut data = Vec::with_capacity(pictures.len() * count);
         let mut first = 0;
         for (image, Viewed { cover, preview, .. }) in pictures.into_iter().enumerate() {
-            let of_picture = &cosines[first * count..][..cover.len() * count];
+            let of_picture = cosines.get(first * count..(first + cover.len()) * count);
+            let of_picture = of_picture.ok_or_else(|| ApiError::internal("a view without a cosine"))?;
             first += cover.len();
             let overlay = preview.map(|preview| Overlay::new(preview, cover.clone()));
             for text in 0..count {
@@ -254,14 +260,6 @@ fn find(
     Some((cover.pixels(area), highest, patches))
 }
 
-/// Patches of a picture at most.
-fn most_cells(spec: &ImageSpec, max_num_patches: Option<usize>) -> usize {
-    match spec.geometry {
-        Geometry::NaFlex { max_num_patches: own } => max_num_patches.unwrap_or(own),
-        Geometry::Squash { .. } | Geometry::Crop { .. } => spec.grid().len(),
-    }
-}
-
 /// Bytes that an answer takes at most.
 struct Room {
     /// The document.
@@ -278,7 +276,8 @@ impl Room {
         const TEXT: usize = 3 * (16 + 3);
         /// The same as numbers, and what a map is computed from.
         const NUMBERS: usize = 3 * (2 * size_of::<f32>() + size_of::<Vec<f32>>()) + 32;
-        let views = pictures.saturating_mul(MAX_VIEWS).saturating_mul(size_of::<f32>());
+        // Of every patch there may be a vector, twice.
+        let views = pictures.saturating_mul(MAX_VIEWS.max(2 * cells)).saturating_mul(size_of::<f32>());
         let png = if overlay { Overlay::most_bytes(OVERLAY_SIDE) } else { 0 };
         let encoded = png.div_ceil(3) * 4;
         let pairs = pictures.saturating_mul(texts);

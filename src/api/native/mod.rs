@@ -2,7 +2,9 @@
 
 pub mod classify;
 pub mod embeddings;
+pub mod examples;
 pub mod heatmaps;
+pub mod label_sets;
 pub mod models;
 pub mod resolve;
 pub mod schema;

@@ -74,6 +74,7 @@ async fn answer(call: &Call, task: Task, format: Format) -> ApiResult<Response> 
         canonicalization: options.canonicalization,
         max_num_patches: options.max_num_patches,
         partial: false,
+        if_match_is_taken: false,
     };
     let columns = batch.len() - pictures;
     let compared = compare(call, &model, batch, pictures, run).await?;

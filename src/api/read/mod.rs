@@ -12,7 +12,7 @@ pub use form::{Form, Picture, text};
 pub use json::parse_json;
 pub use list::{Bounded, MOST, within};
 pub(crate) use options::options;
-pub use options::{Heap, Options, missing};
+pub use options::{Heap, JsonBody, Options, missing};
 
 /// Bytes that parsing `length` bytes can make at most, while the lists grow: strings are no longer than what they were
 /// read from, a token id of two bytes becomes four, and a list has at most [`MOST`] elements of a small size.

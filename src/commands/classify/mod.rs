@@ -1,6 +1,7 @@
 //! `siglip classify`: which of some labels fit pictures.
 
 mod heatmap;
+mod labels;
 mod own;
 
 use std::pin::pin;
@@ -15,42 +16,46 @@ use super::error::{Result, failed};
 use super::some_skipped;
 use crate::config::ClassifyArgs;
 use crate::engine::{Labels, ScoreOptions};
-use crate::model::zero_shot::{self, Activation, Ranking, SLOT};
-use crate::model::{LabelSet, Match, Scores};
+use crate::model::zero_shot::{Activation, Ranking};
+use crate::model::{Judged, Match, Question, Scores};
 
 pub(super) fn run(args: &ClassifyArgs) -> Result<ExitCode> {
-    let labels: Vec<&str> = args.labels.iter().map(|label| label.trim()).collect();
-    if labels.iter().any(|label| label.is_empty()) {
-        return Err(failed("--labels: a label is empty"));
-    }
-    if let Some(template) = args.templates.iter().find(|template| !template.contains(SLOT)) {
-        return Err(failed(format!("--template {template:?} has no {SLOT} where the label goes")));
-    }
     if args.heatmap.is_some() && args.images.len() != 1 {
         return Err(failed(format!("--heatmap draws one image, not {}", args.images.len())));
     }
-    if labels.is_empty() {
-        return own::run(args);
-    }
+    let Some(content) = labels::content(args)? else { return own::run(args) };
     let bulk = Bulk::start(&args.model, None)?;
-    bulk.block_on(classify(&bulk, args, &labels))
+    bulk.block_on(classify(&bulk, args, content))
 }
 
-async fn classify(bulk: &Bulk, args: &ClassifyArgs, labels: &[&str]) -> Result<ExitCode> {
+async fn classify(bulk: &Bulk, args: &ClassifyArgs, content: crate::labels::Content) -> Result<ExitCode> {
     let mut interrupt = Interrupt::listen()?;
     let info = bulk.model().info();
-    let (Some(scale), Some(bias)) = (info.logit_scale, info.logit_bias) else {
-        return Err(failed("this checkpoint has no logit scale and bias: it cannot give probabilities"));
+    let scores = match info.logit_scale.zip(info.logit_bias) {
+        Some((scale, bias)) => Scores { scale, bias },
+        // A head has logits of its own.
+        None if content.head.is_some() => Scores { scale: 1.0, bias: 0.0 },
+        None => {
+            let message = "this checkpoint has no logit scale and bias: it cannot give probabilities";
+            return Err(failed(message));
+        }
     };
-    let scores = Scores { scale, bias };
-    let names = labels;
-    let set = Arc::new(label_set(bulk, names, &args.templates).await?);
-    let labels = Labels::Set(Arc::clone(&set));
-    let ranking = Ranking {
-        activation: if args.softmax { Activation::Softmax } else { Activation::Sigmoid },
-        top_k: args.top_k,
-        threshold: None,
+    let ready = tokio::select! {
+        biased;
+        () = interrupt.wait() => {
+            eprintln!("interrupted before the labels were encoded");
+            return Ok(ExitCode::from(INTERRUPTED));
+        }
+        ready = labels::ready(bulk, args, content) => ready?,
     };
+    let definition = ready.version.definition();
+    let activation = if args.softmax { Some(Activation::Softmax) } else { definition.activation };
+    let question = Question {
+        ranking: Ranking { activation: activation.unwrap_or_default(), top_k: args.top_k, threshold: None },
+        thresholds: ready.version.thresholds(),
+        none: ready.none,
+    };
+    let names = ready.version.names();
     let images = args.images.iter().map(|image| (image.display().to_string(), Source::File(image.clone())));
     let mut results = pin!(bulk.embed(images.collect(), args.max_num_patches));
     let (mut answered, mut skipped) = (0, 0);
@@ -66,14 +71,15 @@ async fn classify(bulk: &Bulk, args: &ClassifyArgs, labels: &[&str]) -> Result<E
         let Some((image, result)) = next else { break };
         match result {
             Ok(embedding) => {
-                let (pictures, labels, options) =
-                    (vec![embedding.vector], labels.clone(), ScoreOptions::default());
-                let scored = bulk.model().rank(pictures, labels, scores, ranking, options).await?;
-                let ranked = scored.value.concat();
-                print(args, names, &image, answered == 0, &ranked);
-                if let (Some(output), Some(best)) = (&args.heatmap, ranked.first()) {
-                    heatmap::draw(bulk, args, &set, best.label, output).await?;
-                    eprintln!("{}: where {:?} is", output.display(), names[best.label]);
+                let (pictures, labels) = (vec![embedding.vector], Labels::Set(Arc::clone(&ready.set)));
+                let options = ScoreOptions::default();
+                let judged = bulk.model().judge(pictures, labels, scores, question.clone(), options).await?;
+                for judged in &judged.value {
+                    print(args, names, &image, answered == 0, judged);
+                    if let (Some(output), Some(best)) = (&args.heatmap, judged.matches.first()) {
+                        heatmap::draw(bulk, args, &ready.set, best.label, output).await?;
+                        eprintln!("{}: where {:?} is", output.display(), names[best.label]);
+                    }
                 }
                 answered += 1;
             }
@@ -86,44 +92,39 @@ async fn classify(bulk: &Bulk, args: &ClassifyArgs, labels: &[&str]) -> Result<E
     Ok(some_skipped(answered, skipped))
 }
 
-/// The labels with the mean direction over their templates.
-async fn label_set(bulk: &Bulk, labels: &[&str], templates: &[String]) -> Result<LabelSet> {
-    let info = bulk.model().info();
-    let default = [info.template.clone()];
-    let templates = if templates.is_empty() { &default[..] } else { templates };
-    let texts = zero_shot::texts(labels, templates).map(|(_, text)| ((), Source::Text(text)));
-    let mut vectors: Vec<Arc<[f32]>> = Vec::new();
-    let mut results = pin!(bulk.embed(texts.collect(), None));
-    while let Some(((), result)) = results.next().await {
-        vectors.push(result?.vector);
-    }
-    let names = labels.iter().map(|&label| label.into()).collect();
-    let set = LabelSet::new(names, &vectors, templates.len(), info.fingerprint.as_str().into());
-    Ok(set?)
-}
-
-fn print(args: &ClassifyArgs, labels: &[&str], image: &str, first: bool, ranked: &[Match]) {
+fn print(args: &ClassifyArgs, labels: &[impl AsRef<str>], image: &str, first: bool, judged: &Judged) {
     if args.json {
-        let predictions: Vec<_> = ranked
+        let predictions: Vec<_> = judged
+            .matches
             .iter()
-            .map(|m| json!({ "label": labels[m.label], "score": m.score, "logit": m.logit }))
+            .map(|m| json!({ "label": labels[m.label].as_ref(), "score": m.score, "logit": m.logit }))
             .collect();
-        outln!("{}", json!({ "image": image, "predictions": predictions }));
+        let mut line = json!({ "image": image, "predictions": predictions });
+        if let Some(none) = judged.none {
+            line["none"] =
+                json!({ "none_fits": none.none_fits(), "score": none.score, "threshold": none.threshold });
+        }
+        outln!("{line}");
     } else {
         if !first {
             out!("\n");
         }
         outln!("{image}");
-        out!("{}", table(labels, ranked));
+        if let Some(none) = judged.none.filter(|none| none.none_fits()) {
+            let percent = |share: f32| f64::from(share) * 100.0;
+            outln!("  none of these fits ({:.4} % < {:.4} %)", percent(none.score), percent(none.threshold));
+        }
+        out!("{}", table(labels, &judged.matches));
     }
 }
 
 /// Probability, bar, logit and label, best first.
-fn table(labels: &[&str], ranked: &[Match]) -> String {
+fn table(labels: &[impl AsRef<str>], ranked: &[Match]) -> String {
     let mut text = String::new();
     for &Match { label, logit, score } in ranked {
         let bar = "█".repeat((score.clamp(0.0, 1.0) * 20.0).round() as usize);
-        text += &format!("  {:>8.4} % {bar:<20} {logit:>9.3}  {}\n", f64::from(score) * 100.0, labels[label]);
+        let name = labels[label].as_ref();
+        text += &format!("  {:>8.4} % {bar:<20} {logit:>9.3}  {name}\n", f64::from(score) * 100.0);
     }
     text
 }

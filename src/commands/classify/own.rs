@@ -9,7 +9,7 @@ use crate::commands::error::{Result, failed};
 use crate::commands::some_skipped;
 use crate::config::ClassifyArgs;
 use crate::model::zero_shot::{Activation, Ranking};
-use crate::model::{LabelActivation, Match};
+use crate::model::{Judged, LabelActivation};
 use crate::pipeline::Pipeline;
 
 /// One picture after the other: the engine embeds, and this head looks at what comes before the embedding.
@@ -47,8 +47,9 @@ fn rank(
     image: &Path,
     max_num_patches: Option<usize>,
     ranking: Ranking,
-) -> Result<Vec<Match>> {
+) -> Result<Judged> {
     let bytes = read_file(image, pipeline.image()?.limits().max_bytes)?;
     let patches = pipeline.prepare_image(&bytes, max_num_patches)?;
-    Ok(ranking.select(&pipeline.model().classify_images(&[&patches])?.concat()))
+    let matches = ranking.select(&pipeline.model().classify_images(&[&patches])?.concat());
+    Ok(Judged { matches, none: None })
 }

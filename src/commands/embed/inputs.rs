@@ -90,7 +90,7 @@ const EXTENSIONS: [&str; 11] =
 ///
 /// # Errors
 /// If a file or folder does not exist, or cannot be read.
-fn find(inputs: &[PathBuf]) -> Result<Vec<PathBuf>> {
+pub(in crate::commands) fn find(inputs: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for input in inputs {
         if input.as_os_str() == "-" {

@@ -18,7 +18,7 @@ use crate::config::EmbedArgs;
 use crate::engine::{Embedding, WorkError};
 use crate::model::scores::l2_normalize;
 
-pub(super) use inputs::read as read_file;
+pub(super) use inputs::{find as find_images, read as read_file};
 
 /// After the model failed on so many inputs, one after the other, it is broken and not they.
 const MAX_FAILURES: usize = 32;

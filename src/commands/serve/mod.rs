@@ -3,14 +3,16 @@
 mod signals;
 
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::{Result, failed};
-use crate::api::{self, AppState, Port, Stopped};
+use crate::api::{self, ApiConfig, AppState, Port, Stopped};
 use crate::config::{ServeArgs, ServeConfig, environment};
 use crate::engine::{Engine, EngineError, ModelState, Progress};
+use crate::labels::{Condition, Content, LabelSets};
 use crate::telemetry;
 use signals::Signals;
 
@@ -75,7 +77,10 @@ async fn serve(config: ServeConfig) -> Result<Stopped> {
         };
         engine.add(&names, loader)?;
     }
-    let state = AppState::new(engine.clone(), config.api, Some(Arc::new(move || metrics.render())));
+    let labels = label_sets(&engine, &config.api, config.data_dir, config.label_sets).await?;
+    tokio::spawn(labels.clone().keep_up());
+    let render = Arc::new(move || metrics.render());
+    let state = AppState::with_label_sets(engine.clone(), config.api, Some(render), labels);
     let mut ports = vec![Port {
         name: "main",
         listeners,
@@ -118,6 +123,29 @@ async fn serve(config: ServeConfig) -> Result<Stopped> {
         return Err(failed(format!("no model could be loaded: {reasons}")));
     }
     stopped.map_err(|error| failed(format!("the sockets: {error}")))
+}
+
+/// The label sets that are kept, and those of the command line, which replace others of their names.
+async fn label_sets(
+    engine: &Engine,
+    api: &ApiConfig,
+    data: Option<PathBuf>,
+    given: Vec<(String, Content)>,
+) -> Result<LabelSets> {
+    let (engine, memory, most) = (engine.clone(), api.memory.clone(), api.max_label_sets);
+    let opened = tokio::task::spawn_blocking(move || {
+        let sets = match data {
+            Some(data) => LabelSets::open(engine, memory, most, &data)
+                .map_err(|error| failed(format!("--data-dir: {error}")))?,
+            None => LabelSets::in_memory(engine, memory, most),
+        };
+        for (name, content) in given {
+            sets.put_content(&name, content, &Condition::Any)
+                .map_err(|error| failed(format!("--label-set {name}: {error}")))?;
+        }
+        Ok(sets)
+    });
+    opened.await.unwrap_or_else(|error| Err(failed(format!("the label sets: {error}"))))
 }
 
 /// A socket for each address. Of several some may fail (a machine without IPv6); for one it is an error.

@@ -62,13 +62,16 @@ impl Cover {
     /// [`ImageError::Views`] if its grid cannot be covered by so few views or tokens.
     pub(in crate::image) fn new(frame: Frame, options: &ViewOptions) -> Result<Self, ImageError> {
         let grid = frame.grid;
+        if options.method == ViewMethod::Values {
+            return Ok(Self { frame, sizes: vec![tile(grid, (1, 1), 1).collect()] });
+        }
         let sizes = sizes(grid, options);
         let allowed = options.tokens(grid.len()) / sizes.len();
         let most = MAX_VIEWS / sizes.len();
         let cover = |&(rows, cols): &(usize, usize)| {
             let each = match options.method {
                 ViewMethod::Windows => rows * cols,
-                ViewMethod::Crops => grid.len(),
+                ViewMethod::Crops | ViewMethod::Values => grid.len(),
             };
             let areas = |stride: usize| tile(grid, (rows, cols), stride);
             let fits = |count: usize| count <= most && count.saturating_mul(each) <= allowed;
@@ -173,7 +176,7 @@ fn sizes(grid: Grid, options: &ViewOptions) -> Vec<(usize, usize)> {
     let mut sizes = match (options.side, options.method) {
         (Some(side), _) => vec![square(side)],
         (None, ViewMethod::Crops) => vec![(grid.rows.div_ceil(2), grid.cols.div_ceil(2))],
-        (None, ViewMethod::Windows) => {
+        (None, ViewMethod::Windows | ViewMethod::Values) => {
             let side = (grid.len() as f64).sqrt();
             [2.0, 3.0].map(|part| square((side / part).round() as usize)).to_vec()
         }

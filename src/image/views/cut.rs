@@ -25,8 +25,11 @@ impl Preprocessor {
     /// Patches of each view of a cover, in its order.
     #[must_use]
     pub fn view_tokens(&self, cover: &Cover, options: &ImageOptions, views: &ViewOptions) -> Vec<usize> {
+        if views.method == ViewMethod::Values {
+            return vec![cover.grid().len()];
+        }
         let of = |area: Area| match (views.method, self.spec().geometry) {
-            (ViewMethod::Windows, _) => area.rows * area.cols,
+            (ViewMethod::Windows | ViewMethod::Values, _) => area.rows * area.cols,
             (ViewMethod::Crops, Geometry::NaFlex { .. }) => {
                 let PixelBox { width, height, .. } = cover.pixels(area);
                 self.frame((height, width), options).grid.len()
@@ -44,7 +47,7 @@ impl Preprocessor {
         let bytes =
             |height: u32, width: u32| (height as usize).saturating_mul(width as usize).saturating_mul(3);
         let crop = match views.method {
-            ViewMethod::Windows => 0,
+            ViewMethod::Windows | ViewMethod::Values => 0,
             ViewMethod::Crops => bytes(info.height, info.width),
         };
         let preview = views.preview.map_or(0, |side| bytes(side, side));
@@ -63,12 +66,13 @@ impl Preprocessor {
     ) -> Result<Views, ImageError> {
         self.check(options)?;
         let (picture, source) = decode_reduced(bytes, self.limits(), |info| match views.method {
-            ViewMethod::Windows => self.reduction(info, options),
+            ViewMethod::Windows | ViewMethod::Values => self.reduction(info, options),
             ViewMethod::Crops => 1,
         })?;
         let cover = self.cover(source, options, views)?;
         let preview = views.preview.map(|side| shrunk(&picture, side));
         let patches = match views.method {
+            ViewMethod::Values => vec![self.cut(&picture, source, options)?],
             ViewMethod::Windows => {
                 let whole = self.cut(&picture, source, options)?;
                 cover.areas().map(|area| window(&whole, area)).collect()

@@ -21,6 +21,9 @@ pub enum ViewMethod {
     /// Some of the picture's own patches: the picture is resized once, and a window has as many tokens as patches.
     #[default]
     Windows,
+    /// The whole picture, of which each patch is pooled alone: one embedding's cost, and hardly better than chance. For
+    /// comparison.
+    Values,
     /// A part of the decoded picture, brought to the size of a whole one: sharper, and each costs as much as a picture.
     Crops,
 }
@@ -46,6 +49,7 @@ impl ViewOptions {
     pub fn tokens(&self, patches: usize) -> usize {
         let times = self.budget.unwrap_or(match self.method {
             ViewMethod::Windows => 8,
+            ViewMethod::Values => 1,
             ViewMethod::Crops => 16,
         });
         patches.saturating_mul(times)
@@ -55,7 +59,7 @@ impl ViewOptions {
 /// The views of one picture, ready for the tower.
 #[derive(Debug)]
 pub struct Views {
-    /// One for each area of the cover, in its order.
+    /// One for each area of the cover, in its order; of [`ViewMethod::Values`] the whole picture.
     pub patches: Vec<Patches>,
     /// Where they are.
     pub cover: Cover,

@@ -49,7 +49,7 @@ async fn every_operation_is_described() {
             }
         }
     }
-    assert_eq!(operations, 18);
+    assert_eq!(operations, 25);
     let mut references = Vec::new();
     collect_references(&document, &mut references);
     for reference in references {
@@ -67,7 +67,7 @@ async fn an_option_is_described_for_json_query_and_form() {
     for (path, request, form, inputs) in [
         ("/v1/embeddings", "EmbeddingsRequest", None, &["input"][..]),
         ("/v1/embeddings/images", "EmbeddingsRequest", Some("ImagesForm"), &["input"]),
-        ("/v1/classify", "ClassifyRequest", Some("ClassifyForm"), &["input"]),
+        ("/v1/classify", "ClassifyRequest", Some("ClassifyForm"), &["input", "embeddings"]),
         ("/v1/score", "ScoreRequest", None, &["images", "texts"]),
         ("/v1/heatmaps", "HeatmapsRequest", None, &["images", "texts"]),
     ] {

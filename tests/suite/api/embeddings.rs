@@ -7,6 +7,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 use siglip::api::ApiConfig;
 use siglip::engine::EngineConfig;
+use siglip::model::PatchVectors;
 
 use super::fake::{CONTEXT, DIM};
 use super::{Service, assert_close, engine_config, fake, floats, unit};
@@ -161,6 +162,49 @@ async fn arrays_and_messagepack_by_accept() {
     assert!(refused.error(406, "not_acceptable").contains("application/x-npy"));
     let partial = json!({"input": "cat", "partial": true});
     accepting(&service, "application/x-npy", partial).await.error(422, "invalid_value");
+}
+
+#[tokio::test]
+async fn patches_are_a_vector_each_and_a_space_of_their_own() {
+    let service = Service::new().await;
+    let pictures = json!([{"image": STANDARD.encode("PIC1")}, {"image": STANDARD.encode("PIC2")}]);
+    let ask = |extra: Value| {
+        let mut body = json!({"input": pictures, "output": "patches", "normalize": false});
+        body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        body
+    };
+    let wanted: Vec<Vec<f32>> = [b"PIC1", b"PIC2"]
+        .map(|picture| (0..196).flat_map(|at| fake::patch(picture, PatchVectors::Tokens, at)).collect())
+        .to_vec();
+    let answer = service.json(PATH, ask(json!({}))).await;
+    let body = answer.ok();
+    for (index, wanted) in wanted.iter().enumerate() {
+        let entry = &body["data"][index];
+        assert_eq!(entry["shape"], json!([14, 14, DIM]));
+        assert_close(&floats(&entry["embedding"]), wanted);
+    }
+    assert_eq!(body["usage"]["total_tokens"], 2 * 196);
+    assert_ne!(answer.header("x-siglip-fingerprint"), "finger-fake", "not to be compared with embeddings");
+    // Each patch has length 1, and an array has a row for each.
+    let rows = accepting(&service, "application/octet-stream", ask(json!({"normalize": true}))).await;
+    assert_eq!(rows.header("x-siglip-shape"), format!("{},{DIM}", 2 * 196));
+    let numbers: Vec<f32> =
+        rows.bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+    let mut last = wanted[1][195 * DIM..].to_vec();
+    siglip::model::scores::l2_normalize(&mut last);
+    assert_close(&numbers[391 * DIM..], &last);
+    let partial = json!({"partial": true, "input": [{"image": STANDARD.encode("PIC1")}, "a text"]});
+    let body = service.json(PATH, ask(partial.clone())).await.ok();
+    assert_eq!(body["data"][1]["error"]["code"], "wrong_modality");
+    let text = service.json(PATH, ask(json!({"input": "a text"}))).await;
+    assert!(text.error(422, "wrong_modality").contains("a text has no patches"));
+    // Twelve signs are no whole bytes.
+    let binary = ask(json!({"embedding_type": "binary", "normalize": true}));
+    service.json(PATH, binary).await.error(422, "invalid_value");
+    // An ordinary request knows no shape.
+    let body = service.json(PATH, json!({"input": "cat", "output": "pooled"})).await.ok();
+    assert!(body["data"][0].get("shape").is_none());
+    assert_eq!(service.state.memory().total(), 0);
 }
 
 #[tokio::test]

@@ -8,10 +8,10 @@ use std::time::Duration;
 use siglip::engine::{ImageCost, Model, Progress, Towers, ViewsCost};
 use siglip::image::{
     Area, Cover, Geometry, Grid, ImageDecode, ImageError, ImageLimits, ImageOptions, ImageSpec, Patches,
-    Picture, Preprocessor, Resample, ViewOptions, Views,
+    Picture, Preprocessor, Resample, ViewMethod, ViewOptions, Views,
 };
 use siglip::model::{
-    EncoderSpec, ImagePooling, ImageTowerSpec, ModelSpec, Pause, PositionResize, TextTowerSpec,
+    EncoderSpec, ImagePooling, ImageTowerSpec, ModelSpec, PatchVectors, Pause, PositionResize, TextTowerSpec,
 };
 use siglip::ops::Activation;
 use siglip::pipeline::{DeviceKind, ModelInfo, Precision};
@@ -56,6 +56,11 @@ pub fn vector(content: &[u8]) -> Vec<f32> {
 /// The content of a view of a picture.
 pub fn view(content: &[u8], Area { top, left, rows, cols }: Area) -> Vec<u8> {
     [content, &[top, left, rows, cols].map(|x| x as u8)].concat()
+}
+
+/// The vector of one patch of a picture.
+pub fn patch(content: &[u8], wanted: PatchVectors, at: usize) -> Vec<f32> {
+    vector(&[content, &[u8::from(wanted == PatchVectors::Tokens), at as u8]].concat())
 }
 
 impl Fake {
@@ -177,6 +182,10 @@ impl Model for Fake {
         }
         let (preprocessor, cover) = self.cover(views)?;
         let tokens = preprocessor.view_tokens(&cover, &ImageOptions::default(), views);
+        if views.method == ViewMethod::Values {
+            let patches = vec![Patches { source: SOURCE, ..self.prepare_image(bytes, None)? }];
+            return Ok(Views { patches, cover, preview: None });
+        }
         let patches = cover.areas().zip(tokens).map(|(area, tokens)| Patches {
             pixels: view(bytes, area),
             grid: Grid { rows: 1, cols: tokens },
@@ -223,6 +232,14 @@ impl Towers for Fake {
     fn embed_images(&self, batch: &[&Patches], _: &Pause<'_>) -> Result<Vec<Vec<f32>>> {
         self.compute(batch.len())?;
         Ok(batch.iter().map(|patches| vector(&patches.pixels)).collect())
+    }
+
+    fn embed_patches(&self, batch: &[&Patches], wanted: PatchVectors) -> Result<Vec<Vec<f32>>> {
+        self.compute(batch.len())?;
+        let of = |patches: &&Patches| {
+            (0..patches.grid.len()).flat_map(|at| patch(&patches.pixels, wanted, at)).collect()
+        };
+        Ok(batch.iter().map(of).collect())
     }
 
     fn embed_texts(&self, batch: &[&TokenIds]) -> Result<Vec<Vec<f32>>> {

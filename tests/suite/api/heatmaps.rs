@@ -11,7 +11,9 @@ use siglip::engine::EngineConfig;
 use siglip::image::{ImageLimits, ImageOptions, Preprocessor, ViewOptions, decode, largest_region};
 use siglip::model::scores::{cosine, sigmoid};
 
-use super::fake::{BIAS, Fake, SCALE, SOURCE, vector, view};
+use siglip::model::PatchVectors;
+
+use super::fake::{BIAS, Fake, SCALE, SOURCE, patch, vector, view};
 use super::{Service, assert_close, engine_config, floats};
 
 const PATH: &str = "/v1/heatmaps";
@@ -92,6 +94,10 @@ async fn methods_windows_and_thresholds() {
     assert_eq!(tokens, 16 * 196);
     let (_, tokens) = ask(json!({"method": "crops", "budget": 4})).await;
     assert_eq!(tokens, 4 * 196);
+    let (map, tokens) = ask(json!({"method": "values"})).await;
+    assert_eq!(tokens, 196, "the picture once");
+    let of_patch = |at| cosine(&patch(b"PIC1", PatchVectors::Pooled, at), &vector(b"cat"));
+    assert_close(&matrix(&map["cosine"]), &(0..196).map(of_patch).collect::<Vec<_>>());
     let (map, _) = ask(json!({"threshold": 1.5})).await;
     assert_eq!(map["box"], Value::Null, "no patch reaches it");
     let (map, _) = ask(json!({"threshold": 0.0})).await;
@@ -150,6 +156,12 @@ async fn views_are_counted_and_charged_before_they_are_made() {
     let slow = json!({"images": [picture("PIC1")], "texts": ["held"]});
     let left = tokio::time::timeout(Duration::from_millis(1), service.json(PATH, slow)).await;
     drop(left);
+    // One batch may be on a worker still.
+    let since = std::time::Instant::now();
+    while service.state.engine().load().items > 0 || service.state.memory().total() > 0 {
+        assert!(since.elapsed() < Duration::from_secs(20), "what was left is still there");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     ask(4, 1).await.ok();
     assert_eq!(service.state.memory().total(), 0);
 }

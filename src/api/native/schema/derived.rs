@@ -94,7 +94,7 @@ impl PartialSchema for ClassifyForm {
     fn schema() -> RefOr<Schema> {
         form::<ClassifyRequest>(
             "A form with pictures and labels: files under any name, and the options as fields.",
-            &["image", "labels"],
+            &["image"],
         )
     }
 }

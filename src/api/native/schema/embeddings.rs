@@ -5,7 +5,7 @@ use serde_json::json;
 use utoipa::openapi::{RefOr, schema::Schema};
 use utoipa::{PartialSchema, ToSchema};
 
-use super::{EncodingFormat, Inputs, Modality};
+use super::{EmbeddingOutput, EncodingFormat, Inputs, Modality};
 use crate::api::answer::{EmbeddingType, Quantized};
 use crate::api::dialects::Truncate;
 use crate::api::dialects::openai::Messages;
@@ -31,6 +31,8 @@ options! {
             embedding_type: EmbeddingType,
             /// Whether vectors are brought to length 1; true if left out. `int8` and `uint8` are only defined so.
             normalize: bool,
+            /// What is wanted of pictures; `pooled` if left out.
+            output: EmbeddingOutput,
             /// Must be the model's own width: SigLIP is not trained for shortened vectors.
             #[schema(minimum = 1)]
             dimensions: usize,
@@ -122,6 +124,10 @@ pub struct EmbeddingEntry {
     pub index: usize,
     /// The vector.
     pub embedding: EmbeddingValue,
+    /// Rows, columns and width of the vectors of patches; there with `output` `patches`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    pub shape: Option<[usize; 3]>,
     /// There, and true, if the text was longer than the model's context and was cut.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     #[schema(required = false)]

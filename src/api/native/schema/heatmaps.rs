@@ -61,6 +61,9 @@ pub enum HeatmapMethod {
     /// Some of the picture's patches, with positions resized to their own grid: few tokens.
     #[default]
     Windows,
+    /// Each patch pooled alone: one embedding's cost, and hardly better than chance. For comparison; `window` and `budget`
+    /// mean nothing to it.
+    Values,
     /// Parts of the picture in full resolution, each brought to the model's size: sharper, and each costs a whole picture.
     Crops,
 }
@@ -71,6 +74,7 @@ impl From<HeatmapMethod> for ViewMethod {
     fn from(method: HeatmapMethod) -> Self {
         match method {
             HeatmapMethod::Windows => Self::Windows,
+            HeatmapMethod::Values => Self::Values,
             HeatmapMethod::Crops => Self::Crops,
         }
     }

@@ -3,11 +3,14 @@
 mod classify;
 mod derived;
 mod embeddings;
+mod examples;
 mod heatmaps;
 mod input;
+mod label_sets;
 mod models;
 mod options;
 mod score;
+mod vectors;
 
 pub use classify::{
     Classification, ClassificationEntry, ClassificationTag, ClassifyRequest, ClassifyResponse, Label,
@@ -18,11 +21,17 @@ pub use embeddings::{
     EmbeddingEntry, EmbeddingItem, EmbeddingTag, EmbeddingValue, EmbeddingsRequest, EmbeddingsResponse,
     ErrorEntry, ErrorTag, ListTag, Usage,
 };
+pub use examples::{
+    CalibrateRequest, CalibrateResponse, CalibrationTag, CurvePoint, ExamplesRequest, ExamplesResponse,
+    ExamplesTag, LabelExamples, LabelThreshold, LabelledPictures, PictureOrVector, RemoveExamplesRequest,
+};
 pub use heatmaps::{Heatmap, HeatmapBox, HeatmapPeak, HeatmapTag, HeatmapsRequest, HeatmapsResponse};
 pub use input::{Input, Inputs};
+pub use label_sets::{LabelSetAnswer, LabelSetList, LabelSetUsed, PutLabelSetRequest};
 pub use models::{Health, HealthStatus, Model, ModelHealth, ModelList, Readiness};
-pub use options::{EncodingFormat, Modality};
+pub use options::{EmbeddingOutput, EncodingFormat, Modality};
 pub use score::{ScoreRequest, ScoreResponse, ScoresTag};
+pub use vectors::Vectors;
 
 /// Bytes as they are.
 pub struct Binary;

@@ -14,6 +14,20 @@ pub enum EncodingFormat {
     Base64,
 }
 
+/// What is wanted of a picture.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum EmbeddingOutput {
+    /// One vector, which may be compared with those of texts.
+    #[default]
+    Pooled,
+    /// The tokens of its patches after the tower's final norm: `embedding` has them one after the other, row by row, and `shape`
+    /// says how many. They are aligned with no text. Not for texts.
+    Patches,
+}
+
+impl crate::api::read::Heap for EmbeddingOutput {}
+
 /// What bare strings are.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]

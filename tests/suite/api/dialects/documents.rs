@@ -207,6 +207,7 @@ async fn roboflow() {
     {
         let answer = service.json("/clip/embed_image", body).await.ok();
         assert_close(&floats(&answer["embeddings"][0]), &unit(PICTURE));
+        assert_eq!(answer.get("frame_id"), Some(&Value::Null));
     }
     let answer = service.json("/clip/embed_text", json!({"text": ["cat", "dog"]})).await.ok();
     assert_close(&floats(&answer["embeddings"][1]), &unit(b"dog"));

@@ -1,0 +1,38 @@
+//! Label sets: labels with their texts, thresholds and examples, stored under a name, encoded for the service's models in the
+//! background, and served from their directions. Knows vectors and the engine; knows no HTTP.
+//!
+//! A [`Definition`] is what is sent; [`Content`] is all of a set, and the hash of its bytes is its version. [`LabelSets`] holds
+//! them: a [`Version`] has its directions for each embedding space ([`encode`]: embed, normalise, mean, normalise), combined
+//! with examples where it has some ([`examples`]). A new version takes the place of the old one when it is ready. [`store`]
+//! keeps sets on disk.
+
+mod calibrate;
+mod changes;
+mod content;
+mod definition;
+mod encode;
+mod error;
+pub mod examples;
+mod files;
+mod head;
+mod read;
+mod sets;
+pub mod store;
+mod templates;
+mod version;
+
+pub use calibrate::{Calibration, Point, calibrate};
+pub use changes::{Example, Index};
+pub use content::Content;
+pub use definition::{
+    Definition, LABEL_BYTES, LabelSpec, MAX_LABELS, MAX_TEMPLATES, MAX_WORDS, NEGATIVES_THRESHOLD,
+    NONE_THRESHOLD, TEMPLATE_BYTES, check_label, check_name, check_share, check_template,
+};
+pub use error::LabelError;
+pub use examples::Examples;
+pub use files::read_file;
+pub use head::{HeadWeights, read_head};
+pub use read::{LabelList, NoneRule, Templates};
+pub use sets::{LabelSets, ModelState, Put, Resolved};
+pub use templates::{built_in, built_in_names};
+pub use version::{Condition, FitReport, Ready, SpaceState, Version};
