@@ -126,6 +126,9 @@ impl Computed {
     }
 }
 
+/// A picture and who asked for it.
+type Picture = (Ticket, Patches);
+
 /// One text and everybody in the batch who asked for it.
 struct Text {
     tickets: Vec<Ticket>,
@@ -212,7 +215,7 @@ impl Worker<'_> {
     fn run_batch(&self, batch: Batch, running: &Running<'_>) {
         let now = Instant::now();
         // Pictures, by what is wanted of each.
-        let mut images: Vec<(Option<PatchVectors>, Vec<(Ticket, Patches)>)> = Vec::new();
+        let mut images: Vec<(Option<PatchVectors>, Vec<Picture>)> = Vec::new();
         let mut texts: Vec<Text> = Vec::new();
         let mut seen: HashMap<Arc<TextKey>, usize> = HashMap::new();
         let metrics = self.model.lane(batch.lane);
@@ -260,7 +263,7 @@ impl Worker<'_> {
 
     fn embed_images(
         &self,
-        items: Vec<(Ticket, Patches)>,
+        items: Vec<Picture>,
         wanted: Option<PatchVectors>,
         retried: bool,
         running: &Running<'_>,

@@ -48,7 +48,7 @@ fn pictures(grids: &[(usize, usize)], seed: u64) -> Vec<Patches> {
 }
 
 fn embed(tower: &ImageTower, pictures: &[Patches]) -> Vec<Vec<f32>> {
-    tower.embed(&pictures.iter().collect::<Vec<_>>()).unwrap()
+    tower.embed(&pictures.iter().collect::<Vec<_>>(), &|| ()).unwrap()
 }
 
 fn ids(count: usize, seed: usize) -> Vec<Vec<u32>> {

@@ -255,7 +255,7 @@ impl VectorFormat {
             return Err(ApiError::field("partial", message));
         }
         let patches = options.output == Some(EmbeddingOutput::Patches);
-        if patches && kind.len(width) != width && width % 8 != 0 {
+        if patches && kind.len(width) != width && !width.is_multiple_of(8) {
             let message = format!("vectors of {width} numbers do not end with a byte: ask for another type");
             return Err(ApiError::field("embedding_type", message));
         }

@@ -33,9 +33,12 @@ const PRECISION: f32 = 0.9;
 /// Pictures times labels of one calibration at most.
 const MAX_SCORES: usize = 2_000_000;
 
+/// The labels of a picture, and its embedding.
+type Labelled = (Vec<Box<str>>, Arc<[f32]>);
+
 /// Pictures with their labels and embeddings.
 struct Embedded {
-    items: Vec<(Vec<Box<str>>, Arc<[f32]>)>,
+    items: Vec<Labelled>,
     /// What they hold.
     _memory: Charge,
 }

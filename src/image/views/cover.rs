@@ -197,7 +197,7 @@ fn tile(grid: Grid, (rows, cols): (usize, usize), stride: usize) -> impl Iterato
 fn starts(length: usize, size: usize, stride: usize) -> impl Iterator<Item = usize> + Clone {
     let last = length - size;
     let steps = last.div_ceil(stride.min(size).max(1));
-    (0..=steps).map(move |i| if steps == 0 { 0 } else { i * last / steps })
+    (0..=steps).map(move |i| (i * last).checked_div(steps).unwrap_or(0))
 }
 
 #[cfg(test)]
