@@ -16,20 +16,13 @@ import base64
 import io
 import json
 import random
-import socket
 import statistics
-import subprocess
-import sys
-import time
-import urllib.request
 from pathlib import Path
 
 from PIL import Image
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "train"))
-
-from concepts import load_concepts  # noqa: E402
+from drawings import by_unseen
+from service import Server, add_options
 
 SEED = 14
 SIDE = 256
@@ -43,28 +36,6 @@ METHODS = {
     "values": ({"method": "values"}, None),
     "crops, 9 of them": ({"method": "crops", "budget": 9}, None),
 }
-
-
-def drawings(data: Path) -> list[tuple[str, Path]]:
-    """Name and picture of every concept that was in training, drawn by the unseen artist."""
-    concepts = [concept for concept in load_concepts(data / "packages") if not concept.held_out]
-    folder = data / "twemoji"
-    if not folder.exists():
-        render_into(folder, data, {concept.code: concept for concept in concepts})
-    return [(c.name, folder / f"{c.code}.png") for c in concepts if (folder / f"{c.code}.png").exists()]
-
-
-def render_into(folder: Path, data: Path, wanted: dict) -> None:
-    """The pictures as train/prepare.py makes them."""
-    from prepare import EVALUATION_SIDE, icon_jobs, render
-
-    unseen = icon_jobs(data / "packages", "iconify-json+twemoji@1.2.5", {}, wanted)
-    folder.mkdir()
-    for code, svg in unseen.items():
-        if (pixels := render((svg, EVALUATION_SIDE))) is not None:
-            canvas = Image.new("RGBA", (EVALUATION_SIDE, EVALUATION_SIDE), "white")
-            canvas.alpha_composite(Image.fromarray(pixels))
-            canvas.convert("RGB").save(folder / f"{code}.png")
 
 
 def composites(found: list[tuple[str, Path]], count: int) -> list[tuple[list[str], bytes]]:
@@ -81,45 +52,6 @@ def composites(found: list[tuple[str, Path]], count: int) -> list[tuple[list[str
         canvas.save(file, "PNG")
         pictures.append(([name for name, _ in group], file.getvalue()))
     return pictures
-
-
-class Server:
-    """A running server, or one that is started for the game."""
-
-    def __init__(self, arguments):
-        self.process, self.model = None, arguments.model
-        self.url = arguments.server
-        if self.url is None:
-            with socket.socket() as free:
-                free.bind(("127.0.0.1", 0))
-                port = free.getsockname()[1]
-            command = [arguments.siglip, "serve", "--model", self.model, "--port", str(port), "--log", "warn"]
-            self.process = subprocess.Popen(command)
-            self.url = f"http://127.0.0.1:{port}"
-            self.wait()
-
-    def wait(self) -> None:
-        for _ in range(600):
-            try:
-                with urllib.request.urlopen(f"{self.url}/health/ready"):
-                    return
-            except OSError:
-                time.sleep(0.1)
-        raise SystemExit("the server is not ready after a minute")
-
-    def post(self, route: str, body: dict) -> tuple[dict, float]:
-        """The answer, and the seconds that it took."""
-        request = urllib.request.Request(
-            self.url + route, json.dumps({"model": self.model} | body).encode(), {"Content-Type": "application/json"})
-        start = time.perf_counter()
-        with urllib.request.urlopen(request) as response:
-            answer = response.read()
-        return json.loads(answer), time.perf_counter() - start
-
-    def stop(self) -> None:
-        if self.process:
-            self.process.terminate()
-            self.process.wait()
 
 
 def is_right(heatmap: dict) -> bool:
@@ -141,13 +73,11 @@ def in_box(heatmap: dict) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--model", default="demo")
-    parser.add_argument("--siglip", default="siglip", help="the binary")
-    parser.add_argument("--server", help="the address of a running server, instead of the binary")
+    add_options(parser)
     parser.add_argument("--pictures", type=int, default=10_000, help="pictures at most")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     arguments = parser.parse_args()
-    pictures = composites(drawings(arguments.data), arguments.pictures)
+    pictures = composites(by_unseen(arguments.data), arguments.pictures)
     server = Server(arguments)
     report, missed = {}, []
     try:

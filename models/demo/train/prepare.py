@@ -20,7 +20,6 @@ import resvg_py
 from PIL import Image
 
 from concepts import load_concepts, plain
-from tokenizer import train_tokenizer
 
 SIDE = 96  # pixels stored; more than the model sees, so that crops and scaling stay sharp
 EVALUATION_SIDE = 256
@@ -139,6 +138,18 @@ def flag_jobs(packages: Path, folder: str, suffix: str, wanted: dict) -> dict:
     return found
 
 
+def training_sources(packages: Path, table: dict, wanted: dict) -> list[tuple[str, dict]]:
+    """Each training vendor with what it has of the wanted concepts: code → SVG, or the path of a PNG."""
+    sources = [(vendor, icon_jobs(packages, folder, table, wanted)) for vendor, folder in ICON_VENDORS]
+    sources += [(vendor, flag_jobs(packages, folder, suffix, wanted)) for vendor, folder, suffix in FLAG_VENDORS]
+    assets = packages / "lobehub+fluent-emoji-3d@1.1.0" / "package" / "assets"
+    # This package also holds flags and newer emoji that Microsoft's own set lacks; where those drawings come from is
+    # not said, so only what the Fluent sets have is taken.
+    official = dict(sources)["fluent-flat"]
+    found = {plain(path.stem): path for path in sorted(assets.iterdir()) if plain(path.stem) in official}
+    return [*sources, ("fluent-3d", found)]
+
+
 def render(job) -> np.ndarray | None:
     """One picture as a square of straight-alpha RGBA bytes; None if it cannot be drawn or is empty."""
     source, side = job
@@ -170,13 +181,7 @@ def main() -> None:
     training = {c.code: c for c in concepts if not c.held_out}
 
     jobs, pictures = [], []
-    sources = [(vendor, icon_jobs(packages, folder, table, training)) for vendor, folder in ICON_VENDORS]
-    sources += [(vendor, flag_jobs(packages, folder, suffix, training)) for vendor, folder, suffix in FLAG_VENDORS]
-    assets = packages / "lobehub+fluent-emoji-3d@1.1.0" / "package" / "assets"
-    # This package also holds flags and newer emoji that Microsoft's own set lacks; where those drawings come from is
-    # not said, so only what the Fluent sets have is taken.
-    official = dict(sources)["fluent-flat"]
-    sources.append(("fluent-3d", {plain(p.stem): p for p in sorted(assets.iterdir()) if plain(p.stem) in official}))
+    sources = training_sources(packages, table, training)
     for vendor, found in sources:
         print(f"{vendor}: {len(found)}", flush=True)
         for code, source in found.items():
@@ -206,6 +211,8 @@ def main() -> None:
     drawn = {pictures[i]["concept"] for i in kept}
     records = [asdict(c) | {"drawn": i in drawn, "twemoji": c.code in unseen} for i, c in enumerate(concepts)]
     (arguments.data / "concepts.json").write_text(json.dumps(records, ensure_ascii=False))
+    from tokenizer import train_tokenizer  # what only draws needs no tokenizers
+
     train_tokenizer([c for c in concepts if not c.held_out]).save(str(arguments.data / "tokenizer.json"))
 
 

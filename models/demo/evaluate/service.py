@@ -1,0 +1,117 @@
+"""A `siglip` service that evaluations ask: one that runs already, or one that is started for them."""
+
+import argparse
+import base64
+import json
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+
+PICTURES_PER_REQUEST = 32
+VECTORS_PER_REQUEST = 500  # the service takes 512 unless it is told otherwise
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options that say which service and which model."""
+    parser.add_argument("--model", default="demo")
+    parser.add_argument("--siglip", default="siglip", help="the binary")
+    parser.add_argument("--server", help="the address of a running server, instead of the binary")
+
+
+class Server:
+    """A running server, or one that is started for the evaluation."""
+
+    def __init__(self, arguments: argparse.Namespace):
+        self.process, self.model = None, arguments.model
+        self.url = arguments.server
+        if self.url is None:
+            with socket.socket() as free:
+                free.bind(("127.0.0.1", 0))
+                port = free.getsockname()[1]
+            command = [arguments.siglip, "serve", "--model", self.model, "--port", str(port), "--log", "warn"]
+            self.process = subprocess.Popen(command)
+            self.url = f"http://127.0.0.1:{port}"
+            self._wait()
+
+    def _wait(self) -> None:
+        for _ in range(600):
+            try:
+                with urllib.request.urlopen(f"{self.url}/health/ready"):
+                    return
+            except OSError:
+                time.sleep(0.1)
+        raise SystemExit("the server is not ready after a minute")
+
+    def send(self, method: str, route: str, body: dict | None = None) -> dict:
+        """The answer to one request."""
+        data = None if body is None else json.dumps({"model": self.model} | body).encode()
+        request = urllib.request.Request(self.url + route, data, {"Content-Type": "application/json"}, method=method)
+        try:
+            with urllib.request.urlopen(request) as response:
+                answer = response.read()
+        except urllib.error.HTTPError as error:
+            raise SystemExit(f"{method} {route}: {error} {error.read(2000).decode()}") from error
+        return json.loads(answer or b"{}")
+
+    def post(self, route: str, body: dict) -> tuple[dict, float]:
+        """The answer, and the seconds that it took."""
+        start = time.perf_counter()
+        answer = self.send("POST", route, body)
+        return answer, time.perf_counter() - start
+
+    def images(self, pictures: list[Path | bytes]) -> np.ndarray:
+        """Embeddings of pictures, `[pictures, width]`, f32 of length 1."""
+        files = (picture if isinstance(picture, bytes) else picture.read_bytes() for picture in pictures)
+        return self._embeddings([{"image": base64.b64encode(file).decode()} for file in files])
+
+    def texts(self, texts: list[str]) -> np.ndarray:
+        """Embeddings of texts, `[texts, width]`, f32 of length 1."""
+        return self._embeddings([{"text": text} for text in texts])
+
+    def _embeddings(self, items: list[dict]) -> np.ndarray:
+        rows = []
+        for part in parts(items, PICTURES_PER_REQUEST):
+            answer = self.send("POST", "/v1/embeddings", {"input": part, "encoding_format": "base64"})
+            rows += [np.frombuffer(base64.b64decode(entry["embedding"]), "<f4") for entry in answer["data"]]
+        return np.stack(rows)
+
+    def scale_and_bias(self) -> tuple[float, float]:
+        """What makes a logit of a cosine: scale and bias of the model, as the service says them."""
+        answer = self.send("GET", f"/v1/models/{self.model}")
+        return answer["logit_scale"], answer["logit_bias"]
+
+    def put_labels(self, name: str, labels: list[str], templates: list[str]) -> None:
+        """Stores a label set and waits until it is encoded."""
+        body = {"labels": labels, "templates": templates}
+        answer = self.send("PUT", f"/v1/label-sets/{name}?wait=true", body)
+        states = [state["state"] for state in answer["models"] if state["model"] == self.model]
+        if states != ["ready"]:
+            raise SystemExit(f"label set {name} is not encoded: {states}")
+
+    def classify(self, vectors: np.ndarray, body: dict) -> list[dict]:
+        """What `/v1/classify` answers to stored embeddings, one entry for each."""
+        entries = []
+        for part in parts(vectors, VECTORS_PER_REQUEST):
+            entries += self.send("POST", "/v1/classify", body | {"embeddings": [encoded(row) for row in part]})["data"]
+        return entries
+
+    def stop(self) -> None:
+        """Ends the server if it was started here."""
+        if self.process:
+            self.process.terminate()
+            self.process.wait()
+
+
+def encoded(vector: np.ndarray) -> str:
+    """An embedding as the service reads it: base64 of little-endian f32."""
+    return base64.b64encode(vector.astype("<f4").tobytes()).decode()
+
+
+def parts(items, size: int) -> list:
+    """The items in groups of at most `size`."""
+    return [items[i:i + size] for i in range(0, len(items), size)]
