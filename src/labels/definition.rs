@@ -27,7 +27,7 @@ const SLOTS: usize = 16;
 /// pair is a hundred times as likely as most are to SigLIP (`docs/thresholds.md`).
 pub const NONE_THRESHOLD: f32 = 0.01;
 /// The share that the set's labels together must reach against negatives, where none is given.
-pub const NEGATIVES_THRESHOLD: f32 = 0.5;
+pub const NEGATIVES_THRESHOLD: f32 = 0.1;
 
 /// A label set as it was sent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

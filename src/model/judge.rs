@@ -166,11 +166,12 @@ fn by_sigmoid(logits: &[f32], thresholds: &Thresholds) -> NoneScore {
     NoneScore { score: sigmoid(logits[label]), threshold: thresholds.of(label) }
 }
 
-/// The share of the labels in the softmax over labels and negatives; `left_out` ascends.
+/// The share of the labels in the softmax over labels, negatives and the model's own no, a logit of 0, which is what a
+/// sigmoid compares a label with; `left_out` ascends.
 fn share(labels: &[f32], negatives: &[f32], left_out: &[u32]) -> f32 {
     let mut left_out = left_out.iter().map(|&index| index as usize).peekable();
     let counted = negatives.iter().enumerate().filter(|(index, _)| left_out.next_if_eq(index).is_none());
-    let negatives = log_sum_exp(counted.map(|(_, &logit)| logit));
+    let negatives = log_sum_exp(counted.map(|(_, &logit)| logit).chain([0.0]));
     let labels = log_sum_exp(labels.iter().copied());
     (1.0 / (1.0 + (negatives - labels).exp())) as f32
 }
@@ -266,11 +267,16 @@ mod tests {
         };
         // exp of 10 times each cosine.
         let e = |x: f32| (10.0 * x).exp();
-        let (own, zero) = (e(0.8) + e(0.6), e(0.0));
-        assert!((share(&[2, 3], &[]) - own / (own + 2.0 * zero)).abs() < 1e-5);
+        // The model's own no, without the bias that all the others have.
+        let no = (-SCORES.bias).exp();
+        let (own, zero) = (e(0.8) + e(0.6), e(0.0) + no);
+        assert!((share(&[2, 3], &[]) - own / (own + e(0.0) + zero)).abs() < 1e-5);
         assert!((share(&[0, 2], &[]) - own / (own + e(0.8) + zero)).abs() < 1e-5);
         assert!((share(&[0, 2], &[0]) - own / (own + zero)).abs() < 1e-5);
-        assert_eq!(share(&[0, 2], &[0, 1]), 1.0, "nothing speaks against it");
+        assert!(
+            (share(&[0, 2], &[0, 1]) - own / (own + no)).abs() < 1e-5,
+            "only the model itself speaks against it"
+        );
     }
 
     #[test]

@@ -10,8 +10,6 @@ mod image;
 mod kernels;
 mod label_store;
 mod ops;
-#[cfg(all(feature = "otlp", unix))]
-mod otlp;
 #[cfg(unix)]
 mod serve;
 mod support;

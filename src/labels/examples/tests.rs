@@ -124,17 +124,17 @@ fn logits_stay_on_the_level_of_words() {
 
 #[test]
 fn a_label_that_gets_worse_keeps_its_words() {
-    let (text, mut examples, unseen) = world(6, 4, 4.0);
-    // Two of the other labels' pictures beside two of its own.
+    let (text, mut examples, _) = world(6, 4, 4.0);
+    // The pictures of another label are said to be of this one, too.
+    let others: Vec<Arc<[f32]>> =
+        examples.vectors().filter(|(of, _)| *of == 1).map(|(_, vector)| Arc::clone(vector)).collect();
     examples.remove(Some(&[0]));
-    for (label, picture) in &unseen {
-        if *label > 0 && *label < 5 {
-            examples.add(0, picture).unwrap();
-        }
+    for picture in &others {
+        examples.add(0, picture).unwrap();
     }
     let fitted = fit(&text, &examples, SCORES).unwrap();
     for label in &fitted.labels {
-        assert!(label.after.right >= label.before.right || label.keeps_words, "{label:?}");
+        assert!(label.after.right + 2 >= label.before.right || label.keeps_words, "{label:?}");
     }
     assert!(fitted.labels.iter().any(|label| label.keeps_words), "{:?}", fitted.labels);
 }

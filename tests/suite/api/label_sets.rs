@@ -375,8 +375,8 @@ async fn negatives_take_their_share() {
     service.stored("nouns", json!({"labels": ["stone", "CAT", "tree", "Puppy "]})).await;
     let e = |texts: &[&str]| logit(b"PIC1", texts).exp();
     let share = |labels: f32| {
-        let negatives = e(&["a stone"]) + e(&["a tree"]);
-        labels / (labels + negatives)
+        let (negatives, own_no) = (e(&["a stone"]) + e(&["a tree"]), 1.0);
+        labels / (labels + negatives + own_no)
     };
     // Labels inline or stored: negatives that say the same as one of them do not count.
     let stored = share(e(&["a cat"]) + e(&["a dog", "a puppy"]));

@@ -228,7 +228,7 @@ impl PartialSchema for NoneRule {
                         "A stored label set of things that the picture may be of instead (NegLabel, arXiv 2403.20078). Those \
                          that are labels, too, are left out."},
                     "threshold": {"type": "number", "minimum": 0, "maximum": 1, "description":
-                        "The share of the labels among labels and negatives; 0.5 if left out."},
+                        "The share of the labels among labels, negatives and the model's own no; 0.1 if left out."},
                 }},
             ],
         }))

@@ -1,5 +1,7 @@
 //! Traces as a collector gets them from the running program.
 
+#![cfg(unix)]
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
