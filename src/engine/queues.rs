@@ -354,12 +354,19 @@ impl ModelQueues {
 
     /// Whether nothing waits, is prepared or computed.
     pub(super) fn is_idle(&self) -> bool {
-        let state = self.state();
-        state.preparing == 0
-            && state.running == 0
-            && state.scores.is_empty()
-            && state.handed_on.is_empty()
-            && state.lanes.iter().all(LaneState::is_empty)
+        self.state().is_idle()
+    }
+
+    /// As [`Self::close`], if nothing waits, is prepared or computed: what comes after that look is not taken.
+    pub(super) fn close_if_idle(&self) -> bool {
+        let mut state = self.state();
+        let idle = state.is_idle();
+        state.closed |= idle;
+        drop(state);
+        if idle {
+            self.wake_all();
+        }
+        idle
     }
 
     fn wake_all(&self) {
@@ -375,6 +382,14 @@ impl ModelQueues {
 impl State {
     fn lane(&mut self, lane: Lane) -> &mut LaneState {
         &mut self.lanes[lane as usize]
+    }
+
+    fn is_idle(&self) -> bool {
+        self.preparing == 0
+            && self.running == 0
+            && self.scores.is_empty()
+            && self.handed_on.is_empty()
+            && self.lanes.iter().all(LaneState::is_empty)
     }
 
     fn has_work(&self) -> bool {

@@ -165,8 +165,9 @@ impl Shared {
 
     /// Frees a retired model once nothing of it is left.
     pub(super) fn free_if_done(&self, model: &Arc<ModelRuntime>) {
-        if model.is_retired() && model.queues.is_idle() {
-            self.free(model);
+        if model.is_retired() && model.queues.close_if_idle() {
+            self.preparation.remove(model);
+            model.drop_towers();
         }
     }
 
