@@ -4,7 +4,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rand::Rng;
 use siglip::labels::store::Store;
@@ -21,12 +21,24 @@ fn content(i: usize) -> Content {
     Content::of(Definition::of((0..2000).map(|label| format!("{i} label {label} {}", "x".repeat(30)))))
 }
 
+/// Opens a store once its lock is free: a process that another test starts holds it from its fork to its exec.
+fn open(data: &Path) -> Store {
+    let until = Instant::now() + Duration::from_secs(10);
+    loop {
+        match Store::open(data) {
+            Ok(store) => return store,
+            Err(error) if Instant::now() > until => panic!("{error}"),
+            Err(_) => std::thread::sleep(Duration::from_millis(10)),
+        }
+    }
+}
+
 #[test]
 #[ignore = "the process that the other test kills"]
 fn writer() {
     let Some(folder) = std::env::var_os(FOLDER) else { return };
     let first = std::env::var(FIRST).unwrap().parse().unwrap();
-    let store = Store::open(Path::new(&folder)).unwrap();
+    let store = open(Path::new(&folder));
     let mut output = std::io::stdout();
     for i in first.. {
         store.put("a", &content(i).encode().unwrap().0).unwrap();
@@ -59,7 +71,7 @@ fn whenever_the_process_is_killed_there_is_the_old_set_or_the_new_one() {
         process.wait().unwrap();
         // What it said is stored.
         last = lines.filter_map(number).last().unwrap_or(last);
-        let store = Store::open(data.path()).unwrap();
+        let store = open(data.path());
         let mut found = store.load().unwrap();
         assert_eq!(found.len(), 1, "round {round}");
         let (found, _) = found.remove(0).1.unwrap_or_else(|error| panic!("round {round}: {error}"));

@@ -56,7 +56,15 @@ impl Service {
         let engine = Engine::start(engine_config());
         engine.insert(&["fake"], model).unwrap();
         let config = ApiConfig::default();
-        let labels = LabelSets::open(engine.clone(), config.memory.clone(), 256, data).unwrap();
+        // A process that another test starts holds the lock of the service before from its fork to its exec.
+        let until = Instant::now() + Duration::from_secs(10);
+        let labels = loop {
+            match LabelSets::open(engine.clone(), config.memory.clone(), 256, data) {
+                Ok(labels) => break labels,
+                Err(error) if Instant::now() > until => panic!("{error}"),
+                Err(_) => std::thread::sleep(Duration::from_millis(10)),
+            }
+        };
         let state = AppState::with_label_sets(engine, config, None, labels);
         Self { router: app(state.clone()), state }
     }
