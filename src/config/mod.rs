@@ -2,6 +2,7 @@
 
 mod choice;
 pub mod environment;
+pub mod health;
 pub mod memory;
 pub mod model;
 mod parse;
@@ -12,8 +13,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use choice::ModelChoice;
+pub use health::HealthArgs;
 pub use model::{ComputeArgs, ModelArgs};
-pub use serve::{HealthArgs, ServeArgs, ServeConfig};
+pub use serve::{ServeArgs, ServeConfig};
 
 /// The command line.
 #[derive(Debug, Parser)]

@@ -67,6 +67,18 @@ pub enum WorkError {
     Engine(#[from] EngineError),
 }
 
+impl WorkError {
+    /// The same for somebody else who waits. Not every error can be cloned; of those the copy has the text.
+    pub(super) fn copy(&self) -> Self {
+        match self {
+            Self::Model(crate::Error::Image(error)) => crate::Error::Image(error.clone()).into(),
+            Self::Model(crate::Error::Request(message)) => crate::Error::Request(message.clone()).into(),
+            Self::Engine(error) => error.clone().into(),
+            Self::Model(error) => EngineError::Worker(error.to_string()).into(),
+        }
+    }
+}
+
 impl From<ModelError> for WorkError {
     fn from(error: ModelError) -> Self {
         Self::Model(error.into())

@@ -108,11 +108,11 @@ pub trait Towers: Send + Sync + 'static {
     fn embed_images(&self, batch: &[&Patches], pause: &Pause<'_>) -> Result<Vec<Vec<f32>>>;
 
     /// One vector of `info().embedding_dim` for each patch, not normalised: for each picture `[patches, width]`, in order.
-    /// By default there are none.
+    /// Calls `pause` as [`Self::embed_images`] does. By default there are none.
     ///
     /// # Errors
     /// If the tensor library or the device fails.
-    fn embed_patches(&self, _: &[&Patches], _: PatchVectors) -> Result<Vec<Vec<f32>>> {
+    fn embed_patches(&self, _: &[&Patches], _: PatchVectors, _: &Pause<'_>) -> Result<Vec<Vec<f32>>> {
         Err(Error::Request("this model gives no vectors of patches".to_owned()))
     }
 

@@ -108,8 +108,13 @@ impl Towers for Siglip {
         Ok(self.embed_images_pausing(batch, pause)?)
     }
 
-    fn embed_patches(&self, batch: &[&Patches], wanted: PatchVectors) -> Result<Vec<Vec<f32>>> {
-        Ok(Siglip::embed_patches(self, batch, wanted)?)
+    fn embed_patches(
+        &self,
+        batch: &[&Patches],
+        wanted: PatchVectors,
+        pause: &Pause<'_>,
+    ) -> Result<Vec<Vec<f32>>> {
+        Ok(Siglip::embed_patches(self, batch, wanted, pause)?)
     }
 
     fn embed_texts(&self, batch: &[&TokenIds]) -> Result<Vec<Vec<f32>>> {

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::EngineError;
 use super::batch::panic_message;
 use super::cache::TextSource;
-use super::error::{Result, WorkError};
+use super::error::Result;
 use super::job::Lane;
 use super::lane::{Prepared, Ready, Waiting, Work};
 use super::model::Model;
@@ -15,7 +15,6 @@ use super::preparation::Preparing;
 use super::request::Ticket;
 use super::shared::Shared;
 use super::views::{Found, vectors_bytes, wanted_of};
-use crate::Error;
 use crate::image::{Patches, Views};
 use crate::model::PatchVectors;
 
@@ -87,19 +86,9 @@ fn prepare(shared: &Shared, lane: Lane, item: Waiting, preparing: Preparing<'_>)
         }
         Err(error) => {
             drop(preparing);
-            others.into_iter().for_each(|ticket| ticket.answer(Err(copy(&error))));
+            others.into_iter().for_each(|ticket| ticket.answer(Err(error.copy())));
             ticket.answer(Err(error));
         }
-    }
-}
-
-/// The error of one view for another one of the same picture. Not every error can be cloned; of those the copy has the text.
-fn copy(error: &WorkError) -> WorkError {
-    match error {
-        WorkError::Model(Error::Image(error)) => Error::Image(error.clone()).into(),
-        WorkError::Model(Error::Request(message)) => Error::Request(message.clone()).into(),
-        WorkError::Engine(error) => error.clone().into(),
-        WorkError::Model(error) => EngineError::Worker(error.to_string()).into(),
     }
 }
 

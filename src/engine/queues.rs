@@ -1,7 +1,8 @@
 //! The queues of one model behind one lock, and who is woken when.
 //!
 //! The lock is held to move items between queues, never to prepare, compute or answer. Whoever takes something and
-//! leaves more behind wakes the next one, so one `notify_one` per event is enough.
+//! leaves more behind wakes the next one, so one `notify_one` per event is enough. Who takes something between the layers of
+//! a batch wakes nobody: a worker that was woken for it looks again.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

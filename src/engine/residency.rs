@@ -101,7 +101,8 @@ impl Shared {
 
     /// Sees to it that the towers of a model are in memory, or on their way.
     pub(super) fn want_towers(self: &Arc<Self>, model: &Arc<ModelRuntime>) {
-        if !model.begin_reload() {
+        // Whoever closes the engine says so before it lets towers go: they are not brought back.
+        if *self.phase.borrow() == Phase::Closed || !model.begin_reload() {
             return;
         }
         self.registry.notify();

@@ -18,7 +18,7 @@ use super::runtime::{ModelRuntime, Replica, ReplicaSet};
 use super::shared::Shared;
 use super::sync::{Mutex, lock};
 use super::turns::Kind;
-use super::{Embedding, EngineError, warmup};
+use super::{Embedding, warmup};
 use crate::image::Patches;
 use crate::model::PatchVectors;
 use crate::telemetry;
@@ -275,10 +275,10 @@ impl Worker<'_> {
         let width = |patches: &Patches| if wanted.is_some() { dim * patches.grid.len() } else { dim };
         let work = (Lane::Images, tokens, running);
         let computed = self.compute(work, &batch, requests, &width, &|part: &[&Patches]| {
-            let towers = &self.replica().towers;
+            let (towers, pause) = (&self.replica().towers, || running.pause());
             match wanted {
-                None => towers.embed_images(part, &|| running.pause()),
-                Some(wanted) => towers.embed_patches(part, wanted),
+                None => towers.embed_images(part, &pause),
+                Some(wanted) => towers.embed_patches(part, wanted, &pause),
             }
         });
         if self.is_for_another(&computed, retried) {
@@ -372,9 +372,9 @@ impl Worker<'_> {
         let span = telemetry::batch_span(&model.name, lane.label(), batch.len(), tokens, requests);
         let _entered = span.enter();
 
-        let start = Instant::now();
+        let (start, waited) = (Instant::now(), running.waited());
         let outcome = batch::run(batch, width, embed);
-        let took = start.elapsed().saturating_sub(running.waited());
+        let took = start.elapsed().saturating_sub(running.waited() - waited);
         metrics.inference.record(took);
         if outcome.panics > 0 {
             metrics.batch_panics.increment(outcome.panics as u64);
@@ -402,11 +402,7 @@ impl Worker<'_> {
 
 /// The same result for several tickets. Errors cannot be cloned: the copies carry the text.
 fn copies(result: Result<Embedding>, count: usize) -> Vec<Result<Embedding>> {
-    let copy = |result: &Result<Embedding>| match result {
-        Ok(embedding) => Ok(embedding.clone()),
-        Err(WorkError::Engine(error)) => Err(error.clone().into()),
-        Err(error) => Err(EngineError::Worker(error.to_string()).into()),
-    };
+    let copy = |result: &Result<Embedding>| result.as_ref().map(Clone::clone).map_err(WorkError::copy);
     let mut all: Vec<_> = (1..count).map(|_| copy(&result)).collect();
     all.push(result);
     all

@@ -185,13 +185,15 @@ impl Preprocessor {
     }
 }
 
-/// The square of `side` pixels in the middle, as torchvision's `CenterCrop` cuts it: half a pixel goes to the even side.
+/// Where the middle `side` pixels of a length begin, as torchvision's `CenterCrop` has it: half a pixel goes to the even side.
+pub(super) fn centre(length: u32, side: u32) -> u32 {
+    let over = length.saturating_sub(side);
+    over / 2 + u32::from(over % 4 == 3)
+}
+
+/// The square of `side` pixels in the middle.
 fn crop(picture: &Picture, side: u32) -> Result<Picture, ImageError> {
-    let start = |length: u32| {
-        let over = length.saturating_sub(side);
-        (over / 2 + u32::from(over % 4 == 3)) as usize
-    };
-    let (top, left) = (start(picture.height()), start(picture.width()));
+    let (top, left) = (centre(picture.height(), side) as usize, centre(picture.width(), side) as usize);
     let (row, side_bytes) = (picture.width() as usize * 3, side as usize * 3);
     let rows = picture.pixels().chunks_exact(row).skip(top).take(side as usize);
     let pixels = rows.flat_map(|row| &row[left * 3..left * 3 + side_bytes]).copied().collect();

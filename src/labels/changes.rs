@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::content::Content;
 use super::error::{LabelError, quoted};
-use super::examples::{Examples, MAX_CELLS, MAX_EXAMPLES};
+use super::examples::Examples;
 use super::sets::{LabelSets, Put};
 use super::version::{Condition, Version};
 
@@ -47,14 +47,6 @@ impl LabelSets {
                 let place = format!("examples[{at}]");
                 let label = index.label(label, &place)?;
                 examples.add(label, vector).map_err(|message| LabelError::invalid(place, message))?;
-            }
-            let (count, labels) = (examples.len(), version.names().len());
-            if count > MAX_EXAMPLES || count.saturating_mul(labels) > MAX_CELLS {
-                let message = format!(
-                    "{count} examples for {labels} labels; a set has at most {MAX_EXAMPLES}, and at most {MAX_CELLS} examples \
-                     times labels"
-                );
-                return Err(LabelError::too_large("examples", message));
             }
             let examples = Some(Arc::new(examples));
             Ok(Content { definition: content.definition.clone(), examples, head: None })

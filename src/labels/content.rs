@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::definition::{Definition, hex};
-use super::examples::Examples;
+use super::error::LabelError;
+use super::examples::{Examples, MAX_CELLS, MAX_EXAMPLES};
 use super::head::HeadWeights;
 
 /// What a file of a label set begins with.
@@ -125,7 +126,25 @@ impl Content {
             return Err("there are more numbers than its header says".to_owned());
         }
         let content = Self { definition, examples: examples.map(Arc::new), head: head.map(Arc::new) };
+        content.check_examples().map_err(|error| error.to_string())?;
         Ok((content, version_of(&hash)))
+    }
+
+    /// Checks that there are not more examples than a set may have, whichever way they came.
+    ///
+    /// # Errors
+    /// [`LabelError::TooLarge`].
+    pub fn check_examples(&self) -> Result<(), LabelError> {
+        let (count, labels) =
+            (self.examples.as_ref().map_or(0, |examples| examples.len()), self.definition.labels.0.len());
+        if count > MAX_EXAMPLES || count.saturating_mul(labels) > MAX_CELLS {
+            let message = format!(
+                "{count} examples for {labels} labels; a set has at most {MAX_EXAMPLES}, and at most {MAX_CELLS} examples \
+                 times labels"
+            );
+            return Err(LabelError::too_large("examples", message));
+        }
+        Ok(())
     }
 
     /// Bytes on the heap, about.

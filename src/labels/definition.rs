@@ -175,14 +175,36 @@ impl Definition {
         }
     }
 
-    /// The texts of one label, whose mean direction is the label's.
-    pub fn texts(&self, label: usize, templates: &[&str]) -> Vec<String> {
-        let Some(label) = self.labels.0.get(label) else { return Vec::new() };
-        if !label.prompts.is_empty() {
-            return label.prompts.iter().map(|prompt| prompt.replace(SLOT, &label.name)).collect();
+    /// The text `i` of a label, whose direction is the mean of those of its texts, and whether it is the last; `None` behind
+    /// it. Texts are made one by one, since they may be far larger than what they are made of.
+    pub fn text(&self, label: usize, i: usize, templates: &[&str]) -> Option<(String, bool)> {
+        let label = self.labels.0.get(label)?;
+        let last = label.count(templates.len()).checked_sub(1)?;
+        let text = match label.prompts.get(i) {
+            Some(prompt) => prompt.replace(SLOT, &label.name),
+            None if i > last => return None,
+            None => {
+                let word = match i / templates.len() {
+                    0 => &label.name,
+                    n => label.synonyms.get(n - 1)?,
+                };
+                templates[i % templates.len()].replace(SLOT, word)
+            }
+        };
+        Some((text, i == last))
+    }
+
+    /// Bytes of the longest text at most.
+    pub fn longest_text(&self, templates: &[&str]) -> usize {
+        let filled = |text: &str, word: usize| text.len() + text.matches(SLOT).count() * word;
+        let (mut word, mut longest) = (0, 0);
+        for label in &self.labels.0 {
+            let words = std::iter::once(&label.name).chain(&label.synonyms);
+            word = words.map(String::len).fold(word, usize::max);
+            let prompts = label.prompts.iter().map(|prompt| filled(prompt, label.name.len()));
+            longest = prompts.fold(longest, usize::max);
         }
-        let words = std::iter::once(&label.name).chain(&label.synonyms);
-        words.flat_map(|word| templates.iter().map(move |template| template.replace(SLOT, word))).collect()
+        templates.iter().map(|template| filled(template, word)).fold(longest, usize::max)
     }
 
     /// The threshold of each label, where any label or the set has one.
@@ -248,9 +270,13 @@ impl LabelSpec {
                 .map_err(|message| LabelError::invalid(place(&format!(".synonyms[{i}]")), message))?;
         }
         for (i, prompt) in self.prompts.iter().enumerate() {
-            let wrong = match prompt.trim().is_empty() {
-                true => Some("the prompt is empty".to_owned()),
-                false => too_long("prompt", prompt),
+            let slots = prompt.matches(SLOT).count();
+            let wrong = if prompt.trim().is_empty() {
+                Some("the prompt is empty".to_owned())
+            } else if slots > SLOTS {
+                Some(format!("{slots} times {SLOT}; a prompt has at most {SLOTS}"))
+            } else {
+                too_long("prompt", prompt)
             };
             if let Some(message) = wrong {
                 return Err(LabelError::invalid(place(&format!(".prompts[{i}]")), message));
@@ -362,14 +388,22 @@ mod tests {
                 "templates": ["a {}", "the {}"]}"#,
         );
         set.check().unwrap();
-        let texts = |label| set.texts(label, &set.templates("own {}"));
+        let texts_of = |set: &Definition, label| -> Vec<String> {
+            let texts: Vec<_> = (0..).map_while(|i| set.text(label, i, &set.templates("own {}"))).collect();
+            assert!(texts.iter().enumerate().all(|(i, (_, is_last))| *is_last == (i + 1 == texts.len())));
+            texts.into_iter().map(|(text, _)| text).collect()
+        };
+        let texts = |label| texts_of(&set, label);
         assert_eq!(texts(0), ["a cat", "the cat"]);
         assert_eq!(texts(1), ["a dog", "the dog", "a puppy", "the puppy"]);
         assert_eq!(texts(2), ["my car", "a van"]);
         let own = Definition::of(["cat".to_owned()]);
-        assert_eq!(own.texts(0, &own.templates("own {}")), ["own cat"]);
+        assert_eq!(texts_of(&own, 0), ["own cat"]);
+        assert!(texts_of(&own, 1).is_empty());
+        assert_eq!(set.longest_text(&set.templates("own {}")), "the puppy".len());
+        assert_eq!(own.longest_text(&["{} and {}"]), "cat and cat".len());
         let named = parse(r#"{"labels": ["cat"], "templates": "imagenet-7"}"#);
-        assert_eq!(named.texts(0, &named.templates("own {}"))[2], "a origami cat.");
+        assert_eq!(texts_of(&named, 0)[2], "a origami cat.");
     }
 
     #[test]
@@ -380,6 +414,10 @@ mod tests {
             (r#"{"labels": ["a", "b", "a"]}"#, "labels[2]: \"a\" is a label already (labels[0])"),
             (r#"{"labels": [{"name": "a", "synonyms": [""]}]}"#, "labels[0].synonyms[0]: the label is empty"),
             (r#"{"labels": [{"name": "a", "prompts": [" "]}]}"#, "labels[0].prompts[0]: the prompt is empty"),
+            (
+                &*format!(r#"{{"labels": [{{"name": "a", "prompts": ["{}"]}}]}}"#, "{}".repeat(17)),
+                "17 times {}",
+            ),
             (r#"{"labels": [{"name": "a", "prompts": ["x"], "synonyms": ["b"]}]}"#, "either synonyms"),
             (r#"{"labels": ["a"], "templates": "pet"}"#, "templates: \"pet\" is neither"),
             (r#"{"labels": ["a"], "templates": []}"#, "templates: at least one"),

@@ -44,11 +44,13 @@ pub(super) struct Job {
     pub(super) charge: Charge,
 }
 
-/// Bytes that encoding a set takes at most: the directions and their packed form, and several of both where they are fitted
-/// to examples.
-pub(super) fn room(content: &Content, width: usize) -> usize {
-    let rows = content.definition.labels.0.len().saturating_mul(width).saturating_mul(size_of::<f32>());
-    rows.saturating_mul(if content.examples.is_some() { 7 } else { 2 })
+/// Bytes that encoding a set takes at most: the texts that are in the engine, the directions and their packed form, and
+/// several of both where they are fitted to examples. `template` is the model's own.
+pub(super) fn room(content: &Content, template: &str, width: usize) -> usize {
+    let definition = &content.definition;
+    let texts = definition.longest_text(&definition.templates(template)).saturating_mul(WINDOW + 1);
+    let rows = definition.labels.0.len().saturating_mul(width).saturating_mul(size_of::<f32>());
+    rows.saturating_mul(if content.examples.is_some() { 7 } else { 2 }).saturating_add(texts)
 }
 
 /// Encodes a set.
@@ -133,10 +135,12 @@ async fn encode(
 ) -> Result<(), Stop> {
     let (first, all) = (sink.rows.len() / width, definition.labels.0.len());
     let templates = definition.templates(&model.info().template);
-    let texts = (first..all).flat_map(|label| {
-        let texts = definition.texts(label, &templates);
-        let last = texts.len().saturating_sub(1);
-        texts.into_iter().enumerate().map(move |(i, text)| ((label, i == last), Ok(Input::Text(text))))
+    let mut next = (first, 0);
+    let texts = std::iter::from_fn(move || {
+        let (label, i) = next;
+        let (text, is_last) = definition.text(label, i, &templates)?;
+        next = if is_last { (label + 1, 0) } else { (label, i + 1) };
+        Some(((label, is_last), Ok(Input::Text(text))))
     });
     let options = EmbedOptions {
         canonicalization: definition.canonicalization,

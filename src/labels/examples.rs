@@ -148,7 +148,7 @@ pub struct LabelFit {
     pub before: Accuracy,
     /// Its examples, each left out in turn.
     pub after: Accuracy,
-    /// Whether it keeps the direction of its words, since examples made it worse.
+    /// Whether it keeps the direction of its words, since it would lose too many of its examples.
     pub keeps_words: bool,
 }
 

@@ -220,6 +220,7 @@ impl LabelSets {
             return Err(LabelError::Full { limit: self.inner.most });
         }
         let content = make(before.as_deref())?;
+        content.check_examples()?;
         // The names, and for a while its bytes.
         let mut charge = self.charge(content.heap().saturating_mul(3))?;
         let (bytes, id) = content.encode().map_err(|error| LabelError::Fault(error.to_string()))?;
@@ -229,9 +230,9 @@ impl LabelSets {
         let model = self.model_of(&content)?;
         let ready = self.kept(before.as_deref(), &content)?;
         let reserved = match &model {
-            Some(model) if !ready.iter().any(|(space, _)| *space == model.info().fingerprint) => {
-                Some(self.charge(encode::room(&content, model.info().embedding_dim))?)
-            }
+            Some(model) if !ready.iter().any(|(space, _)| *space == model.info().fingerprint) => Some(
+                self.charge(encode::room(&content, &model.info().template, model.info().embedding_dim))?,
+            ),
             _ => None,
         };
         if let Some(store) = &self.inner.store {
@@ -267,7 +268,8 @@ impl LabelSets {
     /// [`LabelError::Unknown`], [`LabelError::Changed`], or if the disk fails.
     pub fn delete(&self, name: &str, condition: &Condition) -> Result<(), LabelError> {
         let _writing = lock(&self.inner.writing);
-        let before = self.get(parts(name).0)?;
+        check_name(name)?;
+        let before = self.get(name)?;
         condition.check(name, Some(&before))?;
         if let Some(store) = &self.inner.store {
             store
@@ -288,6 +290,8 @@ impl LabelSets {
     pub fn resolve(&self, reference: &str, model: &ModelHandle) -> Result<Resolved, LabelError> {
         let (name, pinned) = parts(reference);
         let wanted = self.get(reference)?;
+        let space = &model.info().fingerprint;
+        self.begin(&wanted, model, None)?;
         let before = {
             let mut sets = lock(&self.inner.sets);
             let entry = sets.get_mut(name);
@@ -296,8 +300,6 @@ impl LabelSets {
             }
             sets.get(name).and_then(|entry| entry.before.clone()).filter(|_| pinned.is_none())
         };
-        let space = &model.info().fingerprint;
-        self.begin(&wanted, model, None)?;
         for version in std::iter::once(wanted.clone()).chain(before) {
             if let Some(ready) = version.ready(space) {
                 return Ok(Resolved { version, ready });
@@ -424,8 +426,12 @@ impl LabelSets {
             if content.definition.texts_key(&model.info().template) != text.key {
                 continue;
             }
+            if content.examples == before.content().examples {
+                kept.push((space, ready));
+                continue;
+            }
             let fitting = if content.examples.is_some() {
-                encode::room(content, model.info().embedding_dim)
+                encode::room(content, &model.info().template, model.info().embedding_dim)
             } else {
                 0
             };
@@ -471,7 +477,7 @@ impl LabelSets {
         let runtime = Handle::try_current().map_err(|error| LabelError::Fault(error.to_string()))?;
         let charge = match charge {
             Some(charge) => charge,
-            None => self.charge(encode::room(content, info.embedding_dim))?,
+            None => self.charge(encode::room(content, &info.template, info.embedding_dim))?,
         };
         // Directions in the space of a model that is gone are of no use to anybody.
         spaces.retain(|other, _| known.contains(other));

@@ -103,8 +103,11 @@ impl Store {
     /// # Errors
     /// If the disk fails.
     pub fn remove(&self, name: &str) -> io::Result<()> {
-        fs::remove_file(self.folder.join(format!("{name}{SET}")))?;
-        self.flush()?;
+        match fs::remove_file(self.folder.join(format!("{name}{SET}"))) {
+            // It was removed before, and flushing the folder failed.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => self.flush()?,
+        }
         let of_set = format!("{name}~");
         for entry in fs::read_dir(&self.folder)? {
             let entry = entry?;

@@ -179,11 +179,6 @@ impl Version {
         self.json_bytes
     }
 
-    /// The index of a label.
-    pub fn label(&self, name: &str) -> Option<u32> {
-        self.names.iter().position(|known| **known == *name).map(|index| index as u32)
-    }
-
     /// Number of examples.
     pub fn examples(&self) -> usize {
         self.content.examples.as_ref().map_or(0, |examples| examples.len())

@@ -94,26 +94,27 @@ impl ImageTower {
             pieces: &pieces,
             other: &|| pieces.iter().copied().flatten().map(|byte| !byte).collect(),
         };
-        let on_cpu = self.device.is_cpu();
-        // On a GPU layers are only launched here, or recorded.
-        let pause = || {
-            if on_cpu {
-                pause()
-            }
-        };
         let forward = |input: &Input<'_>| {
-            Ok::<_, ModelError>(self.outputs(input, pictures, &segments, &pause)?.embeddings)
+            Ok::<_, ModelError>(self.outputs(input, pictures, &segments, pause)?.embeddings)
         };
         let values = self.runner.run(&batch, &forward)?;
         Ok(values.chunks(self.spec.encoder.width).map(<[f32]>::to_vec).collect())
     }
 
-    /// One vector a patch, f32, on the host, not normalised: for each picture `[patches, width]`, row by row.
+    /// One vector a patch, f32, on the host, not normalised: for each picture `[patches, width]`, row by row. On the
+    /// processor it calls `pause` between the layers.
     ///
     /// # Errors
     /// As [`Self::forward`].
-    pub fn embed_patches(&self, pictures: &[&Patches], wanted: PatchVectors) -> Result<Vec<Vec<f32>>> {
-        let ImageOutputs { tokens, segments, .. } = self.forward(pictures)?;
+    pub fn embed_patches(
+        &self,
+        pictures: &[&Patches],
+        wanted: PatchVectors,
+        pause: &Pause<'_>,
+    ) -> Result<Vec<Vec<f32>>> {
+        let segments = self.segments(pictures)?;
+        let pieces: Vec<&[u8]> = pictures.iter().map(|p| p.pixels.as_slice()).collect();
+        let tokens = self.tokens(&Input::new(&pieces, &self.device)?, pictures, &segments, pause)?;
         let vectors = match wanted {
             PatchVectors::Tokens => tokens,
             PatchVectors::Pooled => self.pooling.forward(&tokens, &Segments::uniform(segments.rows(), 1))?.0,
@@ -162,12 +163,30 @@ impl ImageTower {
         segments: &Segments,
         pause: &Pause<'_>,
     ) -> Result<ImageOutputs> {
-        let x = self.pixels.of(input, segments.rows(), self.spec.patch * self.spec.patch * 3)?;
-        let x = self.patch.forward(&x, Epilogue::Residual(&self.position_rows(pictures)?))?;
-        let tokens = self.norm.forward(&self.encoder.forward_pausing(x, segments, pause)?)?;
+        let tokens = self.tokens(input, pictures, segments, pause)?;
         let (embeddings, attention) = self.pooling.forward(&tokens, segments)?;
         let embeddings = convert(&embeddings, DType::F32)?;
         Ok(ImageOutputs { embeddings, tokens, attention, segments: segments.clone() })
+    }
+
+    /// Patch tokens after the final norm, `[patches of all pictures, width]`.
+    fn tokens(
+        &self,
+        input: &Input<'_>,
+        pictures: &[&Patches],
+        segments: &Segments,
+        pause: &Pause<'_>,
+    ) -> Result<Tensor> {
+        let on_cpu = self.device.is_cpu();
+        // On a GPU layers are only launched here, or recorded.
+        let pause = || {
+            if on_cpu {
+                pause()
+            }
+        };
+        let x = self.pixels.of(input, segments.rows(), self.spec.patch * self.spec.patch * 3)?;
+        let x = self.patch.forward(&x, Epilogue::Residual(&self.position_rows(pictures)?))?;
+        Ok(self.norm.forward(&self.encoder.forward_pausing(x, segments, &pause)?)?)
     }
 
     /// The positions of every patch of a batch, `[patches of all pictures, width]`.

@@ -186,18 +186,24 @@ impl Siglip {
         Ok(vectors)
     }
 
-    /// One vector a patch, not normalised: for each picture `[patches, width]`.
+    /// One vector a patch, not normalised: for each picture `[patches, width]`. Calls `pause` as
+    /// [`Self::embed_images_pausing`] does.
     ///
     /// # Errors
     /// If there is no image tower, or as [`ImageTower::forward`].
-    pub fn embed_patches(&self, pictures: &[&Patches], wanted: PatchVectors) -> Result<Vec<Vec<f32>>> {
+    pub fn embed_patches(
+        &self,
+        pictures: &[&Patches],
+        wanted: PatchVectors,
+        pause: &Pause<'_>,
+    ) -> Result<Vec<Vec<f32>>> {
         if pictures.is_empty() {
             return Ok(Vec::new());
         }
         let tower = self.image()?;
         let mut vectors = Vec::with_capacity(pictures.len());
         for pass in passes(pictures.iter().map(|picture| picture.grid.len()), self.pass) {
-            vectors.extend(self.in_pool(|| tower.embed_patches(&pictures[pass], wanted))?);
+            vectors.extend(self.in_pool(|| tower.embed_patches(&pictures[pass], wanted, pause))?);
         }
         Ok(vectors)
     }

@@ -449,6 +449,55 @@ fn large_honest_requests_stay_within_the_budget(service: &Service) {
     assert!(outcome.peak < 40 * MIB, "{} MiB: a part is a slice of the body", outcome.peak / MIB);
 }
 
+/// Texts of a label set are far larger than what they are made of, and are made in the background.
+fn label_sets(service: &Service) {
+    const SET: &str = "/v1/label-sets/set";
+    let words: Vec<String> = (0..64).map(|i| format!("\"{i:02}{}\"", "x".repeat(990))).collect();
+    let templates: Vec<String> = (0..100).map(|i| format!("\"{i:02}{}\"", "{}".repeat(16))).collect();
+    let many = format!("[{}]", vec!["\"\\u0001\""; LONG / 12].join(","));
+    for (what, body, status) in [
+        (
+            "6,500 texts of 16 kB out of 70 kB",
+            format!(
+                "{{\"labels\":[{{\"name\":\"a\",\"synonyms\":[{}]}}],\"templates\":[{}]}}",
+                words.join(","),
+                templates.join(",")
+            ),
+            201,
+        ),
+        (
+            "a prompt of many slots",
+            format!("{{\"labels\":[{{\"name\":\"a\",\"prompts\":[\"{}\"]}}]}}", "{}".repeat(2000)),
+            422,
+        ),
+        ("many equal labels", format!("{{\"labels\":{many}}}"), 422),
+    ] {
+        let request = Request::put(format!("{SET}?wait=true")).header("content-type", JSON);
+        let outcome = service.ask(request.body(body.into()).unwrap());
+        let said = String::from_utf8_lossy(&outcome.body[..outcome.body.len().min(300)]);
+        assert_eq!(outcome.status, status, "{what}: {said}");
+        // A quarter of what all the texts would take.
+        assert!(outcome.peak <= 24 * MIB, "{what}: {} MiB", outcome.peak / MIB);
+    }
+    let none = |labels: &str| {
+        format!("{{\"input\":{PICTURE},\"labels\":{labels},\"none\":{{\"against\":\"set\"}}}}")
+    };
+    service.ask(Request::delete(SET).body(Body::empty()).unwrap());
+    for (what, value) in values() {
+        for path in ["examples", "calibrate"] {
+            let field = if path == "examples" { "examples" } else { "pictures" };
+            let path = format!("{SET}/{path}");
+            service.hostile(
+                &format!("{path}: {what}"),
+                &path,
+                JSON,
+                format!("{{\"{field}\":{value}}}").into_bytes(),
+            );
+        }
+        service.hostile(&format!("none against, {what}"), "/v1/classify", JSON, none(&value).into_bytes());
+    }
+}
+
 #[test]
 fn no_request_takes_more_than_the_budget() {
     let service = Service::new(256 * MIB, 16 * MIB);
@@ -460,4 +509,5 @@ fn no_request_takes_more_than_the_budget() {
     every_field_of_every_form(&service);
     every_field_of_every_route_as_json(&service);
     inputs_of_every_dialect(&service);
+    label_sets(&service);
 }

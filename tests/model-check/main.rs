@@ -6,7 +6,7 @@ mod model;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use model::Tiny;
+use model::{Memory, Tiny};
 use shuttle::future::block_on;
 use shuttle::thread;
 use siglip::engine::{EmbedOptions, Engine, EngineConfig, EngineError, Input, Load, ModelHandle, Output};
@@ -51,6 +51,16 @@ fn asking(
 ) -> thread::JoinHandle<Result<Output, EngineError>> {
     let model = model.clone();
     thread::spawn(move || ask(&model, names, client))
+}
+
+/// Two models, of which the second has taken the room of the first.
+fn two_in_the_room_of_one() -> (Arc<Memory>, Engine, [Arc<Tiny>; 2], Vec<ModelHandle>) {
+    let memory = Arc::default();
+    let tinies = [Tiny::within(1, &memory), Tiny::within(1, &memory)];
+    let engine = Engine::start(EngineConfig { max_model_memory: Some(model::MEMORY), ..config() });
+    let models =
+        (0..2).map(|i| engine.insert(&[&i.to_string()], Arc::clone(&tinies[i]) as _).unwrap()).collect();
+    (memory, engine, tinies, models)
 }
 
 /// Everything came out, in order.
@@ -138,11 +148,7 @@ fn a_full_queue_refuses_and_loses_nothing() {
 #[test]
 fn two_models_in_the_room_of_one_answer_everything() {
     check(|| {
-        let memory = Arc::default();
-        let tinies = [Tiny::within(1, &memory), Tiny::within(1, &memory)];
-        let engine = Engine::start(EngineConfig { max_model_memory: Some(model::MEMORY), ..config() });
-        let models: Vec<_> =
-            (0..2).map(|i| engine.insert(&[&i.to_string()], Arc::clone(&tinies[i]) as _).unwrap()).collect();
+        let (memory, engine, _, models) = two_in_the_room_of_one();
         let one = asking(&models[0], &["a", "b"], 1);
         let two = asking(&models[1], &["c"], 2);
         whole(one.join().unwrap(), &["a", "b"]);
@@ -156,12 +162,7 @@ fn two_models_in_the_room_of_one_answer_everything() {
 #[test]
 fn towers_that_do_not_come_back_are_told_to_everyone_who_waits() {
     check(|| {
-        let memory = Arc::default();
-        let tinies = [Tiny::within(1, &memory), Tiny::within(1, &memory)];
-        let engine = Engine::start(EngineConfig { max_model_memory: Some(model::MEMORY), ..config() });
-        // The second takes the room of the first.
-        let models: Vec<_> =
-            (0..2).map(|i| engine.insert(&[&i.to_string()], Arc::clone(&tinies[i]) as _).unwrap()).collect();
+        let (_, engine, tinies, models) = two_in_the_room_of_one();
         tinies[0].unreadable.store(true, Ordering::SeqCst);
         let one = asking(&models[0], &["a", "b"], 1);
         let two = asking(&models[0], &["c"], 2);

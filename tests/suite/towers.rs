@@ -128,14 +128,14 @@ fn patches_have_vectors_of_their_own() {
         let all: Vec<&Patches> = pictures.iter().collect();
         let outputs = model.image().unwrap().forward(&all).unwrap();
         let tokens = outputs.tokens.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-        let found = model.embed_patches(&all, PatchVectors::Tokens).unwrap();
+        let found = model.embed_patches(&all, PatchVectors::Tokens, &|| ()).unwrap();
         assert_eq!(found.iter().map(Vec::len).collect::<Vec<_>>(), [6 * WIDTH, WIDTH, 16 * WIDTH]);
         assert_same(&found.concat(), &tokens);
         // A picture of one patch is pooled as that patch is.
-        let pooled = model.embed_patches(&all, PatchVectors::Pooled).unwrap();
+        let pooled = model.embed_patches(&all, PatchVectors::Pooled, &|| ()).unwrap();
         assert_same(&pooled[1], &model.embed_images(&[&pictures[1]]).unwrap()[0]);
         assert_eq!(pooled[2].len(), 16 * WIDTH);
-        assert!(model.embed_patches(&[], PatchVectors::Tokens).unwrap().is_empty());
+        assert!(model.embed_patches(&[], PatchVectors::Tokens, &|| ()).unwrap().is_empty());
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
+use serde::Serialize;
 
 use crate::api::answer;
 use crate::api::call::Call;
@@ -46,8 +47,8 @@ struct Embedded {
 /// Adds examples of labels.
 ///
 /// A label with examples is a direction between its words and its examples: words count as up to four examples if they
-/// explain them. The answer says how many examples are right by words alone, and with the other examples; a label that gets
-/// worse keeps its words. Thresholds keep their meaning. Examples are embeddings: they are of use only to a model of the same
+/// explain them. The answer says how many examples are right by words alone, and with the other examples. A label that would
+/// lose more than two of its examples, and more than half of them, keeps its words. Thresholds keep their meaning. Examples are embeddings: they are of use only to a model of the same
 /// fingerprint. The set gets a new version.
 #[utoipa::path(
     post, path = "/v1/label-sets/{name}/examples", tag = "classification", operation_id = "add_examples",
@@ -86,7 +87,7 @@ pub async fn add(name: Name, call: Call, body: Body) -> ApiResult<Response> {
         Ok(put)
     })
     .await?;
-    report(&call, &put.version, &model)
+    report(&call, put.version, &model).await
 }
 
 /// Removes the examples of some labels, or all. The set gets a new version.
@@ -227,7 +228,7 @@ pub async fn calibrate(name: Name, call: Call, body: Body) -> ApiResult<Response
     .await?;
     const EACH: usize = 4096;
     let names: usize = response.labels.iter().map(|label| EACH + answer::escaped(&label.label)).sum();
-    document(&call, &version, response, 1024 + names).await
+    document(&call, &version, 1024 + names, move || response).await
 }
 
 /// Pictures with their labels as they were read, with the memory that they hold.
@@ -316,48 +317,52 @@ async fn embedded(
 }
 
 /// What examples do, as an answer.
-fn report(call: &Call, version: &Arc<Version>, model: &ModelHandle) -> ApiResult<Response> {
-    let space = model.info().fingerprint.clone();
-    let ready = version.ready(&space);
-    let share = |accuracy: Accuracy| accuracy.right as f32 / accuracy.of.max(1) as f32;
-    let fit = ready.as_ref().and_then(|ready| ready.fit());
-    let label = |fit: &LabelFit| LabelExamples {
-        label: version.names()[fit.label as usize].to_string(),
-        examples: fit.before.of,
-        words: fit.words,
-        accuracy_before: share(fit.before),
-        accuracy_after: share(fit.after),
-        keeps_words: fit.keeps_words,
-    };
-    let response = ExamplesResponse {
-        object: ExamplesTag::LabelSetExamples,
-        name: version.name().to_string(),
-        version: version.id().to_owned(),
-        fingerprint: space,
-        examples: version.examples(),
-        accuracy_before: fit.map(|fit| share(fit.before)),
-        accuracy_after: fit.map(|fit| share(fit.after)),
-        labels: fit.map(|fit| fit.labels.iter().map(label).collect()).unwrap_or_default(),
-    };
+async fn report(call: &Call, version: Arc<Version>, model: &ModelHandle) -> ApiResult<Response> {
     const EACH: usize = 256;
-    let names: usize = response.labels.iter().map(|label| EACH + answer::escaped(&label.label)).sum();
-    let room = 1024 + names;
-    let memory = call.charge(MemoryKind::Answer, room)?;
-    let bytes = answer::document(&response, Format::Json, room)?;
-    drop(memory);
-    let headers =
-        [(header::CONTENT_TYPE, HeaderValue::from_static("application/json")), (header::ETAG, tag(version))];
-    Ok((headers, Body::from(bytes)).into_response())
+    let fingerprint = model.info().fingerprint.clone();
+    let ready = version.ready(&fingerprint);
+    let labels = ready.as_ref().and_then(|ready| ready.fit()).map_or(&[][..], |fit| &fit.labels);
+    // A name as it is written, and as a string of its own before.
+    let each = |fit: &LabelFit| {
+        let name = &version.names()[fit.label as usize];
+        EACH + answer::escaped(name) + name.len()
+    };
+    let room = 1024 + labels.iter().map(each).sum::<usize>();
+    let named = Arc::clone(&version);
+    document(call, &version, room, move || {
+        let share = |accuracy: Accuracy| accuracy.right as f32 / accuracy.of.max(1) as f32;
+        let fit = ready.as_ref().and_then(|ready| ready.fit());
+        let label = |fit: &LabelFit| LabelExamples {
+            label: named.names()[fit.label as usize].to_string(),
+            examples: fit.before.of,
+            words: fit.words,
+            accuracy_before: share(fit.before),
+            accuracy_after: share(fit.after),
+            keeps_words: fit.keeps_words,
+        };
+        ExamplesResponse {
+            object: ExamplesTag::LabelSetExamples,
+            name: named.name().to_string(),
+            version: named.id().to_owned(),
+            fingerprint,
+            examples: named.examples(),
+            accuracy_before: fit.map(|fit| share(fit.before)),
+            accuracy_after: fit.map(|fit| share(fit.after)),
+            labels: fit.map(|fit| fit.labels.iter().map(label).collect()).unwrap_or_default(),
+        }
+    })
+    .await
 }
 
-async fn document(
+/// An answer of at most `room` bytes about a version; what it is made of is charged until it is sent.
+async fn document<T: Serialize>(
     call: &Call,
     version: &Version,
-    response: CalibrateResponse,
     room: usize,
+    response: impl FnOnce() -> T + Send + 'static,
 ) -> ApiResult<Response> {
     let memory = call.charge(MemoryKind::Answer, room)?;
-    let bytes = answer::build(memory, move || answer::document(&response, Format::Json, room)).await?;
+    let bytes = answer::build(memory, move || answer::document(&response(), Format::Json, room)).await?;
     let headers =
         [(header::CONTENT_TYPE, HeaderValue::from_static("application/json")), (header::ETAG, tag(version))];
     Ok((headers, Body::from(bytes)).into_response())

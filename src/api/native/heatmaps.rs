@@ -30,8 +30,10 @@ use crate::model::scores::{logit, sigmoid};
 const OVERLAY_SIDE: u32 = 512;
 /// Overlays of one request at most: each takes some milliseconds to draw.
 const MAX_OVERLAYS: usize = 64;
-/// The largest `budget`.
+/// The largest `budget` of windows.
 const MAX_BUDGET: usize = 64;
+/// The same of crops, each of which is cut out and resized in full resolution.
+const MAX_CROPS_BUDGET: usize = 16;
 
 /// Says where in pictures your texts are.
 ///
@@ -164,8 +166,12 @@ fn wanted(options: &HeatmapsRequest, pairs: usize, has_scores: bool) -> ApiResul
     if options.window == Some(0) {
         return Err(ApiError::field("window", "must be at least 1"));
     }
-    if options.budget.is_some_and(|budget| !(1..=MAX_BUDGET).contains(&budget)) {
-        return Err(ApiError::field("budget", format!("must be between 1 and {MAX_BUDGET}")));
+    let most = match options.method.map(ViewMethod::from) {
+        Some(ViewMethod::Crops) => MAX_CROPS_BUDGET,
+        _ => MAX_BUDGET,
+    };
+    if options.budget.is_some_and(|budget| !(1..=most).contains(&budget)) {
+        return Err(ApiError::field("budget", format!("must be between 1 and {most}")));
     }
     if options.threshold.is_some_and(|threshold| !threshold.is_finite()) {
         return Err(ApiError::field("threshold", "must be a finite number"));
@@ -277,7 +283,8 @@ impl Room {
         /// The same as numbers, and what a map is computed from.
         const NUMBERS: usize = 3 * (2 * size_of::<f32>() + size_of::<Vec<f32>>()) + 32;
         // Of every patch there may be a vector, twice.
-        let views = pictures.saturating_mul(MAX_VIEWS.max(2 * cells)).saturating_mul(size_of::<f32>());
+        let views =
+            pictures.saturating_mul(MAX_VIEWS.max(cells.saturating_mul(2))).saturating_mul(size_of::<f32>());
         let png = if overlay { Overlay::most_bytes(OVERLAY_SIDE) } else { 0 };
         let encoded = png.div_ceil(3) * 4;
         let pairs = pictures.saturating_mul(texts);

@@ -3,6 +3,7 @@
 use super::cover::{Frame, Region};
 use super::{Area, Cover, PixelBox, ViewMethod, ViewOptions, Views};
 use crate::image::decode::{ImageInfo, decode_reduced};
+use crate::image::preprocess::centre;
 use crate::image::{
     Geometry, Grid, ImageError, ImageOptions, Patches, Picture, Preprocessor, Resample, resize,
 };
@@ -94,7 +95,7 @@ impl Preprocessor {
         let (height, width) = self.target(source, options);
         // What a side of the resized picture shows, and where it begins.
         let (tall, wide, top, left) = match self.spec().geometry {
-            Geometry::Crop { side } => (side, side, centred(height, side), centred(width, side)),
+            Geometry::Crop { side } => (side, side, centre(height, side), centre(width, side)),
             Geometry::Squash { .. } | Geometry::NaFlex { .. } => (height, width, 0, 0),
         };
         let grid = Grid { rows: (tall as usize / patch).max(1), cols: (wide as usize / patch).max(1) };
@@ -107,10 +108,6 @@ impl Preprocessor {
         };
         Frame { grid, source, region }
     }
-}
-
-fn centred(length: u32, side: u32) -> u32 {
-    length.saturating_sub(side) / 2
 }
 
 /// Pixels of the picture for one of the resized picture.

@@ -123,7 +123,7 @@ fn logits_stay_on_the_level_of_words() {
 }
 
 #[test]
-fn a_label_that_gets_worse_keeps_its_words() {
+fn a_label_that_would_lose_most_of_its_examples_keeps_its_words() {
     let (text, mut examples, _) = world(6, 4, 4.0);
     // The pictures of another label are said to be of this one, too.
     let others: Vec<Arc<[f32]>> =

@@ -10,7 +10,7 @@ use half::bf16;
 /// Cache lines, and the rows of AMX tiles.
 const ALIGNMENT: usize = 64;
 
-/// Numbers for which any bits, and so zeros, are a value.
+/// Numbers without padding, for which any bits, and so zeros, are a value.
 ///
 /// # Safety
 /// That must be true of the type.
@@ -118,7 +118,7 @@ impl<T: Plain> DerefMut for Buffer<T> {
 /// # Panics
 /// If they are not whole words on whole words.
 pub fn as_words<T: Plain>(values: &[T]) -> &[u32] {
-    // SAFETY: any bits of a plain value are a word.
+    // SAFETY: plain values have no padding, and any bits are a word.
     let (before, words, after) = unsafe { values.align_to::<u32>() };
     assert!(before.is_empty() && after.is_empty(), "whole words");
     words
@@ -129,14 +129,14 @@ pub fn as_words<T: Plain>(values: &[T]) -> &[u32] {
 /// # Panics
 /// As [`as_words`].
 pub fn as_words_mut<T: Plain>(values: &mut [T]) -> &mut [u32] {
-    // SAFETY: any bits of a word are plain values, and those of plain values are a word.
+    // SAFETY: plain values have no padding, any bits are a word, and any bits are plain values.
     let (before, words, after) = unsafe { values.align_to_mut::<u32>() };
     assert!(before.is_empty() && after.is_empty(), "whole words");
     words
 }
 
 /// The same values under the name of another type, if it is the same type.
-pub fn same_type<T: Plain + 'static, U: Plain + 'static>(values: &[T]) -> Option<&[U]> {
+pub fn same_type<T: Plain, U: Plain>(values: &[T]) -> Option<&[U]> {
     let same = std::any::TypeId::of::<T>() == std::any::TypeId::of::<U>();
     // SAFETY: the types are one.
     same.then(|| unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), values.len()) })

@@ -47,9 +47,9 @@ impl Isa {
         *BEST.get_or_init(detect)
     }
 
-    /// The best, but for instructions that this processor has and is slow at: Intel's cores multiply bf16 at half the speed
-    /// of f32 where they do it without AMX (measured on Sapphire Rapids with its tiles hidden by the hypervisor: 85 G
-    /// multiplications a second on two cores, 150 of f32).
+    /// The best, but for instructions that this processor has and is slow at: Intel's cores multiply bf16 at about half the
+    /// speed of f32 where they do it without AMX. That was measured on one, a Sapphire Rapids with its tiles hidden by the
+    /// hypervisor (85 G multiplications a second on two cores, 150 of f32); the others are taken to be alike.
     fn preferred() -> Self {
         match Self::best() {
             Self::Avx512Bf16 if is_intel() => Self::Avx512Vnni,

@@ -234,7 +234,12 @@ impl Towers for Fake {
         Ok(batch.iter().map(|patches| vector(&patches.pixels)).collect())
     }
 
-    fn embed_patches(&self, batch: &[&Patches], wanted: PatchVectors) -> Result<Vec<Vec<f32>>> {
+    fn embed_patches(
+        &self,
+        batch: &[&Patches],
+        wanted: PatchVectors,
+        _: &Pause<'_>,
+    ) -> Result<Vec<Vec<f32>>> {
         self.compute(batch.len())?;
         let of = |patches: &&Patches| {
             (0..patches.grid.len()).flat_map(|at| patch(&patches.pixels, wanted, at)).collect()

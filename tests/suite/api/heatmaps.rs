@@ -121,6 +121,7 @@ async fn what_cannot_be_mapped_is_named() {
         (json!({"images": [one], "texts": ["a"], "window": 0}), 422, "window: "),
         (json!({"images": [one], "texts": ["a"], "budget": 0}), 422, "budget: "),
         (json!({"images": [one], "texts": ["a"], "budget": 65}), 422, "budget: "),
+        (json!({"images": [one], "texts": ["a"], "method": "crops", "budget": 17}), 422, "budget: "),
         (json!({"images": [one], "texts": ["a"], "window": 5, "budget": 1}), 422, "images[0]: "),
         (json!({"images": [one], "texts": ["a"], "method": "magic"}), 400, "method: unknown variant"),
         (json!({"images": [one], "texts": vec!["a"; 65], "overlay": true}), 413, "overlay: 65 pairs"),

@@ -239,6 +239,7 @@ async fn a_set_is_replaced_only_as_what_it_is_taken_for() {
         service.put_if(path, cat.clone(), &[("if-match", &tag)]).await.error(412, "version_mismatch");
     assert!(message.contains(&second), "{message}");
     service.delete(path, &[("if-match", &tag)]).await.error(412, "version_mismatch");
+    service.delete(&format!("{path}@0123"), &[]).await.error(422, "invalid_value");
     // The version is the hash of the content.
     assert_eq!(service.stored("a", cat).await, first);
     assert_eq!(service.stored("b", dog).await, second);

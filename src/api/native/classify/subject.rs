@@ -131,9 +131,12 @@ impl Subject {
 
     /// Which negatives are labels, too.
     async fn left_out(&self, negatives: Resolved) -> ApiResult<Arc<[u32]>> {
-        /// What is compared for each negative.
-        const EACH: usize = 32;
-        let size = negatives.version.names().len().saturating_mul(EACH);
+        // Every word of both is looked at.
+        let own = match self {
+            Self::Inline(labels) => labels.names().iter().map(|name| name.len()).sum(),
+            Self::Stored(stored) => stored.version.json_bytes(),
+        };
+        let size = negatives.version.json_bytes().saturating_add(own);
         match self {
             Self::Inline(labels) => {
                 let names = Arc::clone(labels.names());

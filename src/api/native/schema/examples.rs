@@ -253,7 +253,7 @@ pub struct LabelExamples {
     pub accuracy_before: f32,
     /// Its accuracy with the other examples.
     pub accuracy_after: f32,
-    /// Whether it keeps the direction of its words, since examples made it worse.
+    /// Whether it keeps the direction of its words, since it would lose too many of its examples.
     pub keeps_words: bool,
 }
 
