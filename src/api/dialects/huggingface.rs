@@ -73,6 +73,27 @@ impl Task {
             }
         }
     }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::ZeroShot => "zero-shot-image-classification",
+            Self::Features => "feature-extraction",
+            Self::Similarity => "sentence-similarity",
+        }
+    }
+
+    /// Refuses a body of another task than this one, which the path names.
+    fn check(self, of_body: Self) -> ApiResult<()> {
+        match (self, of_body) {
+            (path, body) if path == body => Ok(()),
+            (Self::ZeroShot, Self::Features) => Err(missing("candidate_labels")),
+            (Self::Similarity, Self::Features) => Err(missing("source_sentence")),
+            (path, body) => {
+                let message = format!("the path names {}, the body is that of {}", path.name(), body.name());
+                Err(ApiError::bad_request("invalid_request", message).at("inputs"))
+            }
+        }
+    }
 }
 
 async fn first(call: Call, body: Body) -> ApiResult<Response> {
@@ -159,11 +180,7 @@ impl<'de> Deserialize<'de> for Sent {
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Sent, E> {
-                self.visit_string(text.to_owned())
-            }
-
-            fn visit_string<E: de::Error>(self, text: String) -> Result<Sent, E> {
-                Ok(Sent::Inputs(Inputs { items: vec![Input::Bare(text)], single: true }))
+                Ok(Sent::Inputs(Inputs { items: vec![Input::Bare(text.to_owned())], single: true }))
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Sent, A::Error> {
@@ -208,7 +225,20 @@ async fn run(call: Call, model: Option<String>, task: Option<String>, body: Body
     let most = call.state.config().max_items;
     let work = common::json(&call, body, Says::Json, move |request: Request, memory| {
         let parameters = request.parameters.unwrap_or_default();
-        let inputs = match request.inputs.ok_or_else(|| missing("inputs"))? {
+        let truncate = request.truncate.or(parameters.truncate);
+        let truncation_direction = request.truncation_direction.or(parameters.truncation_direction);
+        let prompt_name = request.prompt_name.or(parameters.prompt_name);
+        let sent = request.inputs.ok_or_else(|| missing("inputs"))?;
+        let found = match (&sent, &parameters.candidate_labels) {
+            (Sent::Sentences(_), _) => Task::Similarity,
+            (Sent::Inputs(_), Some(_)) => Task::ZeroShot,
+            (Sent::Inputs(_), None) => Task::Features,
+        };
+        task.unwrap_or(found).check(found)?;
+        if found != Task::Features {
+            tei::refuse_options(truncate, truncation_direction, prompt_name.as_deref())?;
+        }
+        let inputs = match sent {
             Sent::Sentences(sentences) => return Ok(Work::Compare(sentences.resolve(most, memory)?)),
             Sent::Inputs(inputs) => inputs,
         };
@@ -224,14 +254,11 @@ async fn run(call: Call, model: Option<String>, task: Option<String>, body: Body
             }
             return Ok(Work::Classify { picture, labels, template: parameters.hypothesis_template });
         }
-        if task == Some(Task::ZeroShot) {
-            return Err(missing("candidate_labels"));
-        }
         let request = EmbedRequest {
             inputs: Some(inputs),
-            truncate: request.truncate.or(parameters.truncate),
-            truncation_direction: request.truncation_direction.or(parameters.truncation_direction),
-            prompt_name: request.prompt_name.or(parameters.prompt_name),
+            truncate,
+            truncation_direction,
+            prompt_name,
             normalize: request.normalize.or(parameters.normalize),
             dimensions: request.dimensions,
         };
@@ -240,7 +267,6 @@ async fn run(call: Call, model: Option<String>, task: Option<String>, body: Body
     })
     .await?;
     match work {
-        Work::Embed(..) if task == Some(Task::Similarity) => Err(missing("source_sentence")),
         Work::Embed(batch, options) => tei::embed_rows(&call, &model, batch, options).await,
         Work::Compare(batch) => tei::compare_first(&call, &model, batch).await,
         Work::Classify { picture, labels, template } => {
