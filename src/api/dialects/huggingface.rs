@@ -23,10 +23,9 @@ use crate::api::inputs::Batch;
 use crate::api::labels::Labels;
 use crate::api::native::schema::{Input, Inputs, Label};
 use crate::api::read::{Heap, missing};
-use crate::api::run::{Classified, RunOptions, classify, scores};
+use crate::api::run::{Classified, RunOptions, ToClassify, classify, scores};
 use crate::engine::ModelHandle;
-use crate::model::Match;
-use crate::model::zero_shot::Ranking;
+use crate::model::{Match, Question};
 
 /// The dialect.
 pub static DIALECT: Dialect = Dialect {
@@ -285,25 +284,28 @@ struct Prediction {
 async fn zero_shot(
     call: &Call,
     model: &ModelHandle,
-    picture: Batch,
+    mut picture: Batch,
     labels: Vec<String>,
     template: Option<String>,
 ) -> ApiResult<Response> {
-    scores(model)?;
+    let scores = scores(model)?;
     let most = call.state.config().max_labels;
     let labels = Labels::new(labels, template, None, &model.info().template, most)?;
     const EACH: usize = 64 + size_of::<Prediction>() + size_of::<Match>();
     let room = 1000 + labels.names().iter().map(|name| EACH + escaped(name)).sum::<usize>();
-    let ranking = Ranking::default();
-    let classified = classify(call, model, picture, &labels, ranking, RunOptions::default()).await?;
-    let Classified { pictures, matches, fingerprint, timings, .. } = classified;
-    // The one picture's error is the request's.
-    pictures.into_iter().collect::<ApiResult<Vec<_>>>()?;
     let names = Arc::clone(labels.names());
+    labels.push_prompts(&mut picture)?;
+    let wanted =
+        ToClassify { batch: picture, pictures: 1, given: Vec::new(), scores, question: Question::default() };
+    let options = RunOptions::default();
+    let classified = classify(call, model, wanted, options, |texts| labels.embedded(texts)).await?;
+    let Classified { results, fingerprint, timings, .. } = classified;
+    // The one picture's error is the request's.
+    let judged = results.into_iter().collect::<ApiResult<Vec<_>>>()?;
     respond_within(call, model, room, &fingerprint, timings, move || {
         let prediction =
             |of: &Match| Prediction { score: of.score, label: Label(Arc::clone(&names[of.label])) };
-        matches.iter().flatten().map(prediction).collect::<Vec<_>>()
+        judged.iter().flat_map(|judged| &judged.matches).map(prediction).collect::<Vec<_>>()
     })
     .await
 }

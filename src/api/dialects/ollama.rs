@@ -137,7 +137,8 @@ async fn embeddings(call: Call, body: Body) -> ApiResult<Response> {
         .await?;
     let model = model(&call, request.model.as_deref())?;
     let embedded = vectors(&call, &model, batch).await?;
-    respond(&call, &model, embedded, Room::default(), |all| OldAnswer { embedding: all.first().map(unit) }).await
+    respond(&call, &model, embedded, Room::default(), |all| OldAnswer { embedding: all.first().map(unit) })
+        .await
 }
 
 async fn tags(State(state): State<AppState>) -> Json<Value> {

@@ -230,7 +230,12 @@ async fn roboflow() {
         ("/clip/embed_image", json!({"image": {"type": "base64", "value": "http://h/"}}), 400, "type"),
         ("/clip/compare", json!({"subject": image, "prompt": []}), 422, "prompt"),
         ("/clip/embed_image", json!({"image": {"type": "base64", "value": "HTTP://h/"}}), 400, "type"),
-        ("/clip/embed_image", json!({"image": {"type": "url", "value": "HTTPS://h/"}}), 422, "not fetched by URL"),
+        (
+            "/clip/embed_image",
+            json!({"image": {"type": "url", "value": "HTTPS://h/"}}),
+            422,
+            "not fetched by URL",
+        ),
         ("/clip/compare", json!({"subject": "a", "prompt": {"type": "url", "value": "AAAA"}}), 400, "type"),
         ("/clip/compare", json!({"subject": "a", "prompt": {"type": "numpy", "value": "x"}}), 400, "numpy"),
         ("/clip/compare", json!({"subject": "a", "prompt": {"value": "AAAA"}}), 400, "missing field `type`"),
