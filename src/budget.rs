@@ -123,6 +123,11 @@ impl MemoryBudget {
         self.held().total
     }
 
+    /// Bytes held now, unless they are just being counted: an allocator may ask, which must not wait.
+    pub fn try_total(&self) -> Option<usize> {
+        self.inner.held.try_lock().ok().map(|held| held.total)
+    }
+
     /// Bytes of one kind held now.
     pub fn of_kind(&self, kind: MemoryKind) -> usize {
         self.held().kinds[kind as usize]

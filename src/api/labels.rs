@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use crate::api::edge::error::{ApiError, ApiResult};
-use crate::api::inputs::check_count;
+use crate::api::inputs::{Batch, check_count};
+use crate::engine::{self, Embedding};
 use crate::labels::{check_label, check_template};
 use crate::model::zero_shot::{self, SLOT};
 
@@ -61,13 +62,8 @@ impl Labels {
         &self.names
     }
 
-    /// Number of templates.
-    pub fn templates(&self) -> usize {
-        self.templates.len()
-    }
-
     /// Bytes of all prompts with what a list holds for each: with the limits above at most 20 kB per prompt.
-    pub fn prompt_bytes(&self) -> usize {
+    fn prompt_bytes(&self) -> usize {
         const EACH: usize = 128;
         let names: usize = self.names.iter().map(|name| name.len()).sum();
         let of = |template: &String| {
@@ -79,8 +75,29 @@ impl Labels {
     }
 
     /// Every prompt with its place in the request: all templates of the first label, then of the second…
-    pub fn prompts(&self) -> impl Iterator<Item = (String, String)> {
+    fn prompts(&self) -> impl Iterator<Item = (String, String)> {
         zero_shot::texts(&self.names, &self.templates).map(|(label, text)| (format!("labels[{label}]"), text))
+    }
+
+    /// Adds every prompt to the inputs of a request.
+    ///
+    /// # Errors
+    /// 413 or 429 if there is no room for them.
+    pub fn push_prompts(&self, batch: &mut Batch) -> ApiResult<()> {
+        batch.memory.grow(self.prompt_bytes())?;
+        for (place, text) in self.prompts() {
+            batch.push_text(place, text);
+        }
+        Ok(())
+    }
+
+    /// What the engine scores with; `texts` are the embeddings of the prompts.
+    pub fn embedded(self, texts: Vec<Embedding>) -> engine::Labels {
+        engine::Labels::Inline {
+            names: self.names,
+            texts: texts.into_iter().map(|text| text.vector).collect(),
+            templates: self.templates.len(),
+        }
     }
 }
 

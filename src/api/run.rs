@@ -10,12 +10,10 @@ use futures::future::join_all;
 use crate::api::call::Call;
 use crate::api::edge::error::{ApiError, ApiResult};
 use crate::api::inputs::Batch;
-use crate::api::labels::Labels;
 use crate::api::source::Source;
 use crate::engine::{self, EmbedOptions, Embedding, Input, ModelHandle, Scored, Timings, Viewed};
 use crate::image::ViewOptions;
-use crate::model::zero_shot::Ranking;
-use crate::model::{Match, PatchVectors, Scores};
+use crate::model::{Judged, PatchVectors, Question, Scores};
 use crate::pipeline::fingerprint_of_patches;
 use crate::text::Canonicalization;
 
@@ -117,49 +115,59 @@ pub async fn embed_as(
     Ok(Embedded { results: settle(results, &places, options.partial)?, fingerprint, timings })
 }
 
-/// Pictures, and the labels of each.
+/// Pictures and labels, and what is asked of them.
+#[derive(Debug)]
+pub struct ToClassify {
+    /// The pictures, then the prompts of the labels.
+    pub batch: Batch,
+    /// How many of them are pictures.
+    pub pictures: usize,
+    /// Embeddings of this model, after the pictures.
+    pub given: Vec<Arc<[f32]>>,
+    /// Scale and bias of the logits.
+    pub scores: Scores,
+    /// Which labels are answered.
+    pub question: Question,
+}
+
+/// The labels of pictures.
 #[derive(Debug)]
 pub struct Classified {
-    /// One result per picture.
-    pub pictures: Vec<ApiResult<Embedding>>,
-    /// The labels of each picture that could be used, best first.
-    pub matches: Vec<Vec<Match>>,
+    /// One result per picture, then one per embedding that was given.
+    pub results: Vec<ApiResult<Judged>>,
+    /// Tokens of all inputs.
+    pub tokens: usize,
     /// The embedding space.
     pub fingerprint: String,
     /// Where the time went.
     pub timings: Timings,
 }
 
-/// Embeds pictures and the prompts of labels, and ranks the labels of each picture.
+/// Embeds pictures and the prompts of labels, and judges the labels of each picture. `labels` makes what the engine scores
+/// with of the embeddings of the prompts.
 ///
 /// # Errors
-/// Those of [`embed`] and of the engine; 422 if the model has no logit scale and bias; 413 or 429 if there is no room for
-/// the prompts. A label that cannot be used spoils every picture's answer, so it is never partial.
+/// Those of [`embed`] and of the engine. A label that cannot be used spoils every picture's answer, so it is never partial.
 pub async fn classify(
     call: &Call,
     model: &ModelHandle,
-    mut batch: Batch,
-    labels: &Labels,
-    ranking: Ranking,
+    wanted: ToClassify,
     options: RunOptions,
+    labels: impl FnOnce(Vec<Embedding>) -> engine::Labels,
 ) -> ApiResult<Classified> {
-    let scores = scores(model)?;
-    let images = batch.len();
-    batch.memory.grow(labels.prompt_bytes())?;
-    for (place, text) in labels.prompts() {
-        batch.push_text(place, text);
-    }
+    let ToClassify { batch, pictures, given, scores, question } = wanted;
     let Embedded { mut results, fingerprint, timings } = embed(call, model, batch, options).await?;
-    let texts: Vec<Embedding> = results.split_off(images).into_iter().collect::<ApiResult<_>>()?;
-    let pictures = results.iter().flatten().map(|picture| Arc::clone(&picture.vector)).collect();
-    let inline = engine::Labels::Inline {
-        names: Arc::clone(labels.names()),
-        texts: texts.into_iter().map(|text| text.vector).collect(),
-        templates: labels.templates(),
-    };
-    let scored = model.rank(pictures, inline, scores, ranking, call.score_options()).await;
-    let Scored { value: matches, timings: scoring } = scored.map_err(|error| call.engine_error(error))?;
-    Ok(Classified { pictures: results, matches, fingerprint, timings: timings.and(scoring) })
+    let texts: Vec<Embedding> = results.split_off(pictures).into_iter().collect::<ApiResult<_>>()?;
+    let tokens = results.iter().flatten().chain(&texts).map(|embedding| embedding.tokens).sum();
+    let pictures = results.into_iter().map(|result| result.map(|embedding| embedding.vector));
+    let pictures: Vec<ApiResult<Arc<[f32]>>> = pictures.chain(given.into_iter().map(Ok)).collect();
+    let vectors = pictures.iter().flatten().cloned().collect();
+    let scored = model.judge(vectors, labels(texts), scores, question, call.score_options()).await;
+    let Scored { value: judged, timings: scoring } = scored.map_err(|error| call.engine_error(error))?;
+    let mut judged = judged.into_iter();
+    let fewer = || ApiError::internal("the engine judged fewer pictures than it got");
+    let results = pictures.into_iter().map(|picture| picture.and_then(|_| judged.next().ok_or_else(fewer)));
+    Ok(Classified { results: results.collect(), tokens, fingerprint, timings: timings.and(scoring) })
 }
 
 /// Scale and bias of a model's logits.

@@ -19,7 +19,6 @@ use super::shared::{Phase, Shared};
 use super::state::ModelState;
 use super::views::vectors_bytes;
 use super::{EmbedOptions, Embedding, EngineError, ImageCost, Input};
-use crate::model::zero_shot::Ranking;
 use crate::model::{Judged, Match, ModelError, Question, Scores};
 use crate::pipeline::{ModelInfo, OwnClassifier};
 use crate::telemetry;
@@ -80,34 +79,13 @@ impl ModelHandle {
         })
     }
 
-    /// The labels of each picture that `ranking` selects, best first, computed on the model's workers. `pictures` are
-    /// embeddings of this model. Dropping the future stops the work within milliseconds.
+    /// The labels of each picture that `question` selects, best first, and whether any fits, computed on the model's
+    /// workers. `pictures` are embeddings of this model. Dropping the future stops the work within milliseconds.
     ///
     /// # Errors
-    /// [`EngineError::Worker`] if the labels or the pictures do not fit together, or labels of another embedding space
-    /// are given; [`EngineError::Overloaded`], [`EngineError::TooLarge`], [`EngineError::Deadline`],
+    /// [`EngineError::Worker`] if the labels, the question or the pictures do not fit together, or labels of another
+    /// embedding space are given; [`EngineError::Overloaded`], [`EngineError::TooLarge`], [`EngineError::Deadline`],
     /// [`EngineError::ShuttingDown`].
-    pub async fn rank(
-        &self,
-        pictures: Vec<Arc<[f32]>>,
-        labels: Labels,
-        scores: Scores,
-        ranking: Ranking,
-        options: ScoreOptions,
-    ) -> Result<Scored<Vec<Vec<Match>>>, EngineError> {
-        let selected = ranking.top_k.unwrap_or(usize::MAX).min(labels.len());
-        let bytes = pictures.len().saturating_mul(selected).saturating_mul(size_of::<Match>());
-        let space = Arc::clone(&self.runtime.space);
-        self.score(pictures, labels, bytes, options, move |pictures, labels, stop| {
-            labels.into_set(&space)?.rank(&pictures, scores, ranking, stop)
-        })
-        .await
-    }
-
-    /// As [`Self::rank`], with thresholds for each label and the question whether any fits.
-    ///
-    /// # Errors
-    /// As [`Self::rank`].
     pub async fn judge(
         &self,
         pictures: Vec<Arc<[f32]>>,
@@ -126,10 +104,10 @@ impl ModelHandle {
         .await
     }
 
-    /// Cosine of every picture with every label, `[pictures, labels]`, as [`Self::rank`].
+    /// Cosine of every picture with every label, `[pictures, labels]`, as [`Self::judge`].
     ///
     /// # Errors
-    /// As [`Self::rank`].
+    /// As [`Self::judge`].
     pub async fn cosines(
         &self,
         pictures: Vec<Arc<[f32]>>,

@@ -89,7 +89,7 @@ impl Thresholds {
 }
 
 impl LabelSet {
-    /// The labels of each picture as [`LabelSet::rank`] has them, with thresholds for each label, and whether any fits.
+    /// The labels of each picture that `question` selects, best first, and whether any fits.
     /// Stops with `None` as soon as `cancelled` says so; it is asked every few milliseconds.
     ///
     /// # Errors

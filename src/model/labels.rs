@@ -244,30 +244,6 @@ impl LabelSet {
     fn blocks<'a>(&self, pictures: &'a [Arc<[f32]>]) -> impl Iterator<Item = &'a [Arc<[f32]>]> + use<'a> {
         blocks(pictures, self.len())
     }
-
-    /// The labels of each picture that `ranking` selects, best first. Stops with `None` as soon as `cancelled` says so;
-    /// it is asked every few milliseconds.
-    ///
-    /// # Errors
-    /// As [`LabelSet::cosines`].
-    pub fn rank(
-        &self,
-        pictures: &[Arc<[f32]>],
-        scores: Scores,
-        ranking: Ranking,
-        cancelled: &dyn Fn() -> bool,
-    ) -> Result<Option<Vec<Vec<Match>>>> {
-        let mut ranked = Vec::with_capacity(pictures.len());
-        for block in self.blocks(pictures) {
-            if cancelled() {
-                return Ok(None);
-            }
-            let logits = self.logits(block, scores)?;
-            let matches = logits.par_chunks_exact(self.len()).map(|logits| ranking.select(logits));
-            ranked.append(&mut matches.collect());
-        }
-        Ok(Some(ranked))
-    }
 }
 
 impl fmt::Debug for LabelSet {
@@ -337,6 +313,7 @@ impl Ranking {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Question;
     use crate::model::scores::softmax;
 
     const WIDTH: usize = 768;
@@ -450,16 +427,20 @@ mod tests {
         for activation in [Activation::Sigmoid, Activation::Softmax, Activation::None] {
             let all = Ranking { activation, ..Ranking::default() };
             let top = Ranking { top_k: Some(10), ..all };
-            let full = set.rank(&pictures[..1], scores, all, &|| false).unwrap().unwrap();
-            let best = set.rank(&pictures[..1], scores, top, &|| false).unwrap().unwrap();
-            assert_eq!((full[0].len(), best[0].len()), (100_000, 10));
-            assert_eq!(best[0], full[0][..10]);
-            assert!(full[0].windows(2).all(|pair| pair[0].logit >= pair[1].logit));
+            let matches = |ranking| {
+                let question = Question { ranking, ..Question::default() };
+                let judged = set.judge(&pictures[..1], scores, &question, &|| false).unwrap().unwrap();
+                judged[0].matches.clone()
+            };
+            let (full, best) = (matches(all), matches(top));
+            assert_eq!((full.len(), best.len()), (100_000, 10));
+            assert_eq!(best, full[..10]);
+            assert!(full.windows(2).all(|pair| pair[0].logit >= pair[1].logit));
         }
         // Thirty pictures are three blocks; the second is not computed.
         let asked = std::cell::Cell::new(0);
         let cancelled = || asked.replace(asked.get() + 1) == 1;
-        assert!(set.rank(&pictures, scores, Ranking::default(), &cancelled).unwrap().is_none());
+        assert!(set.judge(&pictures, scores, &Question::default(), &cancelled).unwrap().is_none());
         assert_eq!(asked.get(), 2);
     }
 

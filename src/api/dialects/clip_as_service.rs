@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::common::{self, Room, Says, respond, unit, vectors};
 use super::parts::{Part, batch_of, request};
 use super::{Dialect, Route, parses};
+use crate::api::answer::escaped;
 use crate::api::call::Call;
 use crate::api::edge::error::{ApiError, ApiResult, quoted};
 use crate::api::read::{Bounded, missing};
@@ -73,23 +74,25 @@ fn part(index: usize, document: Document) -> ApiResult<(String, Part)> {
 }
 
 async fn embed(call: Call, body: Body) -> ApiResult<Response> {
+    let model = call.model(None)?;
     let most = call.state.config().max_items;
-    let (batch, ids) = common::json(&call, body, Says::Json, move |request: Request, memory| {
+    let (batch, ids) = common::json(&call, body, Says::Json, move |request: Request, mut memory| {
         let endpoint = request.endpoint.as_deref().unwrap_or("/");
         if endpoint != "/" && endpoint != "/encode" {
             let message = format!("documents are embedded here (execEndpoint /), not {}", quoted(endpoint));
             return Err(ApiError::field("execEndpoint", message));
         }
         let documents = request.data.ok_or_else(|| missing("data"))?.0;
+        memory.grow(documents.len() * size_of::<(String, Part)>())?;
         let named = documents.into_iter().enumerate().map(|(index, document)| part(index, document));
-        let (ids, parts): (Vec<_>, Vec<_>) = named.collect::<ApiResult<Vec<_>>>()?.into_iter().unzip();
+        let (ids, parts): (Vec<_>, Vec<_>) = named.collect::<ApiResult<_>>()?;
         let batch = batch_of("data", parts, most, memory, |index| format!("data[{index}]"))?;
         Ok((batch, ids))
     })
     .await?;
-    let model = call.model(None)?;
     let embedded = vectors(&call, &model, batch).await?;
-    let of_ids: usize = ids.iter().map(|id: &String| crate::api::answer::escaped(id)).sum();
+    // They are held, and written.
+    let of_ids = 2 * ids.iter().map(|id: &String| escaped(id)).sum::<usize>();
     let room = Room { beside: of_ids, ..Room::default() };
     respond(&call, &model, embedded, room, move |all| Answer {
         header: json!({"execEndpoint": "/", "status": null}),

@@ -23,10 +23,9 @@ use crate::api::inputs::Batch;
 use crate::api::labels::Labels;
 use crate::api::native::schema::{Input, Inputs, Label};
 use crate::api::read::{Heap, missing};
-use crate::api::run::{Classified, RunOptions, classify, scores};
+use crate::api::run::{Classified, RunOptions, ToClassify, classify, scores};
 use crate::engine::ModelHandle;
-use crate::model::Match;
-use crate::model::zero_shot::Ranking;
+use crate::model::{Match, Question};
 
 /// The dialect.
 pub static DIALECT: Dialect = Dialect {
@@ -70,6 +69,27 @@ impl Task {
             _ => {
                 let message = "this service does zero-shot-image-classification, feature-extraction and sentence-similarity";
                 Err(ApiError::unprocessable("unsupported_task", message).at("task"))
+            }
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::ZeroShot => "zero-shot-image-classification",
+            Self::Features => "feature-extraction",
+            Self::Similarity => "sentence-similarity",
+        }
+    }
+
+    /// Refuses a body of another task than this one, which the path names.
+    fn check(self, of_body: Self) -> ApiResult<()> {
+        match (self, of_body) {
+            (path, body) if path == body => Ok(()),
+            (Self::ZeroShot, Self::Features) => Err(missing("candidate_labels")),
+            (Self::Similarity, Self::Features) => Err(missing("source_sentence")),
+            (path, body) => {
+                let message = format!("the path names {}, the body is that of {}", path.name(), body.name());
+                Err(ApiError::bad_request("invalid_request", message).at("inputs"))
             }
         }
     }
@@ -159,11 +179,7 @@ impl<'de> Deserialize<'de> for Sent {
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Sent, E> {
-                self.visit_string(text.to_owned())
-            }
-
-            fn visit_string<E: de::Error>(self, text: String) -> Result<Sent, E> {
-                Ok(Sent::Inputs(Inputs { items: vec![Input::Bare(text)], single: true }))
+                Ok(Sent::Inputs(Inputs { items: vec![Input::Bare(text.to_owned())], single: true }))
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Sent, A::Error> {
@@ -208,7 +224,20 @@ async fn run(call: Call, model: Option<String>, task: Option<String>, body: Body
     let most = call.state.config().max_items;
     let work = common::json(&call, body, Says::Json, move |request: Request, memory| {
         let parameters = request.parameters.unwrap_or_default();
-        let inputs = match request.inputs.ok_or_else(|| missing("inputs"))? {
+        let truncate = request.truncate.or(parameters.truncate);
+        let truncation_direction = request.truncation_direction.or(parameters.truncation_direction);
+        let prompt_name = request.prompt_name.or(parameters.prompt_name);
+        let sent = request.inputs.ok_or_else(|| missing("inputs"))?;
+        let found = match (&sent, &parameters.candidate_labels) {
+            (Sent::Sentences(_), _) => Task::Similarity,
+            (Sent::Inputs(_), Some(_)) => Task::ZeroShot,
+            (Sent::Inputs(_), None) => Task::Features,
+        };
+        task.unwrap_or(found).check(found)?;
+        if found != Task::Features {
+            tei::refuse_options(truncate, truncation_direction, prompt_name.as_deref())?;
+        }
+        let inputs = match sent {
             Sent::Sentences(sentences) => return Ok(Work::Compare(sentences.resolve(most, memory)?)),
             Sent::Inputs(inputs) => inputs,
         };
@@ -224,14 +253,11 @@ async fn run(call: Call, model: Option<String>, task: Option<String>, body: Body
             }
             return Ok(Work::Classify { picture, labels, template: parameters.hypothesis_template });
         }
-        if task == Some(Task::ZeroShot) {
-            return Err(missing("candidate_labels"));
-        }
         let request = EmbedRequest {
             inputs: Some(inputs),
-            truncate: request.truncate.or(parameters.truncate),
-            truncation_direction: request.truncation_direction.or(parameters.truncation_direction),
-            prompt_name: request.prompt_name.or(parameters.prompt_name),
+            truncate,
+            truncation_direction,
+            prompt_name,
             normalize: request.normalize.or(parameters.normalize),
             dimensions: request.dimensions,
         };
@@ -240,7 +266,6 @@ async fn run(call: Call, model: Option<String>, task: Option<String>, body: Body
     })
     .await?;
     match work {
-        Work::Embed(..) if task == Some(Task::Similarity) => Err(missing("source_sentence")),
         Work::Embed(batch, options) => tei::embed_rows(&call, &model, batch, options).await,
         Work::Compare(batch) => tei::compare_first(&call, &model, batch).await,
         Work::Classify { picture, labels, template } => {
@@ -259,25 +284,28 @@ struct Prediction {
 async fn zero_shot(
     call: &Call,
     model: &ModelHandle,
-    picture: Batch,
+    mut picture: Batch,
     labels: Vec<String>,
     template: Option<String>,
 ) -> ApiResult<Response> {
-    scores(model)?;
+    let scores = scores(model)?;
     let most = call.state.config().max_labels;
     let labels = Labels::new(labels, template, None, &model.info().template, most)?;
     const EACH: usize = 64 + size_of::<Prediction>() + size_of::<Match>();
     let room = 1000 + labels.names().iter().map(|name| EACH + escaped(name)).sum::<usize>();
-    let ranking = Ranking::default();
-    let classified = classify(call, model, picture, &labels, ranking, RunOptions::default()).await?;
-    let Classified { pictures, matches, fingerprint, timings, .. } = classified;
-    // The one picture's error is the request's.
-    pictures.into_iter().collect::<ApiResult<Vec<_>>>()?;
     let names = Arc::clone(labels.names());
+    labels.push_prompts(&mut picture)?;
+    let wanted =
+        ToClassify { batch: picture, pictures: 1, given: Vec::new(), scores, question: Question::default() };
+    let options = RunOptions::default();
+    let classified = classify(call, model, wanted, options, |texts| labels.embedded(texts)).await?;
+    let Classified { results, fingerprint, timings, .. } = classified;
+    // The one picture's error is the request's.
+    let judged = results.into_iter().collect::<ApiResult<Vec<_>>>()?;
     respond_within(call, model, room, &fingerprint, timings, move || {
         let prediction =
             |of: &Match| Prediction { score: of.score, label: Label(Arc::clone(&names[of.label])) };
-        matches.iter().flatten().map(prediction).collect::<Vec<_>>()
+        judged.iter().flat_map(|judged| &judged.matches).map(prediction).collect::<Vec<_>>()
     })
     .await
 }

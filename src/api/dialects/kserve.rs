@@ -202,10 +202,6 @@ impl<'de> Deserialize<'de> for Cell {
                 Ok(Cell(text.to_owned()))
             }
 
-            fn visit_string<E: de::Error>(self, text: String) -> Result<Cell, E> {
-                Ok(Cell(text))
-            }
-
             fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Cell, A::Error> {
                 Only::deserialize(de::value::SeqAccessDeserializer::new(seq)).map(|only| Cell(only.0))
             }
@@ -392,8 +388,8 @@ async fn binary_answer(
     let size = all.len().saturating_mul(width).saturating_mul(size_of::<f32>());
     let name = model.name().to_owned();
     let beside = 1000 + name.len() + 2 * id.as_deref().map_or(0, answer::escaped);
-    // The rows, and the document and a row once more while it is written.
-    let room = size.saturating_add(width * size_of::<f32>()).saturating_add(2 * beside);
+    // The vectors that the engine gave, the rows, and the document and a row once more while it is written.
+    let room = size.saturating_mul(2).saturating_add(width * size_of::<f32>()).saturating_add(2 * beside);
     let memory = call.charge(MemoryKind::Answer, room)?;
     let bytes = answer::build(memory, move || {
         let tail = Tail::Behind { binary_data_size: size };

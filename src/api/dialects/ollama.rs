@@ -109,6 +109,11 @@ async fn embed(call: Call, body: Body) -> ApiResult<Response> {
     .await
 }
 
+#[derive(Serialize)]
+struct OldAnswer {
+    embedding: Option<Vec<f32>>,
+}
+
 /// The older route: one prompt or one picture, one vector.
 async fn embeddings(call: Call, body: Body) -> ApiResult<Response> {
     let (batch, request) =
@@ -132,7 +137,8 @@ async fn embeddings(call: Call, body: Body) -> ApiResult<Response> {
         .await?;
     let model = model(&call, request.model.as_deref())?;
     let embedded = vectors(&call, &model, batch).await?;
-    respond(&call, &model, embedded, Room::default(), |all| json!({"embedding": all.first().map(unit)})).await
+    respond(&call, &model, embedded, Room::default(), |all| OldAnswer { embedding: all.first().map(unit) })
+        .await
 }
 
 async fn tags(State(state): State<AppState>) -> Json<Value> {

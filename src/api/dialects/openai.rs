@@ -10,7 +10,6 @@ use super::common::Truncate;
 use super::parts::{Only, Part};
 use super::{Dialect, Route, parses};
 use crate::api::edge::error::{ApiError, ApiResult};
-use crate::api::edge::keys::KeyPlace;
 use crate::api::edge::render;
 use crate::api::native;
 use crate::api::native::schema::{EmbeddingsRequest, Input, Inputs};
@@ -28,8 +27,7 @@ pub static DIALECT: Dialect = Dialect {
     ],
     below: &[],
     shape: render::native,
-    // Azure's name for it.
-    key: Some(KeyPlace::Header("api-key")),
+    key: None,
     parse: parses::<EmbeddingsRequest>,
     example: r#"curl localhost:8080/v1/embeddings -H 'content-type: application/json' -d '{
   "messages": [{"role": "user", "content": [
@@ -74,10 +72,6 @@ impl<'de> Deserialize<'de> for Content {
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Content, E> {
                 Ok(Content(Part::Text(text.to_owned())))
-            }
-
-            fn visit_string<E: de::Error>(self, text: String) -> Result<Content, E> {
-                Ok(Content(Part::Text(text)))
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Content, A::Error> {

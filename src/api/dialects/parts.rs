@@ -154,10 +154,6 @@ impl<'de> Deserialize<'de> for Address {
                 Ok(Address(text.to_owned()))
             }
 
-            fn visit_string<E: de::Error>(self, text: String) -> Result<Address, E> {
-                Ok(Address(text))
-            }
-
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Address, A::Error> {
                 let mut url = None;
                 while let Some(key) = map.next_key::<String>()? {
@@ -254,10 +250,6 @@ impl<'de> Deserialize<'de> for Strings {
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Strings, E> {
                 Ok(Strings(vec![text.to_owned()]))
-            }
-
-            fn visit_string<E: de::Error>(self, text: String) -> Result<Strings, E> {
-                Ok(Strings(vec![text]))
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Strings, A::Error> {

@@ -13,12 +13,14 @@ use serde_json::json;
 use super::common::{self, Room, Says, respond, respond_within, unit, vectors};
 use super::parts::{Part, Strings, batch_of, request};
 use super::{Dialect, Route, parses};
+use crate::api::answer::escaped;
 use crate::api::call::Call;
 use crate::api::edge::error::{ApiError, ApiResult, quoted};
 use crate::api::edge::keys::KeyPlace;
 use crate::api::inputs::Batch;
 use crate::api::read::{Bounded, Heap, missing};
 use crate::api::run::{Compared, RunOptions, compare};
+use crate::api::source::begins_as_url;
 use crate::budget::Charge;
 
 /// The dialect.
@@ -62,6 +64,16 @@ enum Kind {
     Url,
 }
 
+impl Image {
+    /// The picture, if its value is what its type says.
+    fn part<E: de::Error>(self) -> Result<Part, E> {
+        match begins_as_url(&self.value) == (self.kind == Kind::Url) {
+            true => Ok(Part::Picture(self.value)),
+            false => Err(E::custom("the value is not what its type says")),
+        }
+    }
+}
+
 /// One or many pictures, or strings.
 #[derive(Debug)]
 struct Many(Vec<Part>);
@@ -90,17 +102,8 @@ impl<'de> Deserialize<'de> for Element {
                 Ok(Element(Part::Text(text.to_owned())))
             }
 
-            fn visit_string<E: de::Error>(self, text: String) -> Result<Element, E> {
-                Ok(Element(Part::Text(text)))
-            }
-
             fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<Element, A::Error> {
-                let image = Image::deserialize(de::value::MapAccessDeserializer::new(map))?;
-                let is_url = image.value.starts_with("http://") || image.value.starts_with("https://");
-                if is_url != (image.kind == Kind::Url) {
-                    return Err(de::Error::custom("the value is not what its type says"));
-                }
-                Ok(Element(Part::Picture(image.value)))
+                Image::deserialize(de::value::MapAccessDeserializer::new(map))?.part().map(Element)
             }
         }
 
@@ -211,17 +214,20 @@ impl<'de> Deserialize<'de> for Prompt {
         }
 
         fn one_picture<'de, A: de::MapAccess<'de>>(first: String, mut map: A) -> Result<Prompt, A::Error> {
-            let (mut value, mut key) = (None, Some(first));
+            let (mut kind, mut value, mut key) = (None, None, Some(first));
             while let Some(name) = key {
-                if name == "value" {
-                    value = Some(map.next_value::<String>()?);
-                } else {
-                    map.next_value::<de::IgnoredAny>()?;
+                match name.as_str() {
+                    "type" => kind = Some(map.next_value::<Kind>()?),
+                    "value" => value = Some(map.next_value::<String>()?),
+                    _ => {
+                        map.next_value::<de::IgnoredAny>()?;
+                    }
                 }
-                key = map.next_key()?;
+                key = map.next_key::<String>()?;
             }
+            let kind = kind.ok_or_else(|| de::Error::missing_field("type"))?;
             let value = value.ok_or_else(|| de::Error::missing_field("value"))?;
-            Ok(Prompt { parts: vec![Part::Picture(value)], names: None })
+            Ok(Prompt { parts: vec![Image { kind, value }.part()?], names: None })
         }
 
         deserializer.deserialize_any(PromptVisitor)
@@ -305,8 +311,8 @@ impl CompareRequest {
         if prompts.is_empty() {
             return Err(ApiError::field("prompt", "at least one is needed"));
         }
-        let kind = self.prompt_type.as_deref().unwrap_or("text").to_owned();
-        let prompts = prompts.into_iter().map(|prompt| typed("prompt", prompt, &kind));
+        let kind = self.prompt_type.as_deref().unwrap_or("text");
+        let prompts = prompts.into_iter().map(|prompt| typed("prompt", prompt, kind));
         let parts = std::iter::once(Ok(subject)).chain(prompts).collect::<ApiResult<Vec<_>>>()?;
         let batch = batch_of("prompt", parts, most, memory, |index| match index {
             0 => "subject".to_owned(),
@@ -342,8 +348,9 @@ async fn compare_all(call: Call, body: Body) -> ApiResult<Response> {
     let Task { batch, names, model } = common::json(&call, body, Says::Json, read).await?;
     let model = call.model(model.as_deref())?;
     const EACH: usize = 64;
-    let of_names = names.iter().flatten().map(|name| crate::api::answer::escaped(name)).sum::<usize>();
-    let room = 1000 + batch.len() * EACH + of_names;
+    let of_names = names.iter().flatten().map(|name| escaped(name)).sum::<usize>();
+    // The names are held, and written.
+    let room = 1000 + batch.len() * EACH + 2 * of_names;
     let Compared { cosines, fingerprint, timings, .. } =
         compare(&call, &model, batch, 1, RunOptions::default()).await?;
     let started = call.context.started;

@@ -1,6 +1,8 @@
 //! Hugging Face text-embeddings-inference (`router/src/http/server.rs`, `types.rs`). A string that is a data: URL is a
 //! picture.
 
+use std::time::Instant;
+
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
@@ -13,7 +15,7 @@ use super::common::{self, Room, Says, Truncate, check_width, respond, respond_wi
 use super::parts::{Part, Strings, batch_of, request};
 use super::{Dialect, Route, parses};
 use crate::api::call::Call;
-use crate::api::edge::body::off_runtime;
+use crate::api::edge::body::on_blocking_pool;
 use crate::api::edge::error::{ApiError, ApiResult};
 use crate::api::inputs::{Batch, check_count};
 use crate::api::native::resolve::{Meaning, resolve};
@@ -85,8 +87,7 @@ impl EmbedRequest {
         let inputs = self.inputs.take().ok_or_else(|| missing("inputs"))?;
         let (truncate, normalize) = (self.truncate.unwrap_or_default(), self.normalize.unwrap_or(true));
         let dimensions = self.dimensions;
-        refuse_prompt(self.prompt_name.as_deref())?;
-        self.truncation_direction.unwrap_or_default().check("truncation_direction")?;
+        check_options(truncate, self.truncation_direction, self.prompt_name.as_deref())?;
         Ok((resolve_inputs("inputs", inputs, most, memory)?, Options { truncate, normalize, dimensions }))
     }
 }
@@ -95,6 +96,31 @@ fn refuse_prompt(name: Option<&str>) -> ApiResult<()> {
     match name {
         None => Ok(()),
         Some(_) => Err(ApiError::field("prompt_name", "the model has no prompts")),
+    }
+}
+
+/// Refuses what no model here does.
+fn check_options(truncate: Truncate, direction: Option<Truncate>, prompt: Option<&str>) -> ApiResult<()> {
+    refuse_prompt(prompt)?;
+    direction.unwrap_or_default().check("truncation_direction")?;
+    truncate.check("truncate")
+}
+
+/// Refuses options that do not hold where texts are compared, whose ends are always cut.
+///
+/// # Errors
+/// 422 for a prompt, and for long texts that are to be refused or to lose their beginning.
+pub fn refuse_options(
+    truncate: Option<Truncate>,
+    direction: Option<Truncate>,
+    prompt: Option<&str>,
+) -> ApiResult<()> {
+    check_options(truncate.unwrap_or_default(), direction, prompt)?;
+    match truncate {
+        Some(Truncate::Never) => {
+            Err(ApiError::field("truncate", "long texts are cut when they are compared"))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -114,10 +140,11 @@ pub fn resolve_inputs(field: &str, inputs: Inputs, most: usize, memory: Charge) 
 }
 
 async fn embed(call: Call, body: Body) -> ApiResult<Response> {
+    let model = call.model(None)?;
     let most = call.state.config().max_items;
     let read = move |request: EmbedRequest, memory| request.resolve(most, memory);
     let (batch, options) = common::json(&call, body, Says::Json, read).await?;
-    embed_rows(&call, &call.model(None)?, batch, options).await
+    embed_rows(&call, &model, batch, options).await
 }
 
 /// Embeds inputs and answers with a list of vectors.
@@ -165,18 +192,16 @@ request! {
 }
 
 async fn similarity(call: Call, body: Body) -> ApiResult<Response> {
+    let model = call.model(None)?;
     let most = call.state.config().max_items;
     let batch = common::json(&call, body, Says::Json, move |request: SimilarityRequest, memory| {
-        let parameters = request.parameters.unwrap_or_default();
-        refuse_prompt(parameters.prompt_name.as_deref())?;
-        parameters.truncation_direction.unwrap_or_default().check("truncation_direction")?;
-        if parameters.truncate == Some(Truncate::Never) {
-            return Err(ApiError::field("truncate", "long sentences are cut when they are compared"));
-        }
+        let Parameters { truncate, truncation_direction, prompt_name } =
+            request.parameters.unwrap_or_default();
+        refuse_options(truncate, truncation_direction, prompt_name.as_deref())?;
         request.inputs.ok_or_else(|| missing("inputs"))?.resolve(most, memory)
     })
     .await?;
-    compare_first(&call, &call.model(None)?, batch).await
+    compare_first(&call, &model, batch).await
 }
 
 impl Sentences {
@@ -226,11 +251,23 @@ struct Token {
     stop: Option<usize>,
 }
 
+/// The tokens of texts, and what is charged for them.
+#[derive(Serialize)]
+#[serde(transparent)]
+struct Rows {
+    rows: Vec<Vec<Token>>,
+    #[serde(skip)]
+    _memory: Charge,
+}
+
 async fn tokenize(call: Call, body: Body) -> ApiResult<Response> {
     /// Bytes of all texts at most: they are tokenised outside of the queues in which clients take turns.
     const BYTES: usize = 1 << 20;
     /// Bytes of a token, in memory and as JSON: the longest of Gemma's vocabulary is a run of 31 marks of three bytes.
     const EACH: usize = 384;
+    let model = call.model(None)?;
+    let fingerprint = model.info().fingerprint.clone();
+    call.expects(&fingerprint, false)?;
     let most = call.state.config().max_items;
     let (texts, special, held) =
         common::json(&call, body, Says::Json, move |request: TokenizeRequest, memory| {
@@ -243,14 +280,17 @@ async fn tokenize(call: Call, body: Body) -> ApiResult<Response> {
             Ok((texts, request.add_special_tokens.unwrap_or(true), memory))
         })
         .await?;
-    let model = call.model(None)?;
     call.context.note.work(model.name(), texts.len());
-    let context = model.info().text.as_ref().map_or(0, |text| text.context);
-    let room = 1000 + texts.len() * context * EACH;
+    let most_tokens = model.info().text.as_ref().map_or(0, |text| text.context);
+    let room = 1000 + texts.len() * most_tokens * EACH;
     let memory = call.charge(MemoryKind::Parsed, room)?;
-    let handle = model.clone();
-    let rows = off_runtime(room, move || {
+    let (handle, context) = (model.clone(), call.context.clone());
+    // What is charged goes along: the work does not stop where the request does.
+    let rows = on_blocking_pool(move || {
         let row = |(index, text): (usize, &String)| {
+            if context.deadline <= Instant::now() {
+                return Err(context.late());
+            }
             let tokens =
                 handle.tokens(text).map_err(|error| ApiError::from(error).at(format!("inputs[{index}]")))?;
             let last = tokens.len().saturating_sub(1);
@@ -264,13 +304,12 @@ async fn tokenize(call: Call, body: Body) -> ApiResult<Response> {
             };
             Ok(kept.map(token).collect::<Vec<_>>())
         };
-        texts.iter().enumerate().map(row).collect::<ApiResult<Vec<_>>>()
+        let rows = texts.iter().enumerate().map(row).collect::<ApiResult<Vec<_>>>();
+        drop((texts, held));
+        Ok(Rows { rows: rows?, _memory: memory })
     })
     .await?;
-    let fingerprint = model.info().fingerprint.clone();
-    let answer = respond_within(&call, &model, room, &fingerprint, Timings::default(), move || rows).await;
-    drop((memory, held));
-    answer
+    respond_within(&call, &model, room, &fingerprint, Timings::default(), move || rows).await
 }
 
 async fn info(State(state): State<AppState>) -> ApiResult<Json<Value>> {

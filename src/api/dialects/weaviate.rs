@@ -57,6 +57,7 @@ struct Answer {
 }
 
 async fn vectorize(call: Call, body: Body) -> ApiResult<Response> {
+    let model = call.model(None)?;
     let most = call.state.config().max_items;
     let (batch, texts) = common::json(&call, body, Says::Anything, move |request: Request, memory| {
         let mut batch = Batch::new(memory);
@@ -67,7 +68,6 @@ async fn vectorize(call: Call, body: Body) -> ApiResult<Response> {
         Ok((batch, count))
     })
     .await?;
-    let model = call.model(None)?;
     let embedded = vectors(&call, &model, batch).await?;
     respond(&call, &model, embedded, Room::default(), move |all| {
         let (texts, images) = all.split_at(texts);

@@ -139,9 +139,13 @@ pub async fn off_runtime<T: Send + 'static>(
     size: usize,
     work: impl FnOnce() -> ApiResult<T> + Send + 'static,
 ) -> ApiResult<T> {
-    if size <= INLINE_BYTES {
-        return work();
-    }
+    if size <= INLINE_BYTES { work() } else { on_blocking_pool(work).await }
+}
+
+/// Runs work of unknown length on the blocking pool. It goes on where nobody waits for it any more.
+pub async fn on_blocking_pool<T: Send + 'static>(
+    work: impl FnOnce() -> ApiResult<T> + Send + 'static,
+) -> ApiResult<T> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),

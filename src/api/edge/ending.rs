@@ -30,6 +30,9 @@ const CLIENT_GONE: u16 = 499;
 /// A request that the service dropped without an answer as it ended; no client sees it.
 const STOPPED: u16 = 503;
 
+/// Beginnings of the routes that probes and scrapers ask all day, ours and those of dialects.
+const PROBES: [&str; 5] = ["/health", "/metrics", "/ping", "/.well-known/", "/v2/health/"];
+
 /// What the routes learn of a request, for its line in the log.
 #[derive(Debug, Default)]
 pub struct Note {
@@ -198,8 +201,7 @@ impl Ending {
         }
         match &self.error {
             Some(_) if status >= 500 && status != 503 => line!(error),
-            // Probes and scrapers ask all day.
-            None if self.route.starts_with("/health") || self.route == "/metrics" => line!(debug),
+            None if PROBES.iter().any(|beginning| self.route.starts_with(beginning)) => line!(debug),
             _ => line!(info),
         }
     }

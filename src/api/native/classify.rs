@@ -20,10 +20,9 @@ use crate::api::native::schema::{
 };
 use crate::api::openapi::WorkErrors;
 use crate::api::read::{Heap, Options, missing};
-use crate::api::run::{Embedded, RunOptions, embed};
+use crate::api::run::{self, Classified, RunOptions, scores};
 use crate::api::source::Source;
 use crate::budget::{Charge, MemoryKind};
-use crate::engine::{Embedding, Scored};
 use crate::model::zero_shot::Ranking;
 use crate::model::{Judged, Match, Question, Scores};
 use subject::Subject;
@@ -122,15 +121,10 @@ async fn answer(call: &Call, task: Task, format: Format) -> ApiResult<Response> 
         return Err(ApiError::field("threshold", "must be a finite number"));
     }
     let subject = Subject::of(call, &model, &mut options)?;
-    let scores = match info.logit_scale.zip(info.logit_bias) {
-        Some((scale, bias)) => Scores { scale, bias },
+    let scores = match scores(&model) {
         // A head has logits of its own.
-        None if subject.is_head() => Scores { scale: 1.0, bias: 0.0 },
-        None => {
-            let message =
-                format!("the model {:?} has no logit scale and bias to score labels with", model.name());
-            return Err(ApiError::unprocessable("unsupported_by_model", message));
-        }
+        Err(_) if subject.is_head() => Scores { scale: 1.0, bias: 0.0 },
+        scores => scores?,
     };
     // Held until the answer is there.
     let mut _held = None;
@@ -139,12 +133,12 @@ async fn answer(call: &Call, task: Task, format: Format) -> ApiResult<Response> 
         for (index, vector) in vectors.iter().enumerate() {
             vector.check(&format!("embeddings[{index}]"), info.embedding_dim)?;
         }
-        given = vectors.into_iter().map(|vector| Ok(vector.0)).collect();
+        given = vectors.into_iter().map(|vector| vector.0).collect();
         _held = Some(held);
     }
-    let images = batch.len();
+    let pictures = batch.len();
     // What the answer takes is known now; nothing is computed for one that is too large.
-    let room = room(images + given.len(), subject.names(), options.top_k);
+    let room = room(pictures + given.len(), subject.names(), options.top_k);
     let memory = call.charge(MemoryKind::Answer, room)?;
     let none = subject.none(call, &model, options.none.take()).await?;
     let question = Question {
@@ -157,39 +151,22 @@ async fn answer(call: &Call, task: Task, format: Format) -> ApiResult<Response> 
         none,
     };
     subject.push_prompts(&mut batch)?;
-    let run = RunOptions {
+    let options = RunOptions {
         canonicalization: options.canonicalization,
         max_num_patches: options.max_num_patches,
         partial: options.partial.unwrap_or(false),
         if_match_is_taken: false,
     };
-    let Embedded { mut results, fingerprint, timings } = embed(call, &model, batch, run).await?;
-    // A label that cannot be used spoils every picture's answer, so it is never partial.
-    let texts: Vec<Embedding> = results.split_off(images).into_iter().collect::<ApiResult<_>>()?;
-    let tokens = results.iter().flatten().chain(&texts).map(|embedding| embedding.tokens).sum();
-    let results: Vec<ApiResult<Arc<[f32]>>> = match given.is_empty() {
-        true => results.into_iter().map(|result| result.map(|embedding| embedding.vector)).collect(),
-        false => given,
-    };
-
-    let name = model.name().to_owned();
-    let pictures = results.iter().flatten().cloned().collect();
-    let names = Arc::clone(subject.names());
-    let label_set = subject.used();
-    let labels = subject.into_labels(texts);
-    let scored = model.judge(pictures, labels, scores, question, call.score_options()).await;
-    let Scored { value: judged, timings: scoring } = scored.map_err(|error| call.engine_error(error))?;
-    let timings = timings.and(scoring);
+    let (name, names, label_set) = (model.name().to_owned(), Arc::clone(subject.names()), subject.used());
+    let wanted = run::ToClassify { batch, pictures, given, scores, question };
+    let classified = run::classify(call, &model, wanted, options, |texts| subject.into_labels(texts)).await?;
+    let Classified { results, tokens, fingerprint, timings } = classified;
     let bytes = answer::build(memory, move || {
-        let mut judged = judged.into_iter();
         let data = results
             .into_iter()
             .enumerate()
             .map(|(index, result)| match result {
-                Ok(_) => {
-                    let judged = judged.next().unwrap_or(Judged { matches: Vec::new(), none: None });
-                    ClassificationEntry::Classification(classification(index, &names, &judged))
-                }
+                Ok(judged) => ClassificationEntry::Classification(classification(index, &names, &judged)),
                 Err(error) => ClassificationEntry::Error(ErrorEntry {
                     object: ErrorTag::Error,
                     index,

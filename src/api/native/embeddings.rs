@@ -184,10 +184,15 @@ async fn answer(call: &Call, task: Task, format: Format) -> ApiResult<Response> 
     };
     let patches = shape.patches.then_some(PatchVectors::Tokens);
     let truncate = openai::truncate(&options)?;
-    let embedded = embed_as(call, &model, batch, run, patches).await?;
-    let vectors = embedded.results.iter().enumerate();
-    let vectors = vectors.filter_map(|(index, result)| Some((index, result.as_ref().ok()?)));
-    truncate.apply(vectors, &model, |index| format!("input[{index}]"))?;
+    let mut embedded = embed_as(call, &model, batch, run, patches).await?;
+    for (index, result) in embedded.results.iter_mut().enumerate() {
+        let Ok(embedding) = result else { continue };
+        let kept = truncate.apply([(index, &*embedding)], &model, |index| format!("input[{index}]"));
+        match kept {
+            Err(error) if shape.partial => *result = Err(error),
+            kept => kept?,
+        }
+    }
     render(memory, embedded, &model, shape, format).await
 }
 

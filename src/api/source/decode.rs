@@ -33,10 +33,14 @@ pub fn is_data_url(text: &str) -> bool {
     })
 }
 
+/// Whether a string in a place for pictures is an http(s) URL.
+pub fn begins_as_url(text: &str) -> bool {
+    ["http://", "https://"].iter().any(|scheme| strip_prefix_ignore_case(text, scheme).is_some())
+}
+
 /// Whether a string is an http(s) URL and nothing else.
 pub fn is_url(text: &str) -> bool {
-    let begins = |scheme| strip_prefix_ignore_case(text, scheme).is_some();
-    (begins("http://") || begins("https://")) && !text.contains(char::is_whitespace)
+    begins_as_url(text) && !text.contains(char::is_whitespace)
 }
 
 /// A string in a place for a picture: an http(s) URL, a data: URL, or base64 in the standard or the
@@ -45,8 +49,7 @@ pub fn is_url(text: &str) -> bool {
 /// # Errors
 /// 422 if it is none of them; 413 or 429 if there is no room for its bytes.
 pub fn decode_image(text: &str, memory: &mut Charge) -> ApiResult<Source> {
-    let is_url = |scheme| strip_prefix_ignore_case(text, scheme).is_some();
-    if is_url("http://") || is_url("https://") {
+    if begins_as_url(text) {
         return Ok(Source::Url(text.to_owned()));
     }
     let encoded = match strip_prefix_ignore_case(text, "data:") {

@@ -6,7 +6,7 @@ mod fetch;
 mod slots;
 
 pub use address::is_public;
-pub use decode::{decode_image, is_data_url, is_url};
+pub use decode::{begins_as_url, decode_image, is_data_url, is_url};
 pub use fetch::{FetchPolicy, Fetcher, HostPattern};
 
 use crate::engine::Input;

@@ -217,6 +217,14 @@ async fn one_bad_input_is_named_or_answered_in_its_place() {
     assert!(whole.error(422, "invalid_image").starts_with("input[17]: "));
     assert_eq!(whole.json()["error"]["param"], "input[17]");
 
+    let long = json!({"input": ["cat", "a text of more than sixteen bytes"], "truncate": "NONE"});
+    service.json(PATH, long.clone()).await.error(422, "invalid_value");
+    let mut partial = long;
+    partial["partial"] = true.into();
+    let body = service.json(PATH, partial).await.ok();
+    assert_close(&floats(&body["data"][0]["embedding"]), &unit(b"cat"));
+    assert_eq!(body["data"][1]["error"]["param"], "input[1]");
+
     input[3] = json!({"image": "*"});
     let body = service.json(PATH, json!({"input": input, "partial": true})).await.ok();
     let data = body["data"].as_array().unwrap();

@@ -32,11 +32,13 @@ pub const SOURCE: (u32, u32) = (200, 400);
 pub static COMPUTED: AtomicUsize = AtomicUsize::new(0);
 
 /// A picture is `PIC` and anything; a text that holds `slow` takes 200 ms, one that holds `panic` panics, and one that
-/// holds `held` waits while the test says so.
+/// holds `held` waits while the test says so, as does one that begins with `stuck` when it is tokenised.
 pub struct Fake {
     info: ModelInfo,
     /// While true, nothing can be computed.
     pub lost: AtomicBool,
+    /// Texts that were tokenised, or are being.
+    pub tokenized: AtomicUsize,
     held: Mutex<bool>,
     released: Condvar,
 }
@@ -116,7 +118,13 @@ impl Fake {
             dtype: Precision::F32,
             device: DeviceKind::Cpu,
         };
-        Self { info, lost: AtomicBool::new(false), held: Mutex::new(false), released: Condvar::new() }
+        Self {
+            info,
+            lost: AtomicBool::new(false),
+            tokenized: AtomicUsize::new(0),
+            held: Mutex::new(false),
+            released: Condvar::new(),
+        }
     }
 }
 
@@ -132,6 +140,10 @@ impl Fake {
     pub fn release(&self) {
         *self.held.lock().unwrap() = false;
         self.released.notify_all();
+    }
+
+    fn wait(&self) {
+        drop(self.released.wait_while(self.held.lock().unwrap(), |held| *held).unwrap());
     }
 
     fn cover(&self, views: &ViewOptions) -> Result<(Preprocessor, Cover)> {
@@ -197,6 +209,12 @@ impl Model for Fake {
     }
 
     fn prepare_text(&self, text: &str, mode: Option<Canonicalization>) -> Result<TokenIds> {
+        self.tokenized.fetch_add(1, Ordering::SeqCst);
+        if text.starts_with("stuck") {
+            self.wait();
+        }
+        // Nothing is made of what the context does not hold.
+        let text = &text[..text.floor_char_boundary(4 * CONTEXT)];
         let text = if mode == Some(Canonicalization::None) { text.to_owned() } else { text.to_lowercase() };
         let mut ids: Vec<u32> = text.bytes().map(u32::from).collect();
         let truncated = ids.len() > CONTEXT;
@@ -256,7 +274,7 @@ impl Towers for Fake {
             panic!("as the text asked for");
         }
         if holds(b"held") {
-            drop(self.released.wait_while(self.held.lock().unwrap(), |held| *held).unwrap());
+            self.wait();
         }
         if holds(b"slow") {
             std::thread::sleep(Duration::from_millis(200));

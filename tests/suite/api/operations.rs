@@ -360,4 +360,10 @@ async fn a_request_leaves_one_line_with_its_client_its_model_and_its_end() {
     drop(answer);
     let line = text().lines().filter(|line| line.contains("siglip::access")).nth(2).unwrap().to_owned();
     assert!(line.contains("outcome=\"client left\"") && line.contains("sent=0"), "{line}");
+    // Probes ask all day.
+    for path in ["/health/live", "/ping", "/.well-known/ready", "/v2/health/live", "/v2"] {
+        assert!(service.get(path).await.status.is_success(), "{path}");
+    }
+    let asked = text().lines().filter(|line| line.contains("siglip::access")).skip(3).count();
+    assert_eq!(asked, 1, "only /v2: {}", text());
 }

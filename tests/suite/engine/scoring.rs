@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use siglip::engine::{EngineConfig, EngineError, Labels, Load, ModelHandle, ScoreOptions};
 use siglip::model::zero_shot::Ranking;
-use siglip::model::{LabelSet, Scores};
+use siglip::model::{LabelSet, Question, Scores};
 
 use super::fake::*;
 
@@ -32,8 +32,8 @@ fn score(
 ) -> tokio::task::JoinHandle<Result<usize, EngineError>> {
     let (expected, model) = (engine.load().items + 1, model.clone());
     let job = tokio::spawn(async move {
-        let scored = model.rank(vec![vector_of([1.0, 2.0])], labels(), SCORES, Ranking::default(), options);
-        scored.await.map(|scored| scored.value[0][0].label)
+        let scored = model.judge(vec![vector_of([1.0, 2.0])], labels(), SCORES, Question::default(), options);
+        scored.await.map(|scored| scored.value[0].matches[0].label)
     });
     eventually("admission", || engine.load().items >= expected);
     job
@@ -45,12 +45,13 @@ async fn labels_are_ranked_by_their_cosine() {
     let pictures = vec![vector_of([3.0, 4.0]), vector_of([1.0, 0.0])];
     let top = Ranking { top_k: Some(1), ..Ranking::default() };
     for ranking in [Ranking::default(), top] {
-        let scored = model.rank(pictures.clone(), labels(), SCORES, ranking, ScoreOptions::default()).await;
+        let question = Question { ranking, ..Question::default() };
+        let scored = model.judge(pictures.clone(), labels(), SCORES, question, ScoreOptions::default()).await;
         let scored = scored.unwrap();
-        let best: Vec<usize> = scored.value.iter().map(|matches| matches[0].label).collect();
+        let best: Vec<usize> = scored.value.iter().map(|judged| judged.matches[0].label).collect();
         assert_eq!(best, [1, 0]);
-        assert!((scored.value[0][0].logit - (0.8 * 10.0 - 1.0)).abs() < 1e-5);
-        assert_eq!(scored.value[0].len(), ranking.top_k.unwrap_or(2));
+        assert!((scored.value[0].matches[0].logit - (0.8 * 10.0 - 1.0)).abs() < 1e-5);
+        assert_eq!(scored.value[0].matches.len(), ranking.top_k.unwrap_or(2));
         assert!(!scored.timings.inference.is_zero());
     }
     let cosines = model.cosines(pictures, labels(), ScoreOptions::default()).await.unwrap().value;

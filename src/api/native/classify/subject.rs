@@ -157,13 +157,10 @@ impl Subject {
     /// # Errors
     /// 413 or 429 without room.
     pub(super) fn push_prompts(&self, batch: &mut Batch) -> ApiResult<()> {
-        if let Self::Inline(labels) = self {
-            batch.memory.grow(labels.prompt_bytes())?;
-            for (place, text) in labels.prompts() {
-                batch.push_text(place, text);
-            }
+        match self {
+            Self::Inline(labels) => labels.push_prompts(batch),
+            Self::Stored(_) => Ok(()),
         }
-        Ok(())
     }
 
     /// Which set it is, where it is a stored one.
@@ -177,11 +174,7 @@ impl Subject {
     /// What the engine scores with; `texts` are the embeddings of [`Self::push_prompts`].
     pub(super) fn into_labels(self, texts: Vec<Embedding>) -> engine::Labels {
         match self {
-            Self::Inline(labels) => engine::Labels::Inline {
-                names: Arc::clone(labels.names()),
-                texts: texts.into_iter().map(|text| text.vector).collect(),
-                templates: labels.templates(),
-            },
+            Self::Inline(labels) => labels.embedded(texts),
             Self::Stored(stored) => engine::Labels::Set(Arc::clone(stored.ready.set())),
         }
     }

@@ -113,10 +113,6 @@ impl<'de> Visitor<'de> for InputVisitor {
         Ok(Input::Bare(text.to_owned()))
     }
 
-    fn visit_string<E: de::Error>(self, text: String) -> Result<Input, E> {
-        Ok(Input::Bare(text))
-    }
-
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Input, A::Error> {
         const EXPECTED: &str = "an input object has exactly one key, \"text\" or \"image\"";
         let input = match map.next_key::<String>()?.as_deref() {
@@ -148,10 +144,6 @@ impl<'de> Visitor<'de> for InputsVisitor {
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<Inputs, E> {
         Ok(one(Input::Bare(text.to_owned())))
-    }
-
-    fn visit_string<E: de::Error>(self, text: String) -> Result<Inputs, E> {
-        Ok(one(Input::Bare(text)))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Inputs, A::Error> {
@@ -206,10 +198,6 @@ impl<'de> Deserialize<'de> for Element {
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Element, E> {
                 InputVisitor.visit_str(text).map(Element::Input)
-            }
-
-            fn visit_string<E: de::Error>(self, text: String) -> Result<Element, E> {
-                InputVisitor.visit_string(text).map(Element::Input)
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Element, A::Error> {

@@ -229,6 +229,16 @@ async fn roboflow() {
         ("/clip/embed_image", json!({"image": {"type": "numpy", "value": "x"}}), 400, "numpy"),
         ("/clip/embed_image", json!({"image": {"type": "base64", "value": "http://h/"}}), 400, "type"),
         ("/clip/compare", json!({"subject": image, "prompt": []}), 422, "prompt"),
+        ("/clip/embed_image", json!({"image": {"type": "base64", "value": "HTTP://h/"}}), 400, "type"),
+        (
+            "/clip/embed_image",
+            json!({"image": {"type": "url", "value": "HTTPS://h/"}}),
+            422,
+            "not fetched by URL",
+        ),
+        ("/clip/compare", json!({"subject": "a", "prompt": {"type": "url", "value": "AAAA"}}), 400, "type"),
+        ("/clip/compare", json!({"subject": "a", "prompt": {"type": "numpy", "value": "x"}}), 400, "numpy"),
+        ("/clip/compare", json!({"subject": "a", "prompt": {"value": "AAAA"}}), 400, "missing field `type`"),
         ("/clip/compare", json!({"subject": image, "prompt": "a", "prompt_type": "sound"}), 422, "sound"),
         ("/clip/compare", json!({"subject": [image, image], "prompt": "a"}), 422, "one subject"),
     ] {

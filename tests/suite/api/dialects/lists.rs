@@ -1,13 +1,19 @@
 //! Dialects that answer with lists of vectors and scores: text-embeddings-inference, Hugging Face, Ollama, Weaviate, KServe.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
 use axum::body::Body;
 use axum::http::Request;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
+use siglip::api::{ApiConfig, AppState, app};
+use siglip::engine::Engine;
 
-use super::super::fake::{BIAS, DIM, SCALE};
-use super::super::{Answer, Service, assert_close, fake, floats, unit};
+use super::super::fake::{BIAS, DIM, Fake, SCALE};
+use super::super::{Answer, Service, assert_close, engine_config, fake, floats, unit};
 
 const PICTURE: &[u8] = b"PIC\x01\x02";
 const LONG: &str = "a text of more than sixteen bytes";
@@ -22,6 +28,16 @@ fn data_url() -> String {
 
 fn cosine(a: &[u8], b: &[u8]) -> f32 {
     unit(a).iter().zip(unit(b)).map(|(x, y)| x * y).sum()
+}
+
+/// Options that do not hold where texts are compared, and what is said of them.
+fn refused_in_comparisons() -> [(Value, &'static str); 4] {
+    [
+        (json!({"truncate": false}), "truncate: long texts are cut"),
+        (json!({"truncate": "START"}), "truncate: long texts lose their end"),
+        (json!({"truncation_direction": "left"}), "truncation_direction"),
+        (json!({"prompt_name": "query"}), "no prompts"),
+    ]
 }
 
 #[tokio::test]
@@ -42,6 +58,7 @@ async fn text_embeddings_inference() {
         ("/embed", json!({"inputs": "a", "dimensions": 4}), 422, "12 dimensions"),
         ("/embed", json!({"inputs": "a", "prompt_name": "query"}), 422, "no prompts"),
         ("/embed", json!({"inputs": "a", "truncation_direction": "left"}), 422, "truncation_direction"),
+        ("/embed", json!({"inputs": "a", "truncate": "START"}), 422, "truncate: long texts lose their end"),
         ("/embed", json!({"inputs": ["a", "data:image/png;base64,AAAA"]}), 422, "inputs[1]"),
         ("/embed", json!({"inputs": []}), 422, "at least one"),
         ("/embed", json!({"input": "a"}), 400, "missing field `inputs`"),
@@ -52,6 +69,11 @@ async fn text_embeddings_inference() {
         let message = answer.refused(status, "/error");
         assert!(message.contains(part), "{message}");
         assert_eq!(answer.json()["error_type"], "Validation");
+    }
+    let sentences = json!({"source_sentence": "a", "sentences": ["b"]});
+    for (options, part) in refused_in_comparisons() {
+        let message = service.json("/similarity", json!({"inputs": sentences, "parameters": options})).await;
+        assert!(message.refused(422, "/error").contains(part), "{options}");
     }
     let typed = service.post("/embed", "application/x-www-form-urlencoded", "{}").await;
     assert!(typed.refused(415, "/error").contains("curl sends that by default"));
@@ -70,6 +92,35 @@ async fn text_embeddings_inference() {
     assert!(service.json("/tokenize", long).await.refused(413, "/error").contains("bytes of text"));
     let info = service.get("/info").await.ok();
     assert_eq!((&info["max_input_length"], &info["served_model_name"]), (&json!(16), &json!("fake")));
+}
+
+#[tokio::test]
+async fn tokenising_is_charged_until_it_ends_and_ends_at_the_deadline() {
+    let fake = Arc::new(Fake::new("fake"));
+    let engine = Engine::start(engine_config());
+    engine.insert(&["fake"], Arc::clone(&fake) as Arc<dyn siglip::engine::Model>).unwrap();
+    engine.warmed_up().await.unwrap();
+    let state = AppState::new(engine, ApiConfig::default(), None);
+    let service = Service { router: app(state.clone()), state };
+    let ask = |header: (&str, &str)| {
+        let request = Request::post("/tokenize").header(header.0, header.1);
+        request.body(Body::from(json!({"inputs": ["stuck", "next"]}).to_string())).unwrap()
+    };
+    let before = fake.tokenized.load(Ordering::SeqCst);
+    let elsewhere = service.send(ask(("x-siglip-expect-fingerprint", "another"))).await;
+    assert!(elsewhere.refused(412, "/error").contains("finger-fake"));
+    fake.hold();
+    let late = service.send(ask(("x-request-timeout-ms", "300"))).await;
+    let held = service.state.memory().total();
+    fake.release();
+    assert!(late.refused(504, "/error").contains("300 ms"));
+    assert!(held > 0, "the text was still being tokenised");
+    let since = Instant::now();
+    while service.state.memory().total() > 0 {
+        assert!(since.elapsed() < Duration::from_secs(5), "what was charged is given back");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(fake.tokenized.load(Ordering::SeqCst), before + 1, "nobody waits for the second text");
 }
 
 #[tokio::test]
@@ -97,7 +148,20 @@ async fn hugging_face_tells_its_tasks_apart_by_the_body() {
         assert_close(&floats(&answer.ok()[1]), &unit(PICTURE));
     }
     let pair = json!({"inputs": {"source_sentence": "cat", "sentences": ["dog"]}, "parameters": {}});
-    let scores = service.json("/models/fake/pipeline/sentence-similarity", pair).await.ok();
+    let scores = service.json("/models/fake/pipeline/sentence-similarity", pair.clone()).await.ok();
+    let classify = |more: Value| {
+        let mut parameters = labels.clone();
+        parameters.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!({"inputs": picture(), "parameters": parameters})
+    };
+    for (options, part) in refused_in_comparisons() {
+        let mut compare = pair.clone();
+        compare.as_object_mut().unwrap().extend(options.as_object().unwrap().clone());
+        for body in [compare, classify(options)] {
+            let message = service.json("/", body).await.refused(422, "/error");
+            assert!(message.contains(part), "{message}");
+        }
+    }
     assert_close(&floats(&scores), &[cosine(b"cat", b"dog")]);
     for (path, body, status, part) in [
         ("/models/a/b", json!({"inputs": "x"}), 404, "no model named \"a/b\""),
@@ -108,6 +172,11 @@ async fn hugging_face_tells_its_tasks_apart_by_the_body() {
         ("/", json!({"inputs": "AAAA", "parameters": {"candidate_labels": ["a", "b"]}}), 422, "inputs: "),
         ("/", json!({"inputs": picture(), "parameters": {"candidate_labels": []}}), 422, "labels"),
         ("/", json!({}), 400, "missing field `inputs`"),
+        ("/pipeline/sentence-similarity/fake", json!({"inputs": "x"}), 400, "source_sentence"),
+        ("/pipeline/feature-extraction/fake", pair, 400, "the body is that of sentence-similarity"),
+        ("/pipeline/feature-extraction/fake", classify(json!({})), 400, "zero-shot-image-classification"),
+        ("/pipeline/sentence-similarity/fake", classify(json!({})), 400, "zero-shot-image-classification"),
+        ("/", json!({"inputs": "x", "truncate": "START"}), 422, "truncate: long texts lose their end"),
     ] {
         let message = service.json(path, body).await.refused(status, "/error");
         assert!(message.contains(part), "{path}: {message}");
@@ -125,8 +194,10 @@ async fn ollama() {
         assert_close(&floats(&answer["embeddings"][index]), &unit(content));
     }
     assert_eq!(answer["prompt_eval_count"], 3 + 3 + 196);
-    let one = service.json("/api/embeddings", json!({"model": "fake", "prompt": "cat"})).await.ok();
-    assert_close(&floats(&one["embedding"]), &unit(b"cat"));
+    let one = service.json("/api/embeddings", json!({"model": "fake", "prompt": "cat"})).await;
+    assert_close(&floats(&one.ok()["embedding"]), &unit(b"cat"));
+    let shortest = format!("{{\"embedding\":{}}}", serde_json::to_string(&unit(b"cat")).unwrap());
+    assert_eq!(String::from_utf8(one.bytes).unwrap(), shortest, "the digits of an f32");
     let one = service.json("/api/embeddings", json!({"model": "fake", "images": [picture()]})).await.ok();
     assert_close(&floats(&one["embedding"]), &unit(PICTURE));
     for (path, body, status, part) in [

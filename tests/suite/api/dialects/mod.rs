@@ -166,7 +166,6 @@ async fn keys_are_found_where_each_client_puts_them() {
     };
     assert_eq!(post("/vectorize", basic, json!({"texts": ["a"]})).await, 200);
     assert_eq!(post("/embed", basic, json!({"inputs": "a"})).await, 401);
-    assert_eq!(post("/embeddings", ("api-key", "secret"), json!({"input": "a"})).await, 200);
     assert_eq!(post(VERTEX, ("x-goog-api-key", "secret"), json!({"instances": [{"text": "a"}]})).await, 200);
     let none = ("x-nothing", "");
     assert_eq!(post("/clip/embed_text?api_key=secret", none, json!({"text": "a"})).await, 200);
@@ -176,6 +175,19 @@ async fn keys_are_found_where_each_client_puts_them() {
     }
     for path in ["/models", "/meta", "/info", "/api/tags", "/v2/models/fake"] {
         assert_eq!(service.get(path).await.status, 401, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_model_that_is_not_there_is_said_before_a_body_is_read() {
+    let service = Service::new().await;
+    for name in ["fake", "other"] {
+        service.state.engine().remove(name).unwrap();
+    }
+    for path in ["/embed", "/similarity", "/tokenize", "/vectorize", "/post"] {
+        let status = service.post(path, "application/json", "no JSON").await.status;
+        assert_ne!(status, 400, "{path}");
+        assert!(!status.is_success(), "{path}");
     }
 }
 
