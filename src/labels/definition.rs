@@ -196,7 +196,10 @@ impl Definition {
 
     /// Bytes of the longest text at most.
     pub fn longest_text(&self, templates: &[&str]) -> usize {
-        let filled = |text: &str, word: usize| text.len() + text.matches(SLOT).count() * word;
+        let filled = |text: &str, word: usize| {
+            let slots = text.matches(SLOT).count();
+            text.len() - slots * SLOT.len() + slots * word
+        };
         let (mut word, mut longest) = (0, 0);
         for label in &self.labels.0 {
             let words = std::iter::once(&label.name).chain(&label.synonyms);
