@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::http::HeaderValue;
 
 use crate::api::admin::models::ModelAdmin;
-use crate::api::dialects::Dialects;
+use crate::api::dialects::{Dialects, ImmichUpstream};
 use crate::api::edge::base_path::BasePath;
 use crate::api::edge::client::TrustedProxies;
 use crate::api::edge::keys::ApiKeys;
@@ -52,6 +52,8 @@ pub struct ApiConfig {
     pub fetch: Option<FetchPolicy>,
     /// Which other services' routes are served too.
     pub dialects: Dialects,
+    /// Who is asked for what Immich wants beside embeddings.
+    pub immich_upstream: Option<ImmichUpstream>,
 }
 
 /// Origins that browsers are told to let in.
@@ -87,6 +89,7 @@ impl Default for ApiConfig {
             cors: Cors::default(),
             fetch: None,
             dialects: Dialects::default(),
+            immich_upstream: None,
         }
     }
 }

@@ -8,8 +8,9 @@ use crate::api::source::{Source, decode_image};
 use crate::budget::Charge;
 use crate::engine::Input;
 
-/// Bytes that the name of an input takes at most.
-pub const PLACE: usize = 64;
+/// Bytes that an input takes beside its content until it is in the engine, at most: its name, and its entries in the lists on its
+/// way there, which may be twice as long as they need to be while they grow.
+pub const EACH_INPUT: usize = 512;
 
 /// Inputs of a request, and what an error calls each of them.
 #[derive(Debug)]
@@ -55,7 +56,7 @@ impl Batch {
     /// # Errors
     /// 413 or 429 if there is no room for their names.
     pub fn push_texts(&mut self, field: &str, texts: Vec<String>) -> ApiResult<()> {
-        self.memory.grow(texts.len() * PLACE)?;
+        self.memory.grow(texts.len() * EACH_INPUT)?;
         for (index, text) in texts.into_iter().enumerate() {
             self.push_text(format!("{field}[{index}]"), text);
         }
@@ -71,7 +72,7 @@ impl Batch {
         if !pictures.is_empty() {
             check_count(field, pictures.len(), most)?;
         }
-        self.memory.grow(pictures.len() * PLACE)?;
+        self.memory.grow(pictures.len() * EACH_INPUT)?;
         for (index, picture) in pictures.into_iter().enumerate() {
             self.push_encoded(format!("{field}[{index}]"), &picture);
             self.memory.shrink(picture.heap());

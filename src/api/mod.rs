@@ -52,7 +52,7 @@ use edge::error::shortened;
 
 pub use admin::models::{ModelAdmin, ModelLoader, ModelOpener};
 pub use config::{ApiConfig, Cors};
-pub use dialects::Dialects;
+pub use dialects::{Dialects, ImmichUpstream};
 pub use edge::base_path::BasePath;
 pub use edge::client::{Cidr, TrustedProxies};
 pub use edge::error::{ApiError, ApiResult, ErrorBody, ErrorDetail, ErrorKind};

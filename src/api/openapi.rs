@@ -124,7 +124,7 @@ pub struct WorkErrors;
 
 impl IntoResponses for WorkErrors {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        errors(&[400, 401, 404, 406, 408, 412, 413, 415, 422, 429, 500, 503, 504])
+        errors(&[400, 401, 404, 406, 408, 412, 413, 415, 422, 429, 500, 502, 503, 504])
     }
 }
 
@@ -208,6 +208,13 @@ fn error(status: u16) -> Response {
             "overloaded",
             "the service is at its limit (2048 inputs queued); try again in 1 s",
             None,
+        ),
+        502 => (
+            "A host that a picture was to be fetched from failed",
+            "server_error",
+            "url_fetch_failed",
+            "input[3]: the host answered 503 Service Unavailable",
+            Some("input[3]"),
         ),
         503 => (
             "The service is starting or stopping, or a label set is being encoded",

@@ -33,6 +33,7 @@ pub use error::CheckpointError;
 pub use files::{Blob, Files};
 pub use hub::HubOptions;
 pub use layout::Layout;
+pub use npz::read_npy_matrix;
 pub use reference::ModelRef;
 pub use store::FileStamp;
 pub use weights::CheckpointWeights;

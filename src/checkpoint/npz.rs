@@ -8,6 +8,7 @@ use std::io::{Cursor, Read};
 
 use flate2::Crc;
 use flate2::read::DeflateDecoder;
+use half::{bf16, f16};
 use zip::{CompressionMethod, ZipArchive};
 
 use super::CheckpointError;
@@ -80,6 +81,32 @@ fn read(bytes: &[u8]) -> Result<Vec<(String, Stored)>, String> {
         tensors.push((tensor.to_string(), stored));
     }
     Ok(tensors)
+}
+
+/// The numbers of a `.npy` file with a matrix, row by row, and its shape `(rows, columns)`.
+///
+/// # Errors
+/// If it is no such file, of another type than f64, f32, f16 or bf16, or has at most none or more than `most` numbers.
+pub fn read_npy_matrix(bytes: &[u8], most: usize) -> Result<((usize, usize), Vec<f32>), String> {
+    let npy = Npy::parse(&bytes[..bytes.len().min(HEADER_LIMIT)])?;
+    npy.check_size(bytes.len())?;
+    let (rows, columns) = match *npy.shape {
+        [rows, columns] if !npy.fortran => (rows, columns),
+        [_, _] => return Err("its columns, not its rows, are one after the other (fortran_order)".into()),
+        _ => return Err(format!("an array of shape {:?}, not a matrix", npy.shape)),
+    };
+    let count = rows.checked_mul(columns).filter(|&count| (1..=most).contains(&count));
+    if count.is_none() {
+        return Err(format!("{rows} rows of {columns} numbers; from 1 to {most} numbers are read"));
+    }
+    let values = &bytes[npy.length..];
+    let numbers = match npy.dtype? {
+        Dtype::F64 => values.as_chunks::<8>().0.iter().map(|&x| f64::from_le_bytes(x) as f32).collect(),
+        Dtype::F32 => values.as_chunks::<4>().0.iter().map(|&x| f32::from_le_bytes(x)).collect(),
+        Dtype::F16 => values.as_chunks::<2>().0.iter().map(|&x| f16::from_le_bytes(x).to_f32()).collect(),
+        Dtype::Bf16 => values.as_chunks::<2>().0.iter().map(|&x| bf16::from_le_bytes(x).to_f32()).collect(),
+    };
+    Ok(((rows, columns), numbers))
 }
 
 /// The header of an `.npy` file.
@@ -221,6 +248,32 @@ mod tests {
         let vector =
             Npy::parse(&header("{'descr': '<i8', 'fortran_order': False, 'shape': (5,), }\n")).unwrap();
         assert_eq!((vector.dtype, vector.shape), (Err("numpy's <i8".into()), vec![5]));
+    }
+
+    #[test]
+    fn a_matrix_is_read_as_numpy_writes_it() {
+        let file = |text: &str, values: &[u8]| [header(text), values.to_vec()].concat();
+        let of = |descr: &str, shape: &str| {
+            format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}\n")
+        };
+        let floats: Vec<u8> =
+            [1.0_f32, 2.0, 3.0, 4.0, 5.0, 6.0].iter().flat_map(|x| x.to_le_bytes()).collect();
+        let (shape, numbers) = read_npy_matrix(&file(&of("<f4", "(2, 3)"), &floats), 6).unwrap();
+        assert_eq!((shape, numbers), ((2, 3), vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0]));
+        let halves: Vec<u8> = [0.5_f32, -2.0].iter().flat_map(|&x| f16::from_f32(x).to_le_bytes()).collect();
+        assert_eq!(read_npy_matrix(&file(&of("<f2", "(1, 2)"), &halves), 6).unwrap().1, [0.5, -2.0]);
+        let transposed = of("<f4", "(2, 3)").replace("False", "True");
+        for (text, values, said) in [
+            (of("<f4", "(2, 3)"), &floats[..20], "do not make"),
+            (of("<f4", "(6,)"), &floats, "not a matrix"),
+            (of("<f4", "(0, 3)"), &[], "from 1 to 6"),
+            (of("<f4", "(3, 3)"), &[0; 36], "from 1 to 6"),
+            (of("<i8", "(1, 2)"), &[0; 16], "<i8"),
+            (transposed, &floats, "fortran_order"),
+        ] {
+            let error = read_npy_matrix(&file(&text, values), 6).unwrap_err();
+            assert!(error.contains(said), "{text}: {error}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod choice;
 pub mod environment;
 pub mod health;
+pub mod label_sets;
 pub mod memory;
 pub mod model;
 mod parse;
@@ -122,7 +123,8 @@ pub struct ClassifyArgs {
     #[arg(long = "examples", value_name = "LABEL=PATH")]
     pub examples: Vec<String>,
     /// Say so where none of the labels fits: none has the probability P, or the file's labels (things that the image may be of
-    /// instead) fit better [default of P: the label's threshold, else 0.01]
+    /// instead) fit better, or none stands out beside the images whose embeddings are in a .npy file [default of P: the label's
+    /// threshold, else 0.01]
     #[arg(long, value_name = "P|FILE", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub none: Option<String>,
     /// Shares that sum to 1 over the labels instead of each label's own probability

@@ -10,14 +10,14 @@ use clap::builder::FalseyValueParser;
 
 use super::choice::{ModelChoice, model_choice, models};
 use super::environment::Port;
+use super::label_sets::{LabelSetArgs, LabelSetConfig};
 use super::{ComputeArgs, memory, parse};
 use crate::api::{
-    ApiConfig, ApiKeys, Cidr, Cors, DrainTimes, FetchPolicy, HostPattern, ModelAdmin, ModelLoader,
-    ModelOpener, Tls, TrustedProxies, check_key,
+    ApiConfig, ApiKeys, Cidr, Cors, DrainTimes, FetchPolicy, HostPattern, ImmichUpstream, ModelAdmin,
+    ModelLoader, ModelOpener, Tls, TrustedProxies, check_key,
 };
 use crate::budget::MemoryBudget;
 use crate::engine::EngineConfig;
-use crate::labels::{Content, check_name, read_file};
 use crate::telemetry::LogFormat;
 use crate::{Error, Result};
 
@@ -34,18 +34,8 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,
 
-    /// A label set out of a file (.json, .csv, .txt, or a linear head in .safetensors); repeat it for several
-    #[arg(
-        long = "label-set",
-        value_name = "NAME=FILE",
-        env = "SIGLIP_LABEL_SET",
-        value_delimiter = ',',
-        help_heading = "Label sets"
-    )]
-    pub label_sets: Vec<String>,
-    /// Folder in which label sets are kept; without it they are gone when the service ends
-    #[arg(long, value_name = "FOLDER", env = "SIGLIP_DATA_DIR", help_heading = "Label sets")]
-    pub data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) labels: LabelSetArgs,
 
     /// Address to listen on
     #[arg(long, default_value = "127.0.0.1", env = "SIGLIP_HOST", help_heading = "Network")]
@@ -135,6 +125,9 @@ pub struct ServeArgs {
         help_heading = "Network"
     )]
     pub dialects: String,
+    /// Address of an immich-machine-learning that is asked for what Immich wants beside embeddings: faces, text in pictures
+    #[arg(long, value_name = "URL", env = "SIGLIP_IMMICH_UPSTREAM", help_heading = "Network")]
+    pub immich_upstream: Option<String>,
 
     /// Longest body of a request
     #[arg(long, value_name = "BYTES", default_value = "64MiB", value_parser = parse::bytes, env = "SIGLIP_MAX_BODY_BYTES", help_heading = "Limits")]
@@ -155,15 +148,6 @@ pub struct ServeArgs {
         help_heading = "Limits"
     )]
     pub max_labels: usize,
-    /// Label sets that are stored
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 256,
-        env = "SIGLIP_MAX_LABEL_SETS",
-        help_heading = "Limits"
-    )]
-    pub max_label_sets: usize,
     /// Connections open at once
     #[arg(
         long,
@@ -240,10 +224,8 @@ pub struct ServeConfig {
     pub engine: EngineConfig,
     /// Settings of the routes.
     pub api: ApiConfig,
-    /// Label sets to begin with, by name.
-    pub label_sets: Vec<(String, Content)>,
-    /// Where label sets are kept.
-    pub data_dir: Option<PathBuf>,
+    /// Label sets and backgrounds to begin with, and where sets are kept.
+    pub labels: LabelSetConfig,
     /// The certificate, if TLS is spoken.
     pub tls: Option<Tls>,
     /// Times of an orderly end.
@@ -270,8 +252,7 @@ impl TryFrom<ServeArgs> for ServeConfig {
             models: models(&args.models)?,
             compute: args.compute.clone(),
             engine: engine(&args, &api.memory)?,
-            label_sets: label_sets(&args.label_sets, args.max_label_sets)?,
-            data_dir: args.data_dir.clone(),
+            labels: LabelSetConfig::try_from(&args.labels)?,
             tls,
             drain: DrainTimes { delay: args.drain_delay, timeout: args.drain_timeout },
             api,
@@ -279,7 +260,7 @@ impl TryFrom<ServeArgs> for ServeConfig {
     }
 }
 
-fn wrong(message: impl Into<String>) -> Error {
+pub(super) fn wrong(message: impl Into<String>) -> Error {
     Error::Config(message.into())
 }
 
@@ -293,25 +274,6 @@ fn addresses(host: &str, port: u16) -> Result<Vec<SocketAddr>> {
         }
     }
     if addresses.is_empty() { Err(wrong()) } else { Ok(addresses) }
-}
-
-/// Reads the files of `--label-set`.
-fn label_sets(given: &[String], most: usize) -> Result<Vec<(String, Content)>> {
-    let mut sets: Vec<(String, Content)> = Vec::new();
-    for text in given.iter().map(|text| text.trim()).filter(|text| !text.is_empty()) {
-        let wrong = |message: &dyn std::fmt::Display| wrong(format!("--label-set {text:?}: {message}"));
-        let (name, file) = text.split_once('=').ok_or_else(|| wrong(&"not NAME=FILE"))?;
-        check_name(name).map_err(|error| wrong(&error))?;
-        if sets.iter().any(|(known, _)| known == name) {
-            return Err(wrong(&"there is a label set of that name already"));
-        }
-        sets.push((name.to_owned(), read_file(Path::new(file)).map_err(|error| wrong(&error))?));
-    }
-    if sets.len() > most {
-        let message = format!("{} times --label-set, and --max-label-sets is {most}", sets.len());
-        return Err(Error::Config(message));
-    }
-    Ok(sets)
 }
 
 fn engine(args: &ServeArgs, memory: &MemoryBudget) -> Result<EngineConfig> {
@@ -391,7 +353,7 @@ fn api(args: &ServeArgs) -> Result<ApiConfig> {
         memory,
         max_items: args.max_items,
         max_labels: args.max_labels,
-        max_label_sets: args.max_label_sets,
+        max_label_sets: args.labels.max_label_sets,
         request_timeout: args.request_timeout,
         header_timeout: args.header_timeout,
         keep_alive: args.keep_alive,
@@ -404,8 +366,15 @@ fn api(args: &ServeArgs) -> Result<ApiConfig> {
         model_admin: model_admin(args)?,
         cors: cors(&args.cors_allow_origin)?,
         fetch: fetch(args)?,
+        immich_upstream: immich_upstream(args)?,
         dialects: args.dialects.parse().map_err(|error| wrong(format!("--dialects: {error}")))?,
     })
+}
+
+fn immich_upstream(args: &ServeArgs) -> Result<Option<ImmichUpstream>> {
+    let address = args.immich_upstream.as_deref().map(str::trim).filter(|address| !address.is_empty());
+    let parsed = address.map(str::parse).transpose();
+    parsed.map_err(|error| wrong(format!("--immich-upstream: {error}")))
 }
 
 /// A quarter of what the process may use: the models take most of the rest.

@@ -19,7 +19,7 @@ use super::shared::{Phase, Shared};
 use super::state::ModelState;
 use super::views::vectors_bytes;
 use super::{EmbedOptions, Embedding, EngineError, ImageCost, Input};
-use crate::model::{Judged, Match, ModelError, Question, Scores};
+use crate::model::{Judged, LabelSet, Levels, Match, ModelError, Question, Scores};
 use crate::pipeline::{ModelInfo, OwnClassifier};
 use crate::telemetry;
 
@@ -100,6 +100,25 @@ impl ModelHandle {
         let bytes = pictures.len().saturating_mul(each);
         self.score(pictures, labels, bytes, options, move |pictures, labels, stop| {
             labels.into_set(&space)?.judge(&pictures, scores, &question, stop)
+        })
+        .await
+    }
+
+    /// How high the logits of a set's labels are over the pictures of a background, as [`Self::judge`].
+    ///
+    /// # Errors
+    /// As [`Self::judge`].
+    pub async fn levels(
+        &self,
+        pictures: Vec<Arc<[f32]>>,
+        labels: Arc<LabelSet>,
+        scores: Scores,
+        options: ScoreOptions,
+    ) -> Result<Scored<Levels>, EngineError> {
+        let bytes = labels.len().saturating_mul(2 * size_of::<f64>());
+        let space = Arc::clone(&self.runtime.space);
+        self.score(pictures, Labels::Set(labels), bytes, options, move |pictures, labels, stop| {
+            labels.into_set(&space)?.levels(&pictures, scores, stop)
         })
         .await
     }

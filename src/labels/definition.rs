@@ -29,6 +29,9 @@ pub const NONE_THRESHOLD: f32 = 0.01;
 /// The share that the set's labels together must reach against negatives, where none is given.
 pub const NEGATIVES_THRESHOLD: f32 = 0.1;
 
+/// Standard deviations above its mean over a background that a label must reach, where none are given.
+pub const BACKGROUND_THRESHOLD: f32 = 4.0;
+
 /// A label set as it was sent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -53,6 +56,9 @@ pub struct Definition {
     /// The model that the set is encoded for at once; the service's first if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
+    /// Whether examples are moved to where texts are before both are combined.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub close_modality_gap: Option<bool>,
 }
 
 /// One label.
@@ -80,6 +86,7 @@ impl Definition {
             none: None,
             canonicalization: None,
             model: None,
+            close_modality_gap: None,
         }
     }
 
@@ -112,6 +119,13 @@ impl Definition {
         }
         if let Some(NoneRule::Against { against, .. }) = &self.none {
             check_name(against).map_err(|error| LabelError::invalid("none.against", error.to_string()))?;
+        }
+        if let Some(NoneRule::Background { background, threshold }) = &self.none {
+            check_name(background)
+                .map_err(|error| LabelError::invalid("none.background", error.to_string()))?;
+            if threshold.is_some_and(|threshold| !threshold.is_finite()) {
+                return Err(LabelError::invalid("none.threshold", "must be a finite number"));
+            }
         }
         if let Some(model) = &self.model
             && model.len() > LABEL_BYTES

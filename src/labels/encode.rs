@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -108,13 +108,26 @@ pub(super) fn combine(
 ) -> Result<Ready, String> {
     let examples = content.examples.as_ref().filter(|examples| **examples.space() == **text.set.space());
     let (Some(examples), Some(scores)) = (examples, scores) else {
-        return Ok(Ready { set: Arc::clone(&text.set), text: Some(text), fit: None, _charge: None });
+        return Ok(Ready {
+            set: Arc::clone(&text.set),
+            text: Some(text),
+            fit: None,
+            _charge: None,
+            levels: Mutex::default(),
+        });
     };
-    let fitted = fit(&text.set, examples, scores).map_err(|error| error.to_string())?;
+    let close_gap = content.definition.close_modality_gap == Some(true);
+    let fitted = fit(&text.set, examples, scores, close_gap).map_err(|error| error.to_string())?;
     let report = FitReport::of(&fitted);
     let bytes = fitted.set.len() * fitted.set.width() * size_of::<f32>();
     charge.shrink(charge.bytes().saturating_sub(bytes));
-    Ok(Ready { set: Arc::new(fitted.set), text: Some(text), fit: Some(report), _charge: Some(charge) })
+    Ok(Ready {
+        set: Arc::new(fitted.set),
+        text: Some(text),
+        fit: Some(report),
+        _charge: Some(charge),
+        levels: Mutex::default(),
+    })
 }
 
 /// Why encoding ended before its end.

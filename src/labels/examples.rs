@@ -15,6 +15,7 @@
 #[cfg(test)]
 mod tests;
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -165,6 +166,19 @@ pub struct Fitted {
     pub after: Accuracy,
 }
 
+/// What moves the examples of a set to where its texts are: the mean of the texts of the labels that have examples, less the mean of
+/// their examples, each label counting alike. Embeddings of pictures and of texts lie apart, the more the larger a model is (Liang et
+/// al. 2022, "Mind the gap", arXiv 2203.02053).
+fn gap(classes: &[Class<'_>], width: usize) -> Vec<f32> {
+    let mut gap = vec![0.0; width];
+    for class in classes {
+        let count = class.examples.len() as f32;
+        let each = class.text.iter().zip(&class.sum).map(|(text, sum)| text - sum / count);
+        gap.iter_mut().zip(each).for_each(|(gap, x)| *gap += x / classes.len() as f32);
+    }
+    gap
+}
+
 /// One label with examples on its way.
 struct Class<'a> {
     label: usize,
@@ -172,6 +186,8 @@ struct Class<'a> {
     examples: &'a [Arc<[f32]>],
     /// Sum of the examples.
     sum: Vec<f32>,
+    /// What is added to each of them; empty for nothing.
+    shift: &'a [f32],
     /// Softmax probability of the label on each of its examples.
     probabilities: Vec<f32>,
     /// By the words alone, which examples are right.
@@ -193,6 +209,7 @@ impl Class<'_> {
     fn direction(&self, mean: f32, left_out: Option<usize>) -> Vec<f32> {
         let count = self.examples.len() - usize::from(left_out.is_some());
         let mut prototype = self.sum.clone();
+        prototype.iter_mut().zip(self.shift).for_each(|(sum, x)| *sum += count as f32 * x);
         if let Some(i) = left_out {
             prototype.iter_mut().zip(&*self.examples[i]).for_each(|(sum, x)| *sum -= x);
         }
@@ -235,16 +252,22 @@ impl Line {
     }
 }
 
-/// Fits a set to examples. `text` are the directions of its texts, of length 1.
+/// Fits a set to examples. `text` are the directions of its texts, of length 1. With `close_gap` examples are moved to where the texts
+/// are first: the mean of the examples becomes that of their labels' texts.
 ///
 /// # Errors
 /// If the examples are of another width or of labels that the set does not have, or a product fails.
-pub fn fit(text: &LabelSet, examples: &Examples, scores: Scores) -> Result<Fitted, ModelError> {
+pub fn fit(
+    text: &LabelSet,
+    examples: &Examples,
+    scores: Scores,
+    close_gap: bool,
+) -> Result<Fitted, ModelError> {
     let fits = examples.vectors.keys().all(|&label| (label as usize) < text.len());
     if !fits || examples.width != text.width() {
         return Err(ModelError::Input("examples that do not fit the labels".to_owned()));
     }
-    let (rows, width) = (text.rows()?, text.width());
+    let (rows, width, shift) = (text.rows()?, text.width(), OnceCell::new());
     let mut classes: Vec<Class> = examples
         .vectors
         .iter()
@@ -253,9 +276,14 @@ pub fn fit(text: &LabelSet, examples: &Examples, scores: Scores) -> Result<Fitte
             examples.iter().for_each(|vector| sum.iter_mut().zip(&**vector).for_each(|(s, x)| *s += x));
             let text = &rows[label as usize * width..][..width];
             let (probabilities, right) = (Vec::new(), Vec::new());
-            Class { label: label as usize, text, examples, sum, probabilities, right, keeps_words: false }
+            let (label, shift) = (label as usize, &[][..]);
+            Class { label, text, examples, sum, shift, probabilities, right, keeps_words: false }
         })
         .collect();
+    if close_gap {
+        let shift: &[f32] = shift.get_or_init(|| gap(&classes, width));
+        classes.iter_mut().for_each(|class| class.shift = shift);
+    }
     by_words(text, &mut classes, scores)?;
     let each = classes.iter().map(|class| mean_of(class.probabilities.iter().copied()));
     let mean = mean_of(each);

@@ -20,12 +20,7 @@ const LARGEST: u64 = 1 << 30;
 /// What is wrong with the file or the set, in words.
 pub fn read_file(path: &Path) -> Result<Content, String> {
     let about = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-    let file = std::fs::File::open(path).map_err(|error| about(&error))?;
-    let mut bytes = Vec::new();
-    file.take(LARGEST + 1).read_to_end(&mut bytes).map_err(|error| about(&error))?;
-    if bytes.len() as u64 > LARGEST {
-        return Err(about(&format!("more than {LARGEST} bytes")));
-    }
+    let bytes = read_bytes(path)?;
     let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
     let extension = extension.to_ascii_lowercase();
     if extension == "safetensors" {
@@ -43,6 +38,21 @@ pub fn read_file(path: &Path) -> Result<Content, String> {
     let definition = definition.map_err(|error| about(&error))?;
     definition.check().map_err(|error| about(&error))?;
     Ok(Content::of(definition))
+}
+
+/// The bytes of a file, within bounds.
+///
+/// # Errors
+/// If it cannot be read or is too large, in words that name it.
+pub(super) fn read_bytes(path: &Path) -> Result<Vec<u8>, String> {
+    let about = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+    let file = std::fs::File::open(path).map_err(|error| about(&error))?;
+    let mut bytes = Vec::new();
+    file.take(LARGEST + 1).read_to_end(&mut bytes).map_err(|error| about(&error))?;
+    if bytes.len() as u64 > LARGEST {
+        return Err(about(&format!("more than {LARGEST} bytes")));
+    }
+    Ok(bytes)
 }
 
 fn of_json(text: &str) -> Result<Definition, String> {

@@ -98,14 +98,17 @@ pub fn read_head(bytes: &[u8], default: &str) -> Result<Content, String> {
 }
 
 /// The numbers of a tensor; its file was checked to hold as many as its shape says.
-fn values(tensor: &TensorView) -> Result<Vec<f32>, String> {
+///
+/// # Errors
+/// If they are of another type than f64, f32, f16 or bf16, in words.
+pub(super) fn values(tensor: &TensorView) -> Result<Vec<f32>, String> {
     let data = tensor.data();
     Ok(match tensor.dtype() {
         Dtype::F32 => data.as_chunks::<4>().0.iter().map(|&x| f32::from_le_bytes(x)).collect(),
         Dtype::F64 => data.as_chunks::<8>().0.iter().map(|&x| f64::from_le_bytes(x) as f32).collect(),
         Dtype::F16 => data.as_chunks::<2>().0.iter().map(|&x| f16::from_le_bytes(x).to_f32()).collect(),
         Dtype::BF16 => data.as_chunks::<2>().0.iter().map(|&x| bf16::from_le_bytes(x).to_f32()).collect(),
-        other => return Err(format!("numbers of type {other:?}; a head is in f32, f64, f16 or bf16")),
+        other => return Err(format!("numbers of type {other:?}; f32, f64, f16 and bf16 are read")),
     })
 }
 

@@ -3,9 +3,10 @@
 //!
 //! A [`Definition`] is what is sent; [`Content`] is all of a set, and the hash of its bytes is its version. [`LabelSets`] holds
 //! them: a [`Version`] has its directions for each embedding space ([`encode`]: embed, normalise, mean, normalise), combined
-//! with examples where it has some ([`examples`]). A new version takes the place of the old one when it is ready. [`store`]
+//! with examples where it has some ([`examples`]). A [`Background`] says how high its labels' scores usually are. A new version takes the place of the old one when it is ready. [`store`]
 //! keeps sets on disk.
 
+mod background;
 mod calibrate;
 mod changes;
 mod content;
@@ -21,12 +22,14 @@ pub mod store;
 mod templates;
 mod version;
 
+pub use background::Background;
 pub use calibrate::{Calibration, Point, calibrate};
 pub use changes::{Example, Index};
 pub use content::Content;
 pub use definition::{
-    Definition, LABEL_BYTES, LabelSpec, MAX_LABELS, MAX_TEMPLATES, MAX_WORDS, NEGATIVES_THRESHOLD,
-    NONE_THRESHOLD, TEMPLATE_BYTES, check_label, check_name, check_share, check_template,
+    BACKGROUND_THRESHOLD, Definition, LABEL_BYTES, LabelSpec, MAX_LABELS, MAX_TEMPLATES, MAX_WORDS,
+    NEGATIVES_THRESHOLD, NONE_THRESHOLD, TEMPLATE_BYTES, check_label, check_name, check_share,
+    check_template,
 };
 pub use error::LabelError;
 pub use examples::Examples;

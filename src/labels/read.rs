@@ -39,6 +39,13 @@ pub enum NoneRule {
         /// The share.
         threshold: Option<f32>,
     },
+    /// No label is so many standard deviations above its mean over the pictures of a background.
+    Background {
+        /// The background.
+        background: String,
+        /// Standard deviations.
+        threshold: Option<f32>,
+    },
 }
 
 impl Templates {
@@ -190,8 +197,20 @@ impl Serialize for Templates {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Against {
-    against: String,
+    against: Option<String>,
+    background: Option<String>,
     threshold: Option<f32>,
+}
+
+impl Against {
+    fn rule<E: de::Error>(self) -> Result<NoneRule, E> {
+        let threshold = self.threshold;
+        match (self.against, self.background) {
+            (Some(against), None) => Ok(NoneRule::Against { against, threshold }),
+            (None, Some(background)) => Ok(NoneRule::Background { background, threshold }),
+            _ => Err(E::custom("either \"against\", a label set, or \"background\"")),
+        }
+    }
 }
 
 impl<'de> Deserialize<'de> for NoneRule {
@@ -202,7 +221,7 @@ impl<'de> Deserialize<'de> for NoneRule {
             type Value = NoneRule;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("true, a probability, or {\"against\": the name of a label set}")
+                f.write_str("true, a probability, {\"against\": the name of a label set}, or {\"background\": a name}")
             }
 
             fn visit_bool<E: de::Error>(self, on: bool) -> Result<NoneRule, E> {
@@ -225,8 +244,7 @@ impl<'de> Deserialize<'de> for NoneRule {
             fn visit_str<E: de::Error>(self, text: &str) -> Result<NoneRule, E> {
                 let text = text.trim();
                 if text.starts_with('{') {
-                    let Against { against, threshold } = serde_json::from_str(text).map_err(E::custom)?;
-                    return Ok(NoneRule::Against { against, threshold });
+                    return serde_json::from_str::<Against>(text).map_err(E::custom)?.rule();
                 }
                 match (text.parse::<bool>(), text.parse::<f32>()) {
                     (Ok(on), _) => self.visit_bool(on),
@@ -236,9 +254,7 @@ impl<'de> Deserialize<'de> for NoneRule {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<NoneRule, A::Error> {
-                let Against { against, threshold } =
-                    Against::deserialize(de::value::MapAccessDeserializer::new(map))?;
-                Ok(NoneRule::Against { against, threshold })
+                Against::deserialize(de::value::MapAccessDeserializer::new(map))?.rule()
             }
         }
 
@@ -255,6 +271,14 @@ impl Serialize for NoneRule {
             Self::Against { against, threshold } => {
                 let mut map = serializer.serialize_map(None)?;
                 map.serialize_entry("against", against)?;
+                if let Some(threshold) = threshold {
+                    map.serialize_entry("threshold", threshold)?;
+                }
+                map.end()
+            }
+            Self::Background { background, threshold } => {
+                let mut map = serializer.serialize_map(None)?;
+                map.serialize_entry("background", background)?;
                 if let Some(threshold) = threshold {
                     map.serialize_entry("threshold", threshold)?;
                 }

@@ -1,5 +1,6 @@
 //! The label sets of a service: stored, encoded for its models, replaced while they are used.
 
+mod levels;
 mod own;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,6 +22,7 @@ use super::version::{Condition, Encoding, Ready, Space, SpaceState, Version, loc
 use crate::budget::{Charge, MemoryBudget, MemoryKind};
 use crate::engine::{Engine, EngineError, ModelHandle};
 use crate::model::Scores;
+use levels::Held;
 use own::head_for;
 
 /// Whom the budget holds the sets of all clients against: they outlive their requests.
@@ -44,6 +46,8 @@ struct Inner {
     sets: Mutex<BTreeMap<Arc<str>, Entry>>,
     /// The classifiers of checkpoints, by embedding space.
     own: Mutex<BTreeMap<String, Resolved>>,
+    /// Pictures of all kinds, by name.
+    backgrounds: Mutex<BTreeMap<String, Held>>,
     /// One change at a time, from looking at the old version to having the new one.
     writing: Mutex<()>,
     /// Told when a set may have become ready.
@@ -128,6 +132,7 @@ impl LabelSets {
             store,
             sets: Mutex::default(),
             own: Mutex::default(),
+            backgrounds: Mutex::default(),
             writing: Mutex::default(),
             settled: watch::Sender::new(()),
         };
@@ -426,7 +431,10 @@ impl LabelSets {
             if content.definition.texts_key(&model.info().template) != text.key {
                 continue;
             }
-            if content.examples == before.content().examples {
+            let close_gap = |content: &Content| content.definition.close_modality_gap == Some(true);
+            let same = content.examples == before.content().examples
+                && (content.examples.is_none() || close_gap(content) == close_gap(before.content()));
+            if same {
                 kept.push((space, ready));
                 continue;
             }

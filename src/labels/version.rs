@@ -12,7 +12,7 @@ use super::definition::{Definition, LabelSpec};
 use super::error::LabelError;
 use super::examples::{Accuracy, Fitted, LabelFit};
 use crate::budget::Charge;
-use crate::model::{LabelSet, Thresholds};
+use crate::model::{LabelSet, Levels, Thresholds};
 
 /// One version of a label set.
 #[derive(Debug)]
@@ -68,9 +68,34 @@ pub struct Ready {
     pub(super) fit: Option<FitReport>,
     /// Of the labels that were fitted to examples, where they were.
     pub(super) _charge: Option<Charge>,
+    /// How high its labels' scores are over the background that was asked for last.
+    pub(super) levels: Mutex<Option<KnownLevels>>,
+}
+
+/// Levels over a background, and what they hold.
+#[derive(Debug)]
+pub(super) struct KnownLevels {
+    background: Arc<str>,
+    levels: Arc<Levels>,
+    _charge: Charge,
 }
 
 impl Ready {
+    /// The levels over a background, if they are known.
+    pub(super) fn levels_over(&self, background: &str) -> Option<Arc<Levels>> {
+        let known = lock(&self.levels);
+        known.as_ref().filter(|known| *known.background == *background).map(|known| Arc::clone(&known.levels))
+    }
+
+    /// Keeps the levels over a background in place of others. `charge` is for what they hold.
+    pub(super) fn keep_levels(&self, background: &Arc<str>, levels: Levels, charge: Charge) -> Arc<Levels> {
+        let levels = Arc::new(levels);
+        let known =
+            KnownLevels { background: Arc::clone(background), levels: Arc::clone(&levels), _charge: charge };
+        *lock(&self.levels) = Some(known);
+        levels
+    }
+
     /// What pictures are scored with.
     pub fn set(&self) -> &Arc<LabelSet> {
         &self.set

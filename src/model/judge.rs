@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::error::{ModelError, Result};
 use super::labels::blocks;
 use super::scores::sigmoid;
-use super::zero_shot::Ranking;
+use super::zero_shot::{Activation, Ranking};
 use super::{LabelSet, Match, Scores};
 
 /// A threshold for every label.
@@ -34,6 +34,59 @@ pub enum NoneTest {
         /// The share.
         threshold: f32,
     },
+    /// None has a logit that is as many standard deviations above those of a background.
+    Background {
+        /// Of the set's labels.
+        levels: Arc<Levels>,
+        /// Standard deviations.
+        threshold: f32,
+    },
+}
+
+/// How high the logits of labels usually are: over pictures of all kinds, a background.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Levels {
+    /// Mean logit of each label.
+    pub mean: Vec<f32>,
+    /// Standard deviation of each label's logits; above 0.
+    pub deviation: Vec<f32>,
+}
+
+impl Levels {
+    /// A logit of a label in standard deviations above its mean.
+    fn standard(&self, label: usize, logit: f32) -> f32 {
+        (logit - self.mean[label]) / self.deviation[label]
+    }
+
+    fn fit(&self, labels: usize) -> bool {
+        self.mean.len() == labels && self.deviation.len() == labels
+    }
+
+    /// The logits of a picture, each in standard deviations above its label's mean, and then, where there are several, above the
+    /// mean of the picture's: labels that are high for every picture, and pictures that are high for every label, become alike.
+    fn standardized(&self, logits: &[f32]) -> Vec<f32> {
+        let mut standard: Vec<f32> =
+            logits.iter().enumerate().map(|(label, &logit)| self.standard(label, logit)).collect();
+        if standard.len() > 1 {
+            let (mean, deviation) = moments(standard.iter().copied());
+            standard.iter_mut().for_each(|x| *x = (*x - mean) / deviation);
+        }
+        standard
+    }
+}
+
+/// Mean and standard deviation, which is above 0.
+fn moments(values: impl Iterator<Item = f32>) -> (f32, f32) {
+    let (sum, squares, count) = values
+        .map(f64::from)
+        .fold((0.0, 0.0, 0_usize), |(sum, squares, count), x| (sum + x, squares + x * x, count + 1));
+    of_sums(sum, squares, count)
+}
+
+fn of_sums(sum: f64, squares: f64, count: usize) -> (f32, f32) {
+    let mean = sum / count.max(1) as f64;
+    let deviation = (squares / count.max(1) as f64 - mean * mean).max(0.0).sqrt();
+    (mean as f32, deviation.max(1e-6) as f32)
 }
 
 /// What is asked of the labels of pictures.
@@ -45,6 +98,8 @@ pub struct Question {
     pub thresholds: Option<Thresholds>,
     /// Whether and how it is asked if none fits.
     pub none: Option<NoneTest>,
+    /// Scores are standardised logits, for each label and then for each picture, in place of the ranking's activation.
+    pub standard: Option<Arc<Levels>>,
 }
 
 /// How the question was answered whether none fits.
@@ -109,10 +164,13 @@ impl LabelSet {
                 fits &= !set.is_head() && !self.is_head() && set.space() == self.space();
                 longest = longest.max(set.len());
             }
+            Some(NoneTest::Background { levels, .. }) => fits &= levels.fit(self.len()),
             None => {}
         }
+        fits &= question.standard.as_ref().is_none_or(|levels| levels.fit(self.len()));
         if !fits {
-            return Err(ModelError::Input("thresholds or negatives that do not fit the labels".to_owned()));
+            let message = "thresholds, negatives or levels that do not fit the labels";
+            return Err(ModelError::Input(message.to_owned()));
         }
         let mut judged = Vec::with_capacity(pictures.len());
         for block in blocks(pictures, longest) {
@@ -132,6 +190,11 @@ impl LabelSet {
                         let negatives = &negatives[picture * set.len()..][..set.len()];
                         NoneScore { score: share(logits, negatives, left_out), threshold: *threshold }
                     }
+                    NoneTest::Background { levels, threshold } => {
+                        let all =
+                            logits.iter().enumerate().map(|(label, &logit)| levels.standard(label, logit));
+                        NoneScore { score: all.fold(f32::NEG_INFINITY, f32::max), threshold: *threshold }
+                    }
                 });
                 Judged { matches: question.select(logits), none }
             });
@@ -139,14 +202,54 @@ impl LabelSet {
         }
         Ok(Some(judged))
     }
+
+    /// How high the logits of these labels are over the pictures of a background. Stops with `None` as soon as `cancelled` says
+    /// so; it is asked every few milliseconds.
+    ///
+    /// # Errors
+    /// As [`LabelSet::cosines`].
+    pub fn levels(
+        &self,
+        pictures: &[Arc<[f32]>],
+        scores: Scores,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Option<Levels>> {
+        let mut sums = vec![(0.0_f64, 0.0_f64); self.len()];
+        for block in blocks(pictures, self.len()) {
+            if cancelled() {
+                return Ok(None);
+            }
+            for logits in self.logits(block, scores)?.chunks_exact(self.len()) {
+                for ((sum, squares), &logit) in sums.iter_mut().zip(logits) {
+                    *sum += f64::from(logit);
+                    *squares += f64::from(logit) * f64::from(logit);
+                }
+            }
+        }
+        let each = sums.into_iter().map(|(sum, squares)| of_sums(sum, squares, pictures.len()));
+        let (mean, deviation) = each.unzip();
+        Ok(Some(Levels { mean, deviation }))
+    }
 }
 
 impl Question {
     fn select(&self, logits: &[f32]) -> Vec<Match> {
+        if let Some(levels) = &self.standard {
+            return self.select_standard(logits, &levels.standardized(logits));
+        }
         match &self.thresholds {
             None => self.ranking.select(logits),
             Some(thresholds) => self.ranking.select_above(logits, Some(|label| thresholds.of(label))),
         }
+    }
+
+    /// Standardised logits are ranked and are the scores; each label keeps its own logit. Thresholds of a label set are
+    /// probabilities, so that only the ranking's own counts.
+    fn select_standard(&self, logits: &[f32], standard: &[f32]) -> Vec<Match> {
+        let plain = Ranking { activation: Activation::None, ..self.ranking };
+        let mut matches = plain.select(standard);
+        matches.iter_mut().for_each(|found| found.logit = logits[found.label]);
+        matches
     }
 }
 
@@ -193,7 +296,6 @@ fn log_sum_exp(values: impl Iterator<Item = f32>) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::zero_shot::Activation;
 
     const SCORES: Scores = Scores { scale: 10.0, bias: -5.0 };
 
@@ -218,7 +320,7 @@ mod tests {
         // Cosines 0.8 and 0.6: logits 3 and 1, probabilities 0.953 and 0.731.
         let (set, it) = (axes(&[0, 1]), picture([0.8, 0.6, 0.0, 0.0]));
         let labels = |thresholds: Option<Thresholds>, ranking: Ranking| -> Vec<usize> {
-            let question = Question { ranking, thresholds, none: None };
+            let question = Question { ranking, thresholds, ..Question::default() };
             judge(&set, Arc::clone(&it), &question).matches.iter().map(|m| m.label).collect()
         };
         let each = |a: f32, b: f32| Some(Thresholds::Each(vec![a, b].into()));
@@ -277,6 +379,48 @@ mod tests {
             (share(&[0, 2], &[0, 1]) - own / (own + no)).abs() < 1e-5,
             "only the model itself speaks against it"
         );
+    }
+
+    #[test]
+    fn logits_are_measured_against_a_background() {
+        let set = axes(&[0, 1]);
+        // Label 0 is high for every picture, label 1 for one in three.
+        let background =
+            [[0.8, 0.0, 0.6, 0.0], [0.8, 0.0, 0.0, 0.6], [0.8, 0.6, 0.0, 0.0], [0.6, 0.0, 0.8, 0.0]]
+                .map(picture);
+        let levels = set.levels(&background, SCORES, &|| false).unwrap().unwrap();
+        let close = |a: f32, b: f32| assert!((a - b).abs() < 1e-4, "{a} {b}");
+        // Cosines 0.8 0.8 0.8 0.6 and 0 0 0.6 0; logits are 10 times them less 5.
+        close(levels.mean[0], 2.5);
+        close(levels.mean[1], -3.5);
+        close(levels.deviation[0], 10.0 * 0.0075_f32.sqrt());
+        close(levels.deviation[1], 10.0 * 0.0675_f32.sqrt());
+        assert!(set.levels(&background, SCORES, &|| true).unwrap().is_none());
+        let levels = Arc::new(levels);
+
+        let it = picture([0.8, 0.6, 0.0, 0.0]);
+        let none = NoneTest::Background { levels: Arc::clone(&levels), threshold: 2.0 };
+        let judged = judge(&set, Arc::clone(&it), &Question { none: Some(none), ..Question::default() });
+        let none = judged.none.unwrap();
+        // (1 + 3.5) / 2.598 = 1.732, while label 0 has (3 − 2.5) / 0.866 = 0.577.
+        close(none.score, 1.732);
+        assert!(none.none_fits() && judged.matches[0].label == 0);
+
+        let question = Question { standard: Some(Arc::clone(&levels)), ..Question::default() };
+        let judged = judge(&set, Arc::clone(&it), &question).matches;
+        assert_eq!((judged[0].label, judged[1].label), (1, 0));
+        // Of two numbers, one is a standard deviation above their mean and one below it.
+        close(judged[0].score, 1.0);
+        close(judged[1].score, -1.0);
+        close(judged[0].logit, 1.0);
+        let ranking = Ranking { threshold: Some(0.5), ..Ranking::default() };
+        let above = Question { standard: Some(Arc::clone(&levels)), ranking, ..Question::default() };
+        assert_eq!(judge(&set, Arc::clone(&it), &above).matches.len(), 1);
+        let other = axes(&[0, 1, 2]);
+        assert!(other.judge(&[it], SCORES, &question, &|| false).is_err());
+        // A label that is alike for all pictures has no deviation to divide by.
+        let flat = axes(&[3]).levels(&background[2..], SCORES, &|| false).unwrap().unwrap();
+        assert!(flat.deviation[0] > 0.0 && flat.standard(0, -5.0).is_finite());
     }
 
     #[test]

@@ -221,6 +221,15 @@ impl LabelSet {
         Ok(logits)
     }
 
+    /// What [`LabelSet::cosines`] gives for a label, as the cosine of a text that has the same logit. It differs only in a set
+    /// that was fitted to examples; of a head there is no such cosine.
+    pub fn level(&self, label: usize, product: f32, scores: Scores) -> f32 {
+        match &self.affine {
+            None => product,
+            Some(affine) => (product + affine.bias[label] - scores.bias) / scores.scale,
+        }
+    }
+
     /// [`LabelSet::cosines`] that stops with `None` as soon as `cancelled` says so; it is asked every few milliseconds.
     ///
     /// # Errors

@@ -20,7 +20,7 @@ pub mod zero_shot;
 pub use classifier::Classifier;
 pub use error::{ModelError, Result};
 pub use image_tower::{ImageOutputs, ImageTower, PatchVectors};
-pub use judge::{Judged, NoneScore, NoneTest, Question, Thresholds};
+pub use judge::{Judged, Levels, NoneScore, NoneTest, Question, Thresholds};
 pub use labels::{LabelSet, Match};
 pub use positions::resize_table;
 pub use siglip::{Pause, Scores, Siglip};

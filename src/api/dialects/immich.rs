@@ -1,6 +1,9 @@
 //! Immich's machine learning service (`machine-learning/immich_ml/main.py`;
-//! `server/src/repositories/machine-learning.repository.ts`): pictures and texts of `clip`. Faces and text in pictures are
-//! refused, and Immich's server then asks the next address of its list.
+//! `server/src/repositories/machine-learning.repository.ts`): pictures and texts of `clip`. Other tasks (faces, text in
+//! pictures) go to another service, [`Upstream`]; without one they are refused, and Immich's server then asks the next
+//! address of its list.
+
+mod upstream;
 
 use std::fmt;
 
@@ -11,6 +14,8 @@ use axum::routing::{get, post};
 use serde::de::{self, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+
+pub use upstream::Upstream;
 
 use super::common::{Room, respond, unit, vectors};
 use super::{Dialect, Route, parses};
@@ -31,7 +36,7 @@ pub static DIALECT: Dialect = Dialect {
     below: &[],
     shape,
     key: Some(KeyPlace::Password),
-    parse: parses::<Entries>,
+    parse: parses::<Task>,
     example: r#"curl localhost:8080/predict -F text='a cat' \
   -F 'entries={"clip": {"textual": {"modelName": "demo"}}}'
 curl localhost:8080/predict -F image=@cat.jpg \
@@ -42,11 +47,18 @@ fn shape(error: &ApiError) -> Response {
     Json(json!({"detail": error.detail.message})).into_response()
 }
 
-/// Which model is asked for what.
+/// What is asked for.
 #[derive(Debug)]
-struct Entries {
-    name: String,
-    visual: bool,
+enum Task {
+    /// An embedding.
+    Clip {
+        /// Of this model.
+        name: String,
+        /// Of a picture, else of a text.
+        visual: bool,
+    },
+    /// What this service does not do.
+    Other(String),
 }
 
 #[derive(Debug, Deserialize)]
@@ -61,70 +73,86 @@ struct Entry {
     name: String,
 }
 
-impl<'de> Deserialize<'de> for Entries {
+impl<'de> Deserialize<'de> for Task {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct EntriesVisitor;
+        struct TaskVisitor;
 
-        impl<'de> Visitor<'de> for EntriesVisitor {
-            type Value = Entries;
+        impl<'de> Visitor<'de> for TaskVisitor {
+            type Value = Task;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("the tasks")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries, A::Error> {
-                let mut clip = None;
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Task, A::Error> {
+                let (mut clip, mut other) = (None, None);
                 while let Some(task) = map.next_key::<String>()? {
-                    if task != "clip" {
+                    if task == "clip" {
+                        clip = Some(map.next_value::<Clip>()?);
+                    } else {
                         map.next_value::<IgnoredAny>()?;
-                        let message = format!("{} is not done here, only clip", quoted(&task));
-                        return Err(de::Error::custom(message));
+                        other = Some(task);
                     }
-                    clip = Some(map.next_value::<Clip>()?);
                 }
-                match clip {
-                    Some(Clip { visual: Some(entry), textual: None }) => {
-                        Ok(Entries { name: entry.name, visual: true })
+                match (clip, other) {
+                    (None, Some(task)) => Ok(Task::Other(task)),
+                    (Some(_), Some(task)) => {
+                        let message = format!("clip and {} in one request", quoted(&task));
+                        Err(de::Error::custom(message))
                     }
-                    Some(Clip { visual: None, textual: Some(entry) }) => {
-                        Ok(Entries { name: entry.name, visual: false })
+                    (Some(Clip { visual: Some(entry), textual: None }), None) => {
+                        Ok(Task::Clip { name: entry.name, visual: true })
+                    }
+                    (Some(Clip { visual: None, textual: Some(entry) }), None) => {
+                        Ok(Task::Clip { name: entry.name, visual: false })
                     }
                     _ => Err(de::Error::custom("clip has either \"visual\" or \"textual\"")),
                 }
             }
         }
 
-        deserializer.deserialize_map(EntriesVisitor)
+        deserializer.deserialize_map(TaskVisitor)
     }
 }
 
-/// A form to one input.
-fn resolve(form: &Form, mut memory: Charge) -> ApiResult<(Batch, Entries)> {
+/// A request, understood.
+enum Resolved {
+    /// One input of the model of that name.
+    Embed(Batch, String),
+    /// A task of this name, for another service.
+    Forward(String),
+}
+
+fn resolve(form: &Form, mut memory: Charge) -> ApiResult<Resolved> {
     let entries = form.field("entries").ok_or_else(|| ApiError::field("entries", "the field is missing"))?;
-    let entries: Entries = parse_json(entries).map_err(|error| {
+    let task: Task = parse_json(entries).map_err(|error| {
         ApiError::unprocessable(
             "invalid_request",
             format!("Invalid request format: {}", error.detail.message),
         )
     })?;
+    let (name, visual) = match task {
+        Task::Clip { name, visual } => (name, visual),
+        Task::Other(task) => return Ok(Resolved::Forward(task)),
+    };
     let picture = form.pictures.iter().find_map(|picture| match picture {
         Picture::File(bytes, _) => Some(bytes),
         Picture::Text(_) => None,
     });
     let wrong = |message: &str| Err(ApiError::bad_request("invalid_request", message));
-    match (entries.visual, picture, form.field("text")) {
+    match (visual, picture, form.field("text")) {
         (true, Some(bytes), _) => {
-            memory.shrink(memory.bytes().saturating_sub(entries.name.heap()));
+            memory.shrink(memory.bytes().saturating_sub(name.heap()));
             let mut batch = Batch::new(memory);
             batch.push_picture("image".to_owned(), bytes.clone());
-            Ok((batch, entries))
+            Ok(Resolved::Embed(batch, name))
         }
         (false, None, Some(value)) => {
             let text = text(value, "text")?.to_owned();
-            memory.shrink(memory.bytes().saturating_sub(text.len() + entries.name.heap()));
+            memory.shrink(memory.bytes().saturating_sub(text.len() + name.heap()));
             let mut batch = Batch::new(memory);
             batch.push_text("text".to_owned(), text);
-            Ok((batch, entries))
+            Ok(Resolved::Embed(batch, name))
         }
         (_, None, None) => wrong("Either image or text must be provided"),
         (true, None, _) => wrong("visual takes an image"),
@@ -150,8 +178,21 @@ async fn predict(call: Call, body: Body) -> ApiResult<Response> {
             .unsupported("multipart/form-data", "send a form: -F entries=… -F image=@file"));
     }
     let body = call.read(body).await?;
-    let (batch, entries) = call.parts(body, |form, memory| resolve(&form, memory)).await?;
-    let model = model(&call, &entries.name)?;
+    let upstream = call.state.config().immich_upstream.clone();
+    // As it came: it is known only afterwards who answers it.
+    let whole = upstream.is_some().then(|| body.clone());
+    let (batch, name) = match call.parts(body, |form, memory| resolve(&form, memory)).await? {
+        Resolved::Embed(batch, name) => (batch, name),
+        Resolved::Forward(task) => {
+            let (Some(upstream), Some(whole)) = (upstream, whole) else {
+                let message = format!("{} is not done here, only clip", quoted(&task));
+                return Err(ApiError::unprocessable("unsupported_task", message));
+            };
+            return upstream.forward(&call, whole).await;
+        }
+    };
+    drop(whole);
+    let model = model(&call, &name)?;
     let embedded = vectors(&call, &model, batch).await?;
     // The numbers, and the answer that holds them as a string.
     let room = Room { number: 2 * Room::default().number, beside: 0 };

@@ -24,7 +24,7 @@ use crate::api::answer;
 use crate::api::call::Call;
 use crate::api::edge::error::{ApiError, ApiResult, quoted};
 use crate::api::edge::negotiate::Format;
-use crate::api::inputs::{Batch, PLACE, check_count};
+use crate::api::inputs::{Batch, EACH_INPUT, check_count};
 use crate::api::read::{Bounded, Heap, MOST, missing, text};
 use crate::api::state::AppState;
 use crate::budget::{Charge, MemoryKind};
@@ -257,7 +257,7 @@ impl Request {
                 let elements = elements(&tensors, &name, limit)?;
                 check_count(&name, elements.len(), limit)?;
                 let mut batch = Batch::new(memory);
-                batch.memory.grow(elements.len() * (PLACE + size_of::<Bytes>()))?;
+                batch.memory.grow(elements.len() * (EACH_INPUT + size_of::<Bytes>()))?;
                 for (index, bytes) in elements.into_iter().enumerate() {
                     match pictures {
                         true => batch.push_picture(place(index), bytes),

@@ -27,6 +27,7 @@ use axum::routing::MethodRouter;
 use serde::de::DeserializeOwned;
 
 pub use common::Truncate;
+pub use immich::Upstream as ImmichUpstream;
 
 use crate::api::edge::error::quoted;
 use crate::api::edge::keys::KeyPlace;

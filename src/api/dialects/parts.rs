@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use crate::api::edge::error::{ApiError, ApiResult, quoted};
-use crate::api::inputs::{Batch, PLACE, check_count};
+use crate::api::inputs::{Batch, EACH_INPUT, check_count};
 use crate::api::read::{Bounded, Heap};
 use crate::api::source::is_data_url;
 use crate::budget::Charge;
@@ -88,7 +88,7 @@ pub fn batch_of(
         check_count(field, pictures, most)?;
     }
     let mut batch = Batch::new(memory);
-    batch.memory.grow(parts.len() * (PLACE + size_of::<Part>()))?;
+    batch.memory.grow(parts.len() * (EACH_INPUT + size_of::<Part>()))?;
     for (index, part) in parts.into_iter().enumerate() {
         part.push(&mut batch, place(index));
     }

@@ -14,7 +14,7 @@ use super::{Dialect, Route, parses};
 use crate::api::call::Call;
 use crate::api::edge::error::{ApiError, ApiResult};
 use crate::api::edge::keys::KeyPlace;
-use crate::api::inputs::{Batch, PLACE, check_count};
+use crate::api::inputs::{Batch, EACH_INPUT, check_count};
 use crate::api::read::{Bounded, Heap, missing};
 use crate::budget::Charge;
 
@@ -95,7 +95,7 @@ fn resolve(instances: Vec<Instance>, most: usize, memory: Charge) -> ApiResult<(
         check_count("instances", pictures, most)?;
     }
     let mut batch = Batch::new(memory);
-    batch.memory.grow(instances.len() * 2 * PLACE)?;
+    batch.memory.grow(instances.len() * 2 * EACH_INPUT)?;
     let mut places = Vec::with_capacity(instances.len());
     for (index, instance) in instances.into_iter().enumerate() {
         let place = |field: &str| format!("instances[{index}].{field}");

@@ -5,7 +5,7 @@
 //! 406 no answer in a format the client takes · 408 the body came too slowly · 409 as many label sets as may be ·
 //! 412 another embedding space or version · 413 too large ·
 //! 415 a body of a kind the route does not read · 422 an input was understood and cannot be used ·
-//! 429 no room, come back · 500 a fault of the service · 503 starting, stopping, or labels being encoded · 504 deadline.
+//! 429 no room, come back · 500 a fault of the service · 502 another server that was asked failed · 503 starting, stopping, or labels being encoded · 504 deadline.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -175,7 +175,7 @@ impl ApiError {
 
     /// Whether it is about one input, the others of the request being fine: it cannot be used, or it came too late.
     pub fn is_of_one_input(&self) -> bool {
-        matches!(self.status.as_u16(), 400 | 413 | 422 | 504)
+        matches!(self.status.as_u16(), 400 | 413 | 422 | 502 | 504)
     }
 }
 

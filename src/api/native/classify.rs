@@ -140,7 +140,8 @@ async fn answer(call: &Call, task: Task, format: Format) -> ApiResult<Response> 
     // What the answer takes is known now; nothing is computed for one that is too large.
     let room = room(pictures + given.len(), subject.names(), options.top_k);
     let memory = call.charge(MemoryKind::Answer, room)?;
-    let none = subject.none(call, &model, options.none.take()).await?;
+    let none = subject.none(call, &model, scores, options.none.take()).await?;
+    let standard = subject.standard(call, &model, scores, &mut options).await?;
     let question = Question {
         ranking: Ranking {
             activation: subject.activation(options.activation),
@@ -149,6 +150,7 @@ async fn answer(call: &Call, task: Task, format: Format) -> ApiResult<Response> 
         },
         thresholds: subject.thresholds(options.threshold),
         none,
+        standard,
     };
     subject.push_prompts(&mut batch)?;
     let options = RunOptions {

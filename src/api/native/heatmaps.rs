@@ -1,5 +1,7 @@
 //! `POST /v1/heatmaps`: where in pictures texts are.
 
+mod sought;
+
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,7 +15,7 @@ use crate::api::call::Call;
 use crate::api::edge::error::{ApiError, ApiResult};
 use crate::api::edge::negotiate::Format;
 use crate::api::inputs::Batch;
-use crate::api::native::resolve::resolve_pairs;
+use crate::api::native::resolve::{resolve_images, resolve_pairs};
 use crate::api::native::schema::{
     Heatmap, HeatmapBox, HeatmapPeak, HeatmapTag, HeatmapsQuery, HeatmapsRequest, HeatmapsResponse, ListTag,
     Usage,
@@ -22,9 +24,11 @@ use crate::api::openapi::WorkErrors;
 use crate::api::read::Options;
 use crate::api::run::{EmbeddedViews, RunOptions, embed_views};
 use crate::budget::MemoryKind;
-use crate::engine::{self, Embedding, Scored, Viewed};
+use crate::engine::{Embedding, Scored, Viewed};
 use crate::image::{Area, Cover, MAX_VIEWS, Overlay, PixelBox, ViewMethod, ViewOptions, largest_region};
-use crate::model::scores::{logit, sigmoid};
+use crate::model::Scores;
+use crate::model::scores::sigmoid;
+use sought::Sought;
 
 /// Longer side of an overlay in pixels.
 const OVERLAY_SIDE: u32 = 512;
@@ -37,7 +41,8 @@ const MAX_CROPS_BUDGET: usize = 16;
 
 /// Says where in pictures your texts are.
 ///
-/// Overlapping views of a picture are embedded as pictures of their own and compared with each text; a patch gets the mean of the
+/// Overlapping views of a picture are embedded as pictures of their own and compared with each text, or each label of a stored
+/// set (`label_set`); a patch gets the mean of the
 /// views that it is in. The answer has a map for each picture and text: a grid with a cosine, a logit and a probability for
 /// each patch; on request a box around what reaches a threshold, and the map drawn over the picture.
 #[utoipa::path(
@@ -74,6 +79,11 @@ pub async fn create(call: Call, body: Body) -> ApiResult<Response> {
         .json(body, move |request: HeatmapsRequest, memory| {
             let mut options = request.and(query)?;
             let (images, texts) = (options.images.take(), options.texts.take());
+            sought::check(&options, texts.is_some())?;
+            if options.label_set.is_some() {
+                let batch = resolve_images(images, most.0, memory)?;
+                return Ok(Task { pictures: batch.len(), batch, options });
+            }
             let (batch, pictures) =
                 resolve_pairs(images, texts, most, options.token_ids == Some(true), memory)?;
             Ok(Task { batch, pictures, options })
@@ -90,11 +100,12 @@ struct Task {
 }
 
 async fn answer(call: &Call, task: Task, format: Format) -> ApiResult<Response> {
-    let Task { batch, pictures, options } = task;
+    let Task { batch, pictures, mut options } = task;
     let model = call.model(options.model.as_deref())?;
     let info = model.info();
-    let scores = info.logit_scale.zip(info.logit_bias);
-    let wanted = wanted(&options, pictures.saturating_mul(batch.len() - pictures), scores.is_some())?;
+    let scores = info.logit_scale.zip(info.logit_bias).map(|(scale, bias)| Scores { scale, bias });
+    let sought = Sought::of(call, &model, &mut options, batch.len() - pictures).await?;
+    let wanted = wanted(&options, pictures.saturating_mul(sought.len()), scores.is_some())?;
     let views = ViewOptions {
         method: options.method.map_or(ViewMethod::Windows, ViewMethod::from),
         side: options.window,
@@ -103,7 +114,7 @@ async fn answer(call: &Call, task: Task, format: Format) -> ApiResult<Response> 
     };
     // What the answer takes is known now; nothing is computed for one that is too large.
     let cells = info.image.as_ref().map_or(0, |spec| spec.most_patches(options.max_num_patches));
-    let room = Room::new(pictures, batch.len() - pictures, cells, info.embedding_dim, wanted.overlay);
+    let room = Room::new(pictures, &sought, cells, info.embedding_dim, wanted.overlay);
     let memory = call.charge(MemoryKind::Answer, room.all())?;
     let run = RunOptions {
         canonicalization: options.canonicalization,
@@ -122,32 +133,35 @@ async fn answer(call: &Call, task: Task, format: Format) -> ApiResult<Response> 
         }
         ViewMethod::Windows | ViewMethod::Crops => of_views.map(|view| Arc::clone(&view.vector)).collect(),
     };
-    let count = texts.len();
-    let labels = engine::Labels::unnamed(texts.into_iter().map(|text: Embedding| text.vector).collect());
+    let labels = sought.labels(texts.into_iter().map(|text: Embedding| text.vector).collect());
     let scored = model.cosines(vectors, labels, call.score_options()).await;
     let Scored { value: cosines, timings: scoring } = scored.map_err(|error| call.engine_error(error))?;
 
     let name = model.name().to_owned();
     let context = call.context.clone();
     let bytes = answer::build(memory, move || {
-        let mut data = Vec::with_capacity(pictures.len() * count);
+        let mut data = Vec::with_capacity(pictures.len() * sought.len());
         let mut first = 0;
+        let compared = sought.compared();
         for (image, Viewed { cover, preview, .. }) in pictures.into_iter().enumerate() {
-            let of_picture = cosines.get(first * count..(first + cover.len()) * count);
+            let of_picture = cosines.get(first * compared..(first + cover.len()) * compared);
             let of_picture = of_picture.ok_or_else(|| ApiError::internal("a view without a cosine"))?;
             first += cover.len();
             let overlay = preview.map(|preview| Overlay::new(preview, cover.clone()));
-            for text in 0..count {
+            for text in 0..sought.len() {
                 // Maps and overlays of many pairs take a while.
                 if context.deadline <= Instant::now() {
                     return Err(context.late());
                 }
-                let map = cover.spread(of_picture.iter().skip(text).step_by(count).copied());
-                data.push(heatmap((image, text), &cover, &map, scores, wanted, overlay.as_ref())?);
+                let column = of_picture.iter().skip(sought.column(text)).step_by(compared);
+                let map = cover.spread(column.map(|&cosine| sought.level(text, cosine, scores)));
+                let mut map = heatmap((image, text), &cover, &map, scores, wanted, overlay.as_ref())?;
+                map.label = sought.label(text);
+                data.push(map);
             }
         }
-        let response =
-            HeatmapsResponse { object: ListTag::List, data, model: name, usage: Usage::of(tokens) };
+        let (usage, label_set) = (Usage::of(tokens), sought.used());
+        let response = HeatmapsResponse { object: ListTag::List, data, model: name, usage, label_set };
         answer::document(&response, format, room.text)
     })
     .await?;
@@ -193,15 +207,14 @@ fn heatmap(
     (image, text): (usize, usize),
     cover: &Cover,
     map: &[f32],
-    scores: Option<(f32, f32)>,
+    scores: Option<Scores>,
     wanted: Wanted,
     overlay: Option<&Overlay>,
 ) -> ApiResult<Heatmap> {
     let grid = cover.grid();
     let (height, width) = cover.source();
     let rows = |values: &[f32]| values.chunks(grid.cols).map(<[f32]>::to_vec).collect();
-    let logits: Option<Vec<f32>> =
-        scores.map(|(scale, bias)| map.iter().map(|&x| logit(x, scale, bias)).collect());
+    let logits: Option<Vec<f32>> = scores.map(|scores| map.iter().map(|&x| scores.logit(x)).collect());
     let probabilities: Option<Vec<f32>> = logits.as_ref().map(|l| l.iter().copied().map(sigmoid).collect());
     let found = wanted.boxes.then(|| find(cover, map, probabilities.as_deref(), wanted.threshold));
     let overlay = overlay.map(|overlay| {
@@ -213,6 +226,7 @@ fn heatmap(
         object: HeatmapTag::Heatmap,
         image,
         text,
+        label: None,
         rows: grid.rows,
         columns: grid.cols,
         width,
@@ -275,7 +289,7 @@ struct Room {
 }
 
 impl Room {
-    fn new(pictures: usize, texts: usize, cells: usize, width: usize, overlay: bool) -> Self {
+    fn new(pictures: usize, sought: &Sought, cells: usize, width: usize, overlay: bool) -> Self {
         /// The names of the fields and the numbers that are not in a map.
         const ENTRY: usize = 600;
         /// Three numbers of at most 16 characters, each perhaps a row of its own.
@@ -287,11 +301,13 @@ impl Room {
             pictures.saturating_mul(MAX_VIEWS.max(cells.saturating_mul(2))).saturating_mul(size_of::<f32>());
         let png = if overlay { Overlay::most_bytes(OVERLAY_SIDE) } else { 0 };
         let encoded = png.div_ceil(3) * 4;
-        let pairs = pictures.saturating_mul(texts);
+        let pairs = pictures.saturating_mul(sought.len());
         let of_pairs = |each: usize| pairs.saturating_mul(each);
-        let text = of_pairs(cells.saturating_mul(TEXT).saturating_add(ENTRY + encoded)).saturating_add(1000);
+        let names = pictures.saturating_mul(sought.escaped());
+        let text = of_pairs(cells.saturating_mul(TEXT).saturating_add(ENTRY + encoded));
+        let text = text.saturating_add(names).saturating_add(1000);
         let parts = of_pairs(cells.saturating_mul(NUMBERS).saturating_add(size_of::<Heatmap>() + encoded))
-            .saturating_add(views.saturating_mul(width.saturating_add(texts)))
+            .saturating_add(views.saturating_mul(width.saturating_add(sought.compared())))
             // The copies of the pictures, and one that is drawn.
             .saturating_add(png.saturating_mul(pictures.saturating_add(4)));
         Self { text, parts }

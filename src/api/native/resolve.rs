@@ -80,19 +80,28 @@ pub fn resolve_pairs(
     token_ids: bool,
     mut memory: Charge,
 ) -> ApiResult<(Batch, usize)> {
-    let images = images.ok_or_else(|| missing("images"))?;
     let texts = texts.ok_or_else(|| missing("texts"))?;
     check_count("texts", texts.items.len(), max_texts)?;
     let of_texts = memory.split(texts.heap());
-    let meaning = Meaning { bare: Modality::Image, token_ids: true, max_pictures };
-    let mut batch = resolve("images", images, meaning, memory)?;
-    batch.only(Source::is_picture, "a text among the pictures");
+    let mut batch = resolve_images(images, max_pictures, memory)?;
     let pictures = batch.len();
     let meaning = Meaning { bare: Modality::Text, token_ids, max_pictures: max_texts };
     let mut texts = resolve("texts", texts, meaning, of_texts)?;
     texts.only(|source| !source.is_picture(), "a picture among the texts");
     batch.append(texts);
     Ok((batch, pictures))
+}
+
+/// Resolves the pictures of `images`. As [`resolve`].
+///
+/// # Errors
+/// As [`resolve`].
+pub fn resolve_images(images: Option<Inputs>, max_pictures: usize, memory: Charge) -> ApiResult<Batch> {
+    let images = images.ok_or_else(|| missing("images"))?;
+    let meaning = Meaning { bare: Modality::Image, token_ids: true, max_pictures };
+    let mut batch = resolve("images", images, meaning, memory)?;
+    batch.only(Source::is_picture, "a text among the pictures");
+    Ok(batch)
 }
 
 /// Ids of another tokenizer give vectors without meaning, and nothing in them tells.

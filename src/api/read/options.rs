@@ -62,6 +62,7 @@ impl Heap for NoneRule {
     fn heap(&self) -> usize {
         match self {
             Self::Against { against, .. } => against.heap(),
+            Self::Background { background, .. } => background.heap(),
             Self::Off | Self::On | Self::Threshold(_) => 0,
         }
     }

@@ -12,6 +12,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use axum::http::StatusCode;
 use bytes::Bytes;
 use ureq::config::Config;
 use ureq::http::Uri;
@@ -113,8 +114,8 @@ impl Fetcher {
     /// The bytes at a URL, charged to a client as they arrive; what they are is for the decoder to say.
     ///
     /// # Errors
-    /// 422 if the URL is not allowed, its host does not answer as it should, or it is too large or too slow; 413 or 429 if
-    /// there is no room for it.
+    /// 422 if the URL is not allowed, or what its host answers cannot be used: not found, too large; 502 if the host fails, is
+    /// too slow or cannot be reached; 413 or 429 if there is no room for it.
     pub async fn fetch(&self, url: &str, memory: &MemoryBudget, client: u64) -> ApiResult<Bytes> {
         let url = Url::parse(url).map_err(|error| refused(format!("not a URL: {error}")))?;
         let (policy, memory) = (Arc::clone(&self.policy), memory.clone());
@@ -153,6 +154,9 @@ fn fetch(mut url: Url, policy: &Arc<FetchPolicy>, memory: Charge) -> ApiResult<B
                 location.ok_or_else(|| unusable(format!("the host answered {status} with no Location")))?;
             url = url.join(location).map_err(|e| unusable(format!("a redirect to what is no URL: {e}")))?;
             continue;
+        }
+        if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
+            return Err(unreachable(format!("the host answered {status}")));
         }
         if !status.is_success() {
             return Err(unusable(format!("the host answered {status}")));
@@ -243,12 +247,12 @@ fn failed(error: &ureq::Error, policy: &FetchPolicy) -> ApiError {
     match error {
         ureq::Error::Other(other) if other.is::<NotPublic>() => refused(other.to_string()),
         ureq::Error::Timeout(_) => too_slow(policy),
-        error => unusable(format!("the picture could not be fetched: {error}")),
+        error => unreachable(format!("the picture could not be fetched: {error}")),
     }
 }
 
 fn too_slow(policy: &FetchPolicy) -> ApiError {
-    unusable(format!("the picture was not fetched within {} s", policy.timeout.as_secs_f32()))
+    unreachable(format!("the picture was not fetched within {} s", policy.timeout.as_secs_f32()))
 }
 
 fn refused(message: impl Into<String>) -> ApiError {
@@ -257,6 +261,11 @@ fn refused(message: impl Into<String>) -> ApiError {
 
 fn unusable(message: impl Into<String>) -> ApiError {
     ApiError::unprocessable("url_fetch_failed", message)
+}
+
+/// The fault is the other host's; the same request may pass later.
+fn unreachable(message: impl Into<String>) -> ApiError {
+    ApiError::new(StatusCode::BAD_GATEWAY, "url_fetch_failed", message)
 }
 
 #[cfg(test)]

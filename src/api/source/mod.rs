@@ -8,6 +8,7 @@ mod slots;
 pub use address::is_public;
 pub use decode::{begins_as_url, decode_image, is_data_url, is_url};
 pub use fetch::{FetchPolicy, Fetcher, HostPattern};
+pub use slots::Slots;
 
 use crate::engine::Input;
 

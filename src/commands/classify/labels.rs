@@ -12,17 +12,20 @@ use crate::commands::bulk::{Bulk, Source};
 use crate::commands::embed::find_images;
 use crate::commands::error::{Result, failed};
 use crate::config::ClassifyArgs;
+use crate::engine::ScoreOptions;
 use crate::labels::store::read_set;
 use crate::labels::{
-    Condition, Content, Definition, Example, LabelError, LabelSets, NEGATIVES_THRESHOLD, NONE_THRESHOLD,
-    NoneRule, Resolved, Templates, Version, built_in, check_share, read_file,
+    BACKGROUND_THRESHOLD, Background, Condition, Content, Definition, Example, LabelError, LabelSets,
+    NEGATIVES_THRESHOLD, NONE_THRESHOLD, NoneRule, Resolved, Templates, Version, built_in, check_share,
+    read_file,
 };
 use crate::model::zero_shot::SLOT;
-use crate::model::{LabelSet, NoneTest, Thresholds};
+use crate::model::{LabelSet, NoneTest, Scores, Thresholds};
 
 /// What the sets of one command are called.
 const LABELS: &str = "labels";
 const NEGATIVES: &str = "negatives";
+const BACKGROUND: &str = "background";
 
 /// Labels that can be used.
 pub(super) struct Ready {
@@ -76,7 +79,12 @@ pub(super) fn content(args: &ClassifyArgs) -> Result<Option<Content>> {
 ///
 /// # Errors
 /// What is wrong with the labels, the examples or the negatives.
-pub(super) async fn ready(bulk: &Bulk, args: &ClassifyArgs, content: Content) -> Result<Ready> {
+pub(super) async fn ready(
+    bulk: &Bulk,
+    args: &ClassifyArgs,
+    content: Content,
+    scores: Scores,
+) -> Result<Ready> {
     // What the user asks for on his own machine is not bounded.
     let sets = LabelSets::in_memory(bulk.engine().clone(), MemoryBudget::new(usize::MAX), 2);
     put(&sets, LABELS, content)?;
@@ -91,7 +99,7 @@ pub(super) async fn ready(bulk: &Bulk, args: &ClassifyArgs, content: Content) ->
             );
         }
     }
-    let Resolved { version, ready } = resolved;
+    let Resolved { version, ready } = resolved.clone();
     let rule = match &args.none {
         Some(text) => none_rule(text, &sets)?,
         None => version.definition().none.clone().unwrap_or(NoneRule::Off),
@@ -109,6 +117,12 @@ pub(super) async fn ready(bulk: &Bulk, args: &ClassifyArgs, content: Content) ->
             let left_out = version.left_out_of(&negatives.version);
             let threshold = threshold.unwrap_or(NEGATIVES_THRESHOLD);
             Some(NoneTest::Negatives { set, left_out, threshold })
+        }
+        NoneRule::Background { background, threshold } => {
+            let (place, options) = (("--none", &*background), ScoreOptions::default());
+            let levels = sets.levels(&resolved, place, bulk.model(), scores, options).await;
+            let levels = levels.map_err(|error| failed(error.to_string()))?;
+            Some(NoneTest::Background { levels, threshold: threshold.unwrap_or(BACKGROUND_THRESHOLD) })
         }
         NoneRule::Against { against, .. } => {
             let message =
@@ -139,7 +153,7 @@ async fn encoded(sets: &LabelSets, name: &str, bulk: &Bulk) -> Result<Resolved> 
     }
 }
 
-/// `--none`: `true`, a probability, or a file of negatives.
+/// `--none`: `true`, a probability, a file of negatives, or embeddings of a background.
 fn none_rule(text: &str, sets: &LabelSets) -> Result<NoneRule> {
     if text == "true" {
         return Ok(NoneRule::On);
@@ -147,6 +161,12 @@ fn none_rule(text: &str, sets: &LabelSets) -> Result<NoneRule> {
     if let Ok(threshold) = text.parse::<f32>() {
         check_share("--none", threshold).map_err(|error| failed(error.to_string()))?;
         return Ok(NoneRule::Threshold(threshold));
+    }
+    if Path::new(text).extension().is_some_and(|extension| extension.eq_ignore_ascii_case("npy")) {
+        let background =
+            Background::read(Path::new(text)).map_err(|error| failed(format!("--none: {error}")))?;
+        sets.add_background(BACKGROUND, background).map_err(|error| failed(format!("--none: {error}")))?;
+        return Ok(NoneRule::Background { background: BACKGROUND.to_owned(), threshold: None });
     }
     let content = read_file(Path::new(text)).map_err(|error| failed(format!("--none: {error}")))?;
     put(sets, NEGATIVES, content)?;

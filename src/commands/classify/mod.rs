@@ -46,7 +46,7 @@ async fn classify(bulk: &Bulk, args: &ClassifyArgs, content: crate::labels::Cont
             eprintln!("interrupted before the labels were encoded");
             return Ok(ExitCode::from(INTERRUPTED));
         }
-        ready = labels::ready(bulk, args, content) => ready?,
+        ready = labels::ready(bulk, args, content, scores) => ready?,
     };
     let definition = ready.version.definition();
     let activation = if args.softmax { Some(Activation::Softmax) } else { definition.activation };
@@ -54,6 +54,7 @@ async fn classify(bulk: &Bulk, args: &ClassifyArgs, content: crate::labels::Cont
         ranking: Ranking { activation: activation.unwrap_or_default(), top_k: args.top_k, threshold: None },
         thresholds: ready.version.thresholds(),
         none: ready.none,
+        standard: None,
     };
     let names = ready.version.names();
     let images = args.images.iter().map(|image| (image.display().to_string(), Source::File(image.clone())));

@@ -3,16 +3,16 @@
 mod signals;
 
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::{Result, failed};
 use crate::api::{self, ApiConfig, AppState, Port, Stopped};
+use crate::config::label_sets::LabelSetConfig;
 use crate::config::{ServeArgs, ServeConfig, environment};
 use crate::engine::{Engine, EngineError, ModelState, Progress};
-use crate::labels::{Condition, Content, LabelSets};
+use crate::labels::{Condition, LabelSets};
 use crate::telemetry;
 use signals::Signals;
 
@@ -77,7 +77,7 @@ async fn serve(config: ServeConfig) -> Result<Stopped> {
         };
         engine.add(&names, loader)?;
     }
-    let labels = label_sets(&engine, &config.api, config.data_dir, config.label_sets).await?;
+    let labels = label_sets(&engine, &config.api, config.labels).await?;
     tokio::spawn(labels.clone().keep_up());
     let render = Arc::new(move || metrics.render());
     let state = AppState::with_label_sets(engine.clone(), config.api, Some(render), labels);
@@ -129,16 +129,19 @@ async fn serve(config: ServeConfig) -> Result<Stopped> {
 async fn label_sets(
     engine: &Engine,
     api: &ApiConfig,
-    data: Option<PathBuf>,
-    given: Vec<(String, Content)>,
+    LabelSetConfig { sets: given, backgrounds, data_dir }: LabelSetConfig,
 ) -> Result<LabelSets> {
     let (engine, memory, most) = (engine.clone(), api.memory.clone(), api.max_label_sets);
     let opened = tokio::task::spawn_blocking(move || {
-        let sets = match data {
+        let sets = match data_dir {
             Some(data) => LabelSets::open(engine, memory, most, &data)
                 .map_err(|error| failed(format!("--data-dir: {error}")))?,
             None => LabelSets::in_memory(engine, memory, most),
         };
+        for (name, background) in backgrounds {
+            sets.add_background(&name, background)
+                .map_err(|error| failed(format!("--background {name}: {error}")))?;
+        }
         for (name, content) in given {
             sets.put_content(&name, content, &Condition::Any)
                 .map_err(|error| failed(format!("--label-set {name}: {error}")))?;

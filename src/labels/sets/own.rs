@@ -1,7 +1,7 @@
 //! Heads in the embedding space of a model: those that are stored, and those that checkpoints bring.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use super::{LabelSets, Resolved, json_bytes};
 use crate::budget::Charge;
@@ -78,5 +78,5 @@ pub(super) fn head_for(
     let (names, bias) = (Arc::clone(version.names()), Arc::clone(&head.bias));
     let set = LabelSet::of_head(names, &head.rows, bias, head.normalize, info.fingerprint.as_str().into());
     let set = set.map_err(|error| LabelError::Fault(error.to_string()))?;
-    Ok(Ready { set: Arc::new(set), text: None, fit: None, _charge: Some(charge) })
+    Ok(Ready { set: Arc::new(set), text: None, fit: None, _charge: Some(charge), levels: Mutex::default() })
 }

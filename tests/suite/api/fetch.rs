@@ -44,6 +44,8 @@ fn host() -> SocketAddr {
                         std::thread::sleep(Duration::from_secs(5));
                         String::new()
                     }
+                    "/broken" => "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n".to_owned(),
+                    "/cut" => "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nPI".to_owned(),
                     _ => "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n".to_owned(),
                 };
                 let _ = stream.write_all(answer.as_bytes());
@@ -87,16 +89,19 @@ async fn allowed_hosts_are_fetched_and_redirects_followed() {
 async fn what_is_not_allowed_or_not_there_is_said() {
     let address = host();
     let service = Service::configured(ApiConfig { fetch: Some(policy()), ..ApiConfig::default() }).await;
-    for (path, code, part) in [
-        ("metadata", "url_not_allowed", "169.254.169.254"),
-        ("loopback", "url_not_allowed", "not on the public internet"),
-        ("file", "url_not_allowed", "\"file\""),
-        ("loop", "url_fetch_failed", "redirects"),
-        ("large", "url_fetch_failed", "larger than 10000 bytes"),
-        ("slow", "url_fetch_failed", "not fetched within"),
-        ("nothing", "url_fetch_failed", "404"),
+    for (path, status, code, part) in [
+        ("metadata", 422, "url_not_allowed", "169.254.169.254"),
+        ("loopback", 422, "url_not_allowed", "not on the public internet"),
+        ("file", 422, "url_not_allowed", "\"file\""),
+        ("loop", 422, "url_fetch_failed", "redirects"),
+        ("large", 422, "url_fetch_failed", "larger than 10000 bytes"),
+        ("nothing", 422, "url_fetch_failed", "404"),
+        // Not the caller's fault: the same request may pass later.
+        ("slow", 502, "url_fetch_failed", "not fetched within"),
+        ("broken", 502, "url_fetch_failed", "503"),
+        ("cut", 502, "url_fetch_failed", "could not be fetched"),
     ] {
-        let message = ask(&service, &format!("http://{address}/{path}")).await.error(422, code);
+        let message = ask(&service, &format!("http://{address}/{path}")).await.error(status, code);
         assert!(message.starts_with("input[0]: ") && message.contains(part), "{path}: {message}");
     }
     let port = address.port();
@@ -108,13 +113,13 @@ async fn what_is_not_allowed_or_not_there_is_said() {
 async fn partial_leaves_the_others_alone() {
     let address = host();
     let service = Service::configured(ApiConfig { fetch: Some(policy()), ..ApiConfig::default() }).await;
-    let urls: Vec<Value> = ["picture", "nothing", "picture"]
+    let urls: Vec<Value> = ["picture", "nothing", "picture", "broken"]
         .iter()
         .map(|p| json!({"image": format!("http://{address}/{p}")}))
         .collect();
     let body = service.json("/v1/embeddings", json!({"input": urls, "partial": true})).await.ok();
-    let kinds: Vec<&str> = (0..3).map(|i| body["data"][i]["object"].as_str().unwrap()).collect();
-    assert_eq!(kinds, ["embedding", "error", "embedding"]);
+    let kinds: Vec<&str> = (0..4).map(|i| body["data"][i]["object"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["embedding", "error", "embedding", "error"]);
 }
 
 #[tokio::test]

@@ -111,6 +111,10 @@ async fn what_cannot_be_mapped_is_named() {
     let one = picture("PIC1");
     for (request, status, part) in [
         (json!({"images": [one]}), 400, "missing field `texts`"),
+        (json!({"images": [one], "label_set": "none"}), 404, "none"),
+        (json!({"images": [one], "texts": ["a"], "label_set": "none"}), 422, "texts: "),
+        (json!({"images": [one], "label_set": "none", "token_ids": true}), 422, "token_ids: "),
+        (json!({"images": [one], "texts": ["a"], "labels": ["a"]}), 422, "labels: "),
         (json!({"images": [], "texts": ["a"]}), 422, "images: "),
         (json!({"images": [one], "texts": []}), 422, "texts: "),
         (json!({"images": [one], "texts": ["a", {"image": one}]}), 422, "texts[1]: "),
@@ -135,6 +139,60 @@ async fn what_cannot_be_mapped_is_named() {
     }
     service.post(PATH, "image/png", "PIC").await.error(415, "unsupported_media_type");
     assert_eq!(service.state.memory().total(), 0);
+}
+
+/// Stores a set of labels and waits until it can be used.
+async fn put(service: &Service, name: &str, set: Value) {
+    let path = format!("/v1/label-sets/{name}?wait=true");
+    let request = http::Request::put(path).body(set.to_string().into()).unwrap();
+    let answer = service.send(request).await;
+    assert!(answer.status.is_success(), "{}", answer.json());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn labels_of_a_stored_set_are_looked_for() {
+    let service = Service::configured(ApiConfig { max_labels: 3, ..ApiConfig::default() }).await;
+    put(&service, "pets", json!({"labels": ["cat", "dog", "a \"fish\""], "templates": ["{}"]})).await;
+    let ask = async |more: Value| {
+        let mut request = json!({"images": [picture("PIC1"), picture("PIC2")]});
+        request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        service.json(PATH, request).await
+    };
+    let texts = ask(json!({"texts": ["cat", "dog", "a \"fish\""]})).await.ok();
+    let body = ask(json!({"label_set": "pets"})).await.ok();
+    assert_eq!((&body["label_set"]["name"], body["data"].as_array().unwrap().len()), (&json!("pets"), 6));
+    for (of_set, of_texts) in body["data"].as_array().unwrap().iter().zip(texts["data"].as_array().unwrap()) {
+        assert_close(&matrix(&of_set["cosine"]), &matrix(&of_texts["cosine"]));
+        assert_close(&matrix(&of_set["probability"]), &matrix(&of_texts["probability"]));
+        assert_eq!((&of_set["text"], of_texts.get("label")), (&of_texts["text"], None));
+    }
+    // Some of them, in the order that is asked for.
+    let some = ask(json!({"label_set": "pets", "labels": ["a \"fish\"", "cat"]})).await.ok();
+    let labels: Vec<&str> = (0..4).map(|i| some["data"][i]["label"].as_str().unwrap()).collect();
+    assert_eq!(labels, ["a \"fish\"", "cat", "a \"fish\"", "cat"]);
+    assert_close(&matrix(&some["data"][3]["cosine"]), &matrix(&texts["data"][3]["cosine"]));
+    let message =
+        ask(json!({"label_set": "pets", "labels": ["cat", "cow"]})).await.error(422, "invalid_value");
+    assert!(message.contains("labels[1]") && message.contains("cow"), "{message}");
+    put(&service, "many", json!({"labels": ["a", "b", "c", "d"]})).await;
+    ask(json!({"label_set": "many"})).await.error(413, "payload_too_large");
+    assert_eq!(ask(json!({"label_set": "many", "labels": ["d"]})).await.ok()["data"][1]["label"], "d");
+
+    // A label with examples has the logits that a classification has: where the whole picture is one view, it is that one.
+    let examples = json!({"examples": [
+        {"label": "cat", "embedding": vector(b"one")}, {"label": "dog", "embedding": vector(b"two")},
+    ]});
+    service.json("/v1/label-sets/pets/examples", examples).await.ok();
+    let whole = json!({"label_set": "pets", "labels": ["dog"], "window": 14, "method": "windows"});
+    let map = ask(whole).await.ok()["data"][0].clone();
+    let embedding = vector(&view(b"PIC1", siglip::image::Area { top: 0, left: 0, rows: 14, cols: 14 }));
+    let classified = json!({"label_set": "pets", "embeddings": [embedding]});
+    let classified = service.json("/v1/classify", classified).await.ok();
+    let of_dog =
+        classified["data"][0]["predictions"].as_array().unwrap().iter().find(|p| p["label"] == "dog");
+    let logit = of_dog.unwrap()["logit"].as_f64().unwrap() as f32;
+    let of_map = matrix(&map["logit"]);
+    assert!(of_map.iter().all(|l| (l - logit).abs() < 1e-3), "{logit} {of_map:?}");
 }
 
 #[tokio::test]

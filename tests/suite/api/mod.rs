@@ -1,6 +1,7 @@
 //! The HTTP service through its router and through real sockets, over a model whose vectors are known.
 
 mod admin;
+mod background;
 mod classify;
 mod contract;
 mod dialects;

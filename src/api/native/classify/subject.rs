@@ -10,9 +10,11 @@ use crate::api::labels::Labels;
 use crate::api::native::schema::{ClassifyRequest, LabelSetUsed};
 use crate::api::read::missing;
 use crate::engine::{self, Embedding, ModelHandle};
-use crate::labels::{NEGATIVES_THRESHOLD, NONE_THRESHOLD, NoneRule, Resolved, check_share};
+use crate::labels::{
+    BACKGROUND_THRESHOLD, LabelError, NEGATIVES_THRESHOLD, NONE_THRESHOLD, NoneRule, Resolved, check_share,
+};
 use crate::model::zero_shot::Activation;
-use crate::model::{NoneTest, Thresholds};
+use crate::model::{Levels, NoneTest, Scores, Thresholds};
 
 /// What pictures are classified by.
 pub(super) enum Subject {
@@ -92,6 +94,7 @@ impl Subject {
         &self,
         call: &Call,
         model: &ModelHandle,
+        scores: Scores,
         given: Option<NoneRule>,
     ) -> ApiResult<Option<NoneTest>> {
         let own = match self {
@@ -126,6 +129,52 @@ impl Subject {
                 let left_out = self.left_out(negatives).await?;
                 Some(NoneTest::Negatives { set, left_out, threshold })
             }
+            NoneRule::Background { background, threshold } => {
+                let threshold = threshold.unwrap_or(BACKGROUND_THRESHOLD);
+                if !threshold.is_finite() {
+                    return Err(ApiError::field("none.threshold", "must be a finite number"));
+                }
+                let levels = self.levels(call, model, scores, ("none.background", &background)).await?;
+                Some(NoneTest::Background { levels, threshold })
+            }
+        })
+    }
+
+    /// What scores are standardised by, where a request asks for it.
+    ///
+    /// # Errors
+    /// 422 for labels that are not stored, a background that cannot be used, or an activation beside it.
+    pub(super) async fn standard(
+        &self,
+        call: &Call,
+        model: &ModelHandle,
+        scores: Scores,
+        options: &mut ClassifyRequest,
+    ) -> ApiResult<Option<Arc<Levels>>> {
+        let Some(background) = options.standardize.take() else { return Ok(None) };
+        if options.activation.is_some() {
+            return Err(ApiError::field("activation", "standardised scores have none; leave it out"));
+        }
+        self.levels(call, model, scores, ("standardize", &background)).await.map(Some)
+    }
+
+    /// How high the scores of the labels are over a background; the first is the field that names it.
+    async fn levels(
+        &self,
+        call: &Call,
+        model: &ModelHandle,
+        scores: Scores,
+        background: (&str, &str),
+    ) -> ApiResult<Arc<Levels>> {
+        let Self::Stored(stored) = self else {
+            let message = "labels are measured against a background once: store them as a label set";
+            return Err(ApiError::field(background.0, message));
+        };
+        let sets = call.state.label_sets();
+        let levels = sets.levels(stored, background, model, scores, call.score_options()).await;
+        levels.map_err(|error| match error {
+            LabelError::Engine(error) => call.engine_error(error),
+            error => error.into(),
         })
     }
 

@@ -52,6 +52,10 @@ options! {
             threshold: f32,
             /// When none of the labels fits; if left out, as the label set says.
             none: NoneRule,
+            /// A background of the service (`--background`). Scores of a stored set are then logits in standard deviations above each
+            /// label's mean over its pictures, and these above the mean of the picture's own labels, in place of `activation`.
+            #[schema(example = "photos")]
+            standardize: String,
             /// Another canonicalisation of labels than the checkpoint's.
             canonicalization: Canonicalization,
             /// Another patch budget than the checkpoint's; NaFlex models only.

@@ -9,6 +9,7 @@ use utoipa::openapi::{RefOr, schema::Schema};
 use utoipa::{PartialSchema, ToSchema};
 
 use super::vectors::Vector;
+use crate::api::inputs::EACH_INPUT;
 use crate::api::read::{Heap, options};
 
 /// Pictures of one request at most.
@@ -96,13 +97,12 @@ pub struct LabelledPictures(pub Vec<LabelledPicture>);
 
 impl Heap for LabelledPicture {
     fn heap(&self) -> usize {
-        const PLACE: usize = 64;
         let labels: usize = self.labels.iter().map(|label| label.len() + size_of::<Box<str>>()).sum();
         let picture = match &self.picture {
             PictureOrVector::Image(text) => text.heap(),
             PictureOrVector::Embedding(vector) => vector.heap(),
         };
-        PLACE + labels + picture
+        EACH_INPUT + labels + picture
     }
 }
 

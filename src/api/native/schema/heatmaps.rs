@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Inputs, ListTag, Usage};
+use super::{Inputs, Label, LabelSetUsed, ListTag, Usage};
 use crate::api::read::{Heap, options};
 use crate::image::ViewMethod;
 use crate::text::Canonicalization;
@@ -18,11 +18,20 @@ options! {
         inputs {
             /// Pictures; a bare string is one too.
             images: Inputs,
+        }
+        either {
             /// Texts, as they are: no template is put around them. Token ids only with `token_ids`.
             texts: Inputs,
         }
-        lists {}
+        lists {
+            /// Of a label set, only these labels; all if left out.
+            #[schema(value_type = Option<Vec<String>>, min_items = 1)]
+            labels,
+        }
         options {
+            /// In place of texts, the name of a stored label set (`/v1/label-sets`), or `name@version`.
+            #[schema(example = "animals")]
+            label_set: String,
             /// The model's name; may be left out, then it is the service's first model.
             model: String,
             /// How views are taken; `windows` if left out.
@@ -80,7 +89,7 @@ impl From<HeatmapMethod> for ViewMethod {
     }
 }
 
-/// A map for each pair: all texts of the first picture, then of the second.
+/// A map for each pair: all texts or labels of the first picture, then of the second.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct HeatmapsResponse {
     /// Always `list`.
@@ -91,6 +100,9 @@ pub struct HeatmapsResponse {
     pub model: String,
     /// What was counted: the patches of every view, and the texts.
     pub usage: Usage,
+    /// The label set that was used, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label_set: Option<LabelSetUsed>,
 }
 
 /// `heatmap`.
@@ -108,8 +120,12 @@ pub struct Heatmap {
     pub object: HeatmapTag,
     /// Which picture it belongs to, from 0.
     pub image: usize,
-    /// Which text it belongs to, from 0.
+    /// Which text it belongs to, from 0; of a label set, which of its labels that are answered.
     pub text: usize,
+    /// The label, where it is one of a set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, required = false)]
+    pub label: Option<Label>,
     /// Rows of patches.
     pub rows: usize,
     /// Columns of patches.
@@ -118,7 +134,8 @@ pub struct Heatmap {
     pub width: u32,
     /// Height of the upright picture in pixels.
     pub height: u32,
-    /// Mean cosine of the views that a patch is in; of several sizes the larger ones weigh more.
+    /// Mean cosine of the views that a patch is in; of several sizes the larger ones weigh more. Of a label with examples it is
+    /// on the level of texts.
     pub cosine: Vec<Vec<f32>>,
     /// Scale times cosine plus bias; null for a checkpoint without scale and bias.
     pub logit: Option<Vec<Vec<f32>>>,

@@ -9,7 +9,7 @@ use utoipa::openapi::{RefOr, schema::Schema};
 use utoipa::{PartialSchema, ToSchema};
 
 use crate::api::edge::error::quoted;
-use crate::api::inputs::PLACE;
+use crate::api::inputs::EACH_INPUT;
 use crate::api::read::{Bounded, Heap, within};
 
 /// One input as it was sent.
@@ -46,7 +46,7 @@ impl Heap for Input {
 impl Heap for Inputs {
     /// With the names that the inputs get.
     fn heap(&self) -> usize {
-        self.items.heap() + self.items.len() * PLACE
+        self.items.heap() + self.items.len() * EACH_INPUT
     }
 }
 

@@ -191,6 +191,9 @@ impl PartialSchema for Definition {
                 "model": {"type": "string", "description":
                     "The model that the set is encoded for at once; the service's first if left out. Others follow when they are \
                      asked for."},
+                "close_modality_gap": {"type": "boolean", "description":
+                    "Whether examples are moved to where texts are before both are combined: the mean of the examples becomes that \
+                     of their labels' texts. Off if left out."},
             },
             "example": {"labels": ["cat", {"name": "dog", "synonyms": ["puppy"], "threshold": 0.05}],
                         "templates": "imagenet-7", "none": true},
@@ -229,6 +232,12 @@ impl PartialSchema for NoneRule {
                          that are labels, too, are left out."},
                     "threshold": {"type": "number", "minimum": 0, "maximum": 1, "description":
                         "The share of the labels among labels, negatives and the model's own no; 0.1 if left out."},
+                }},
+                {"type": "object", "required": ["background"], "additionalProperties": false, "properties": {
+                    "background": {"type": "string", "description":
+                        "A background of the service (`--background`): no label's logit is so far above its mean over these \
+                         pictures. Stored sets only."},
+                    "threshold": {"type": "number", "description": "Standard deviations; 4 if left out."},
                 }},
             ],
         }))

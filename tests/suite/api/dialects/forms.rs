@@ -1,6 +1,7 @@
 //! Immich, which sends forms.
 
 use serde_json::Value;
+use siglip::api::ApiConfig;
 
 use super::super::{Answer, Service, assert_close, floats, form, unit};
 use super::immich;
@@ -35,7 +36,7 @@ async fn immich_gets_its_vectors_as_strings() {
 async fn immichs_names_find_what_is_served_and_nothing_else() {
     use std::sync::Arc;
 
-    use siglip::api::{ApiConfig, AppState, app};
+    use siglip::api::{AppState, app};
     use siglip::engine::Engine;
 
     let engine = Engine::start(super::super::engine_config());
@@ -81,4 +82,78 @@ async fn what_immich_must_ask_elsewhere_is_refused() {
     }
     assert!(send(&service, &[text]).await.refused(422, "/detail").contains("entries"));
     assert_eq!(service.json("/predict", serde_json::json!({})).await.status, 415);
+}
+
+/// Another machine learning service that says what it was sent, and fails where that is asked for.
+async fn other_service() -> String {
+    use axum::http::{HeaderMap, StatusCode};
+    use axum::routing::post;
+
+    let predict = async |headers: HeaderMap, body: String| {
+        let kind = headers["content-type"].to_str().unwrap().to_owned();
+        let answer = |status, text: String| (status, [("content-type", "application/json")], text);
+        if body.contains("refuse me") {
+            return answer(StatusCode::UNPROCESSABLE_ENTITY, "no face model".to_owned());
+        }
+        if body.contains("break") {
+            return answer(StatusCode::INTERNAL_SERVER_ERROR, "CUDA".to_owned());
+        }
+        if body.contains("take long") {
+            tokio::time::sleep(std::time::Duration::from_secs(20)).await;
+        }
+        if body.contains("say much") {
+            return answer(StatusCode::OK, "x".repeat((16 << 20) + 1));
+        }
+        answer(StatusCode::OK, serde_json::json!({"kind": kind, "body": body}).to_string())
+    };
+    let app = axum::Router::new().route("/ml/predict", post(predict));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}/ml/", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_immich_wants_beside_embeddings_is_asked_of_its_own_service() {
+    let with = async |address: &str| {
+        let immich_upstream = Some(address.parse().unwrap());
+        Service::configured(ApiConfig { immich_upstream, ..ApiConfig::default() }).await
+    };
+    let service = with(&other_service().await).await;
+    let faces = &br#"{"facial-recognition": {"detection": {"modelName": "buffalo_l"}}}"#[..];
+    let of = |image: &'static [u8]| [("image", Some("blob"), None, image), ("entries", None, None, faces)];
+
+    let (kind, body) = form(&of(b"a picture"));
+    let sent = String::from_utf8(body).unwrap();
+    let answer = send(&service, &of(b"a picture")).await.ok();
+    // Byte for byte.
+    assert_eq!((answer["kind"].as_str(), answer["body"].as_str()), (Some(&*kind), Some(&*sent)));
+
+    let said = send(&service, &of(b"refuse me")).await.refused(422, "/detail");
+    assert!(said.contains("422") && said.contains("no face model"), "{said}");
+    let said = send(&service, &of(b"break")).await.refused(502, "/detail");
+    assert!(said.contains("500") && said.contains("CUDA"), "{said}");
+    let said = send(&service, &of(b"say much")).await.refused(502, "/detail");
+    assert!(said.contains("larger than"), "{said}");
+    let (kind, body) = form(&of(b"take long"));
+    let late = http::Request::post("/predict").header("content-type", kind);
+    let late = late.header("x-request-timeout-ms", "300").body(body.into()).unwrap();
+    assert!(service.send(late).await.refused(504, "/detail").contains("300 ms"));
+
+    // Embeddings are ours, and a model that is not here is nobody's: an index has one kind of vectors.
+    let (text, textual) =
+        (("text", None, None, &b"cat"[..]), &br#"{"clip": {"textual": {"modelName": "fake"}}}"#[..]);
+    assert_close(
+        &vector(&send(&service, &[text, ("entries", None, None, textual)]).await.ok()),
+        &unit(b"cat"),
+    );
+    let unknown = &br#"{"clip": {"textual": {"modelName": "ViT-B-32__openai"}}}"#[..];
+    send(&service, &[text, ("entries", None, None, unknown)]).await.refused(404, "/detail");
+    let both = &br#"{"clip": {"textual": {"modelName": "fake"}}, "ocr": {}}"#[..];
+    let said = send(&service, &[text, ("entries", None, None, both)]).await.refused(422, "/detail");
+    assert!(said.contains("in one request"), "{said}");
+
+    let nobody = with("http://127.0.0.1:1").await;
+    let said = send(&nobody, &of(b"a picture")).await.refused(502, "/detail");
+    assert!(said.contains("--immich-upstream"), "{said}");
 }
