@@ -22,6 +22,7 @@ pub static DIALECT: Dialect = Dialect {
     about: "clip-as-service's HTTP gateway: embeddings of documents",
     routes: &[Route::post("/post", || post(embed))],
     below: &[],
+    shares: &[],
     shape,
     key: None,
     parse: parses::<Request>,

@@ -26,6 +26,7 @@ pub static DIALECT: Dialect = Dialect {
     about: "Cohere's embeddings, version 2",
     routes: &[Route::post("/v2/embed", || post(embed))],
     below: &["/v2/"],
+    shares: &[],
     shape,
     key: None,
     parse: parses::<Request>,

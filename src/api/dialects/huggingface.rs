@@ -41,6 +41,7 @@ pub static DIALECT: Dialect = Dialect {
         Route::post("/pipeline/{task}/{owner}/{name}", || post(task_owned)),
     ],
     below: &["/pipeline/"],
+    shares: &[],
     shape,
     key: None,
     parse: parses::<Request>,

@@ -34,6 +34,7 @@ pub static DIALECT: Dialect = Dialect {
     about: "Immich's machine learning: pictures and texts of clip",
     routes: &[Route::post("/predict", || post(predict)), Route::open("/ping", || get(async || "pong"))],
     below: &[],
+    shares: &[],
     shape,
     key: Some(KeyPlace::Password),
     parse: parses::<Task>,

@@ -46,6 +46,7 @@ pub static DIALECT: Dialect = Dialect {
         Route::post("/v2/models/{model}/versions/{version}/infer", || post(infer_version)),
     ],
     below: &["/v2/models/", "/v2/health/"],
+    shares: &[],
     shape,
     key: None,
     parse: |data| {

@@ -61,6 +61,8 @@ pub struct Dialect {
     pub routes: &'static [Route],
     /// Beginnings of paths that are its own: what is no route below them is refused in its shape, too.
     pub below: &'static [&'static str],
+    /// Routes of our own that its clients call, too, by POST: their errors have its shape.
+    pub shares: &'static [&'static str],
     /// The shape of its errors.
     pub shape: ErrorShape,
     /// Where its clients put their key, beside `Authorization: Bearer` and `X-API-Key`.
@@ -211,6 +213,9 @@ impl Dialects {
             let style = Style { shape: dialect.shape, key: dialect.key };
             for route in dialect.routes {
                 styles.route(route.verb.method(), route.path, style);
+            }
+            for path in dialect.shares {
+                styles.route(Method::POST, path, style);
             }
             for beginning in dialect.below {
                 styles.below(beginning, style);

@@ -31,6 +31,7 @@ pub static DIALECT: Dialect = Dialect {
         Route::open("/api/version", || get(version)),
     ],
     below: &["/api/"],
+    shares: &[],
     shape,
     key: None,
     parse: |data| {

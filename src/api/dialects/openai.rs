@@ -1,16 +1,17 @@
 //! OpenAI's paths without `/v1`, and the other ways to put a picture into OpenAI's request: `messages` (vLLM), and what Jina,
-//! NVIDIA and Voyage add. `modality` (infinity), data: URLs (NV-CLIP) and `{"image": …}` (Jina, SGLang) are our own
+//! NVIDIA and Voyage add, `detail` of errors included. `modality` (infinity), data: URLs (NV-CLIP) and `{"image": …}` (Jina, SGLang) are our own
 //! contract.
 
+use axum::Json;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use serde::Deserialize;
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize};
 
 use super::common::Truncate;
 use super::parts::{Only, Part};
 use super::{Dialect, Route, parses};
-use crate::api::edge::error::{ApiError, ApiResult};
-use crate::api::edge::render;
+use crate::api::edge::error::{ApiError, ApiResult, ErrorDetail, shortened};
 use crate::api::native;
 use crate::api::native::schema::{EmbeddingsRequest, Input, Inputs};
 use crate::api::read::{Heap, missing};
@@ -26,13 +27,26 @@ pub static DIALECT: Dialect = Dialect {
         Route::get("/models/{owner}/{name}", || get(native::models::get_of_owner)),
     ],
     below: &[],
-    shape: render::native,
+    shares: &["/v1/embeddings"],
+    shape,
     key: None,
     parse: parses::<EmbeddingsRequest>,
     example: r#"curl localhost:8080/v1/embeddings -H 'content-type: application/json' -d '{
   "messages": [{"role": "user", "content": [
     {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo…"}}]}]}'"#,
 };
+
+#[derive(Serialize)]
+struct ErrorAnswer<'a> {
+    error: &'a ErrorDetail,
+    detail: &'a str,
+}
+
+/// Our own shape, which is OpenAI's, and the message again where clients of Jina and Voyage look for it.
+fn shape(error: &ApiError) -> Response {
+    let detail = shortened(&error.detail.message, 200);
+    Json(ErrorAnswer { error: &error.detail, detail: &detail }).into_response()
+}
 
 /// A conversation of one message with one text or one picture: vLLM's input of models that embed pictures.
 #[derive(Debug, Clone)]
@@ -97,10 +111,15 @@ pub fn inputs(options: &mut EmbeddingsRequest, served: bool) -> ApiResult<(&'sta
         ("truncation", options.truncation.is_some()),
         ("output_dtype", options.output_dtype.is_some()),
         ("output_dimension", options.output_dimension.is_some()),
+        ("encoding_type", options.encoding_type.is_some()),
+        ("late_chunking", options.late_chunking.is_some()),
     ];
     let bad = |message: String| Err(ApiError::bad_request("invalid_request", message));
     if let (false, Some((name, _))) = (served, foreign.iter().find(|(_, given)| *given)) {
         return bad(format!("unknown field `{name}` (this service runs without the dialect openai)"));
+    }
+    if options.late_chunking == Some(true) {
+        return Err(ApiError::field("late_chunking", "each text is embedded by itself"));
     }
     for (own, other, twice) in [
         ("normalize", "normalized", options.normalize.is_some() && options.normalized.is_some()),
@@ -108,6 +127,11 @@ pub fn inputs(options: &mut EmbeddingsRequest, served: bool) -> ApiResult<(&'sta
             "embedding_type",
             "output_dtype",
             options.embedding_type.is_some() && options.output_dtype.is_some(),
+        ),
+        (
+            "embedding_type",
+            "encoding_type",
+            options.embedding_type.or(options.output_dtype).is_some() && options.encoding_type.is_some(),
         ),
         (
             "dimensions",
@@ -120,7 +144,7 @@ pub fn inputs(options: &mut EmbeddingsRequest, served: bool) -> ApiResult<(&'sta
         }
     }
     options.normalize = options.normalize.or(options.normalized);
-    options.embedding_type = options.embedding_type.or(options.output_dtype);
+    options.embedding_type = options.embedding_type.or(options.output_dtype).or(options.encoding_type);
     options.dimensions = options.dimensions.or(options.output_dimension);
     match (options.input.take(), options.messages.take()) {
         (Some(inputs), None) => Ok(("input", inputs)),

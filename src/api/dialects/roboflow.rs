@@ -33,6 +33,7 @@ pub static DIALECT: Dialect = Dialect {
         Route::post("/clip/compare", || post(compare_all)),
     ],
     below: &["/clip/"],
+    shares: &[],
     shape,
     key: Some(KeyPlace::Query("api_key")),
     parse: |data| {

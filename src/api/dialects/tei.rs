@@ -38,6 +38,7 @@ pub static DIALECT: Dialect = Dialect {
         Route::get("/info", || get(info)),
     ],
     below: &[],
+    shares: &[],
     shape,
     key: None,
     parse: |data| {

@@ -27,6 +27,7 @@ pub static DIALECT: Dialect = Dialect {
         || post(predict),
     )],
     below: &["/v1/projects/"],
+    shares: &[],
     shape,
     key: Some(KeyPlace::Header("x-goog-api-key")),
     parse: parses::<Request>,

@@ -24,6 +24,7 @@ pub static DIALECT: Dialect = Dialect {
     about: "Voyage's multimodal embeddings",
     routes: &[Route::post("/v1/multimodalembeddings", || post(embed))],
     below: &[],
+    shares: &[],
     shape,
     key: None,
     parse: parses::<Request>,

@@ -32,6 +32,7 @@ pub static DIALECT: Dialect = Dialect {
         Route::open("/.well-known/ready", || get(ready)),
     ],
     below: &["/.well-known/"],
+    shares: &[],
     shape,
     key: Some(KeyPlace::Password),
     parse: parses::<Request>,

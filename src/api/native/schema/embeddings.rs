@@ -64,6 +64,10 @@ options! {
             /// Voyage's names for `embedding_type` and `dimensions`.
             output_dtype: EmbeddingType,
             output_dimension: usize,
+            /// Jina's older name for `embedding_type`.
+            encoding_type: EmbeddingType,
+            /// Jina's: one text after the other as one. Not here.
+            late_chunking: bool,
         }
     }
 }

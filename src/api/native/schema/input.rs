@@ -117,7 +117,8 @@ impl<'de> Visitor<'de> for InputVisitor {
         const EXPECTED: &str = "an input object has exactly one key, \"text\" or \"image\"";
         let input = match map.next_key::<String>()?.as_deref() {
             Some("text") => Input::Text(map.next_value()?),
-            Some("image") => Input::Image(map.next_value()?),
+            // The last two are Jina's older names.
+            Some("image" | "url" | "bytes") => Input::Image(map.next_value()?),
             Some(key) => return Err(de::Error::custom(format!("{EXPECTED}, not {}", quoted(key)))),
             None => return Err(de::Error::custom(EXPECTED)),
         };
@@ -227,7 +228,9 @@ mod tests {
         let bare = |s: &str| Input::Bare(s.to_owned());
         assert_eq!(parse(r#""a""#).unwrap(), one(bare("a")));
         assert_eq!(parse("[5, 6]").unwrap(), one(Input::TokenIds(vec![5, 6])));
-        assert_eq!(parse(r#"{"image": "AAAA"}"#).unwrap(), one(Input::Image("AAAA".into())));
+        for key in ["image", "bytes", "url"] {
+            assert_eq!(parse(&format!(r#"{{"{key}": "AAAA"}}"#)).unwrap(), one(Input::Image("AAAA".into())));
+        }
         let mixed = parse(r#"["a", {"text": "b"}, {"image": "c"}, [7]]"#).unwrap();
         let wanted =
             vec![bare("a"), Input::Text("b".into()), Input::Image("c".into()), Input::TokenIds(vec![7])];

@@ -32,6 +32,8 @@ async fn openais_request_as_others_write_it() {
         ("/embeddings", json!({"input": [data_url()]}), unit(PICTURE)),
         ("/v1/embeddings", json!({"input": {"image": picture()}, "task": "retrieval.query"}), unit(PICTURE)),
         ("/v1/embeddings", json!({"input": ["cat"], "normalized": false}), fake::vector(b"cat")),
+        ("/v1/embeddings", json!({"input": [{"bytes": picture()}], "encoding_type": "float"}), unit(PICTURE)),
+        ("/v1/embeddings", json!({"input": [{"url": data_url()}], "late_chunking": false}), unit(PICTURE)),
         (
             "/v1/embeddings",
             json!({"input": [LONG], "truncate": true, "input_type": null}),
@@ -51,11 +53,20 @@ async fn openais_request_as_others_write_it() {
         (json!({"input": "a", "truncate": "START"}), 422, "never their beginning"),
         (json!({"input": "a", "normalize": true, "normalized": true}), 400, "either"),
         (json!({"input": "a", "output_dimension": 4, "output_dtype": null}), 422, "12 dimensions"),
+        (json!({"input": "a", "late_chunking": true}), 422, "late_chunking"),
+        (json!({"input": "a", "encoding_type": "float", "embedding_type": "float"}), 400, "either"),
         (json!({"inputt": "a"}), 400, "unknown field `inputt`"),
     ] {
-        let message = service.json("/embeddings", body).await.refused(status, "/error/message");
-        assert!(message.contains(part), "{message}");
+        for path in ["/embeddings", "/v1/embeddings"] {
+            let answer = service.json(path, body.clone()).await;
+            let message = answer.refused(status, "/error/message");
+            assert!(message.contains(part), "{message}");
+            // Where Jina's and Voyage's clients look for it.
+            assert_eq!(answer.refused(status, "/detail"), message);
+        }
     }
+    let long = service.json("/v1/embeddings", json!({"input": "a", &"x".repeat(5000): 1})).await;
+    assert!(long.bytes.len() < 2000 && long.refused(400, "/detail").len() < 210);
     let query = service.json("/v1/embeddings?task=x", json!({"input": "a"})).await;
     assert!(query.refused(400, "/error/message").contains("JSON body"));
     assert_eq!(service.get("/models").await.ok(), service.get("/v1/models").await.ok());
