@@ -38,4 +38,4 @@ pub use head::{HeadWeights, read_head};
 pub use read::{LabelList, NoneRule, Templates};
 pub use sets::{LabelSets, ModelState, Put, Resolved};
 pub use templates::{built_in, built_in_names};
-pub use version::{Condition, FitReport, Ready, SpaceState, Version};
+pub use version::{Condition, FitReport, Ready, SpaceState, Version, lengths};

@@ -50,6 +50,8 @@ struct Inner {
     backgrounds: Mutex<BTreeMap<String, Held>>,
     /// One change at a time, from looking at the old version to having the new one.
     writing: Mutex<()>,
+    /// Those who want to change something, in their order; see [`LabelSets::turn`].
+    turns: Arc<tokio::sync::Mutex<()>>,
     /// Told when a set may have become ready.
     settled: watch::Sender<()>,
 }
@@ -134,9 +136,16 @@ impl LabelSets {
             own: Mutex::default(),
             backgrounds: Mutex::default(),
             writing: Mutex::default(),
+            turns: Arc::default(),
             settled: watch::Sender::new(()),
         };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// Waits for the turn to change something. A change may take seconds; whoever has threads to lose waits here and not in
+    /// [`Self::put`], where each would take a thread.
+    pub async fn turn(&self) -> tokio::sync::OwnedMutexGuard<()> {
+        Arc::clone(&self.inner.turns).lock_owned().await
     }
 
     /// Whether sets are there after a restart.

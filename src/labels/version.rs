@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::task::AbortHandle;
@@ -23,6 +23,8 @@ pub struct Version {
     names: Arc<[Arc<str>]>,
     thresholds: Option<Arc<[f32]>>,
     json_bytes: usize,
+    /// [`Self::lengths_of_names`].
+    lengths: OnceLock<(usize, usize)>,
     spaces: Mutex<HashMap<String, Space>>,
     left_out: Mutex<Option<(String, Arc<[u32]>)>>,
     _charge: Charge,
@@ -157,7 +159,8 @@ impl Version {
         let thresholds = content.definition.thresholds().map(Arc::from);
         let content = Arc::new(content);
         let (spaces, left_out) = (Mutex::default(), Mutex::default());
-        Self { name, id, content, names, thresholds, json_bytes, spaces, left_out, _charge: charge }
+        let lengths = OnceLock::new();
+        Self { name, id, content, names, thresholds, json_bytes, lengths, spaces, left_out, _charge: charge }
     }
 
     /// The set's name.
@@ -197,6 +200,11 @@ impl Version {
             None => Thresholds::All(rest),
             Some(thresholds) => Thresholds::Each(thresholds.iter().map(or_rest).collect()),
         }
+    }
+
+    /// What `of` says of the longest name, and of all names together: computed once, so it is to be the same function.
+    pub fn lengths_of_names(&self, of: fn(&str) -> usize) -> (usize, usize) {
+        *self.lengths.get_or_init(|| lengths(&self.names, of))
     }
 
     /// Bytes of its definition as JSON.
@@ -273,6 +281,12 @@ impl Version {
     pub(super) fn spaces(&self) -> MutexGuard<'_, HashMap<String, Space>> {
         lock(&self.spaces)
     }
+}
+
+/// What `of` says of the longest name, and of all names together.
+pub fn lengths(names: &[Arc<str>], of: fn(&str) -> usize) -> (usize, usize) {
+    let each = names.iter().map(|name| of(name));
+    each.fold((0, 0), |(longest, all), length| (longest.max(length), all + length))
 }
 
 /// When a client should ask again, by the rate so far.

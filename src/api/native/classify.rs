@@ -138,7 +138,7 @@ async fn answer(call: &Call, task: Task, format: Format) -> ApiResult<Response> 
     }
     let pictures = batch.len();
     // What the answer takes is known now; nothing is computed for one that is too large.
-    let room = room(pictures + given.len(), subject.names(), options.top_k);
+    let room = room(pictures + given.len(), &subject, options.top_k);
     let memory = call.charge(MemoryKind::Answer, room)?;
     let none = subject.none(call, &model, scores, options.none.take()).await?;
     let standard = subject.standard(call, &model, scores, &mut options).await?;
@@ -185,16 +185,12 @@ async fn answer(call: &Call, task: Task, format: Format) -> ApiResult<Response> 
 }
 
 /// Bytes that building the answer takes at most: every picture may name every label that it is asked for, or an error.
-fn room(pictures: usize, names: &[Arc<str>], top_k: Option<usize>) -> usize {
+fn room(pictures: usize, subject: &Subject, top_k: Option<usize>) -> usize {
     const ENTRY: usize = 2400;
     /// Two numbers and the names of the fields, and the entry before it is written.
     const EACH: usize = 96 + size_of::<LabelPrediction>() + size_of::<Match>();
-    let (mut longest, mut all) = (0, 0);
-    for name in names {
-        let size = EACH + answer::escaped(name);
-        longest = longest.max(size);
-        all += size;
-    }
+    let (longest, all) = subject.lengths();
+    let (longest, all) = (longest + EACH, all + subject.names().len() * EACH);
     let all = all.min(longest.saturating_mul(top_k.unwrap_or(usize::MAX)));
     pictures.saturating_mul(ENTRY + 2 * longest + all)
 }

@@ -1,6 +1,6 @@
 //! `/v1/label-sets/{name}/examples` and `/calibrate`: pictures that say what labels mean.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -14,10 +14,11 @@ use crate::api::edge::body::off_runtime;
 use crate::api::edge::error::{ApiError, ApiResult};
 use crate::api::edge::negotiate::Format;
 use crate::api::inputs::{Batch, check_count};
-use crate::api::native::label_sets::{Name, name_of, stored, tag};
+use crate::api::native::label_sets::{Name, change, name_of, stored, tag};
 use crate::api::native::schema::{
     CalibrateRequest, CalibrateResponse, CalibrationTag, CurvePoint, ExamplesRequest, ExamplesResponse,
-    ExamplesTag, LabelExamples, LabelThreshold, LabelledPictures, PictureOrVector, RemoveExamplesRequest,
+    ExamplesTag, LabelExamples, LabelThreshold, LabelledPicture, LabelledPictures, PictureOrVector,
+    RemoveExamplesRequest,
 };
 use crate::api::openapi::WorkErrors;
 use crate::api::read::{Heap, Options, missing};
@@ -25,9 +26,11 @@ use crate::api::run::{RunOptions, embed};
 use crate::budget::{Charge, MemoryKind};
 use crate::engine::{self, ModelHandle};
 use crate::labels::examples::{Accuracy, LabelFit};
-use crate::labels::{Example, Index, LabelError, Version, calibrate as threshold_of, check_share};
+use crate::labels::{
+    Calibration, Example, Index, LabelError, Point, Version, calibrate as threshold_of, check_share,
+};
 use crate::model::zero_shot::Ranking;
-use crate::model::{Question, Scores};
+use crate::model::{Judged, Question, Scores};
 
 /// The precision that is wanted where a request says nothing.
 const PRECISION: f32 = 0.9;
@@ -75,12 +78,12 @@ pub async fn add(name: Name, call: Call, body: Body) -> ApiResult<Response> {
     .await?;
     let model = model_of(&call, &version, options.model.as_deref())?;
     // The directions of its words must be there.
-    call.state.label_sets().resolve(&name, &model)?;
+    let resolved = call.state.label_sets().resolve(&name, &model)?;
+    let (given, _) = indices(&resolved.version, "examples", given).await?;
     let Embedded { items, _memory } =
         embedded(&call, &model, "examples", given, options.max_num_patches).await?;
-    let sets = call.state.label_sets().clone();
     let (space, width) = (model.info().fingerprint.clone(), model.info().embedding_dim);
-    let put = off_runtime(usize::MAX, move || {
+    let put = change(&call, move |sets| {
         let added: Vec<Example> = items.iter().map(|(labels, vector)| (&*labels[0], &**vector)).collect();
         let put = sets.add_examples(&name, &condition, (&space, width), &added)?;
         drop(_memory);
@@ -107,8 +110,7 @@ pub async fn add(name: Name, call: Call, body: Body) -> ApiResult<Response> {
 pub async fn remove(name: Name, call: Call) -> ApiResult<Response> {
     let (name, condition) = (name_of(name)?, call.condition()?);
     let query: RemoveExamplesRequest = call.query()?;
-    let sets = call.state.label_sets().clone();
-    let put = off_runtime(usize::MAX, move || {
+    let put = change(&call, move |sets| {
         let labels = query.labels.map(|labels| labels.0);
         Ok(sets.remove_examples(&name, &condition, labels.as_deref())?)
     })
@@ -152,15 +154,10 @@ pub async fn calibrate(name: Name, call: Call, body: Body) -> ApiResult<Response
     }
     // A score and its label, sorted, for each picture of a label; the matches themselves are the engine's.
     let room = call.charge(MemoryKind::Parsed, pictures.saturating_mul(labels).saturating_mul(16))?;
+    // Nothing is computed for labels that are not there.
+    let (given, of_picture) = indices(&version, "pictures", given).await?;
     let Embedded { items, _memory } =
         embedded(&call, &model, "pictures", given, options.max_num_patches).await?;
-    let index = Index::of(&version);
-    let mut of_picture = Vec::with_capacity(items.len());
-    for (at, (labels, _)) in items.iter().enumerate() {
-        let place = format!("pictures[{at}]");
-        let each = labels.iter().map(|label| index.label(label, &place));
-        of_picture.push(each.collect::<Result<Vec<u32>, LabelError>>()?);
-    }
     let info = model.info();
     let scores = match info.logit_scale.zip(info.logit_bias) {
         Some((scale, bias)) => Scores { scale, bias },
@@ -177,58 +174,86 @@ pub async fn calibrate(name: Name, call: Call, body: Body) -> ApiResult<Response
     let set = engine::Labels::Set(Arc::clone(resolved.ready.set()));
     let judged = model.judge(vectors, set, scores, question, call.score_options()).await;
     let judged = judged.map_err(|error| call.engine_error(error))?.value;
-    let sets = call.state.label_sets().clone();
-    let apply = options.apply == Some(true);
-    let (response, version) = off_runtime(usize::MAX, move || {
-        let mut by_label: HashMap<u32, Vec<(f32, bool)>> =
-            of_picture.iter().flatten().map(|&label| (label, Vec::new())).collect();
-        for (labels, judged) in of_picture.iter().zip(&judged) {
-            for found in &judged.matches {
-                let label = found.label as u32;
-                if let Some(scores) = by_label.get_mut(&label) {
-                    scores.push((found.score, labels.contains(&label)));
-                }
-            }
-        }
-        drop((judged, items, _memory));
-        let mut labels: Vec<u32> = by_label.keys().copied().collect();
-        labels.sort_unstable();
-        let mut thresholds = Vec::new();
-        let mut said = Vec::new();
-        for label in labels {
-            let found = threshold_of(by_label.remove(&label).unwrap_or_default(), precision);
-            thresholds.extend(found.chosen.map(|chosen| (label, chosen.threshold)));
-            said.push(LabelThreshold {
-                label: version.names()[label as usize].to_string(),
-                pictures: found.positives,
-                threshold: found.chosen.map(|chosen| chosen.threshold),
-                precision: found.chosen.map(|chosen| chosen.precision),
-                recall: found.chosen.map(|chosen| chosen.recall),
-                curve: found
-                    .curve
-                    .iter()
-                    .map(|p| CurvePoint { threshold: p.threshold, precision: p.precision, recall: p.recall })
-                    .collect(),
-            });
-        }
-        let version = match apply {
-            true => sets.set_thresholds(&version, &condition, &thresholds)?.version,
-            false => version,
-        };
-        let response = CalibrateResponse {
-            object: CalibrationTag::LabelSetCalibration,
-            name,
-            version: version.id().to_owned(),
-            applied: apply,
-            labels: said,
-        };
-        drop(room);
-        Ok((response, version))
+    let of_version = Arc::clone(&version);
+    let (labels, thresholds) = off_runtime(usize::MAX, move || {
+        let chosen = chosen(&of_version, &of_picture, &judged, precision);
+        drop((judged, items, _memory, room));
+        Ok(chosen)
     })
     .await?;
+    let applied = options.apply == Some(true);
+    let version = match applied {
+        true => {
+            change(&call, move |sets| Ok(sets.set_thresholds(&version, &condition, &thresholds)?))
+                .await?
+                .version
+        }
+        false => version,
+    };
+    let object = CalibrationTag::LabelSetCalibration;
+    let response = CalibrateResponse { object, name, version: version.id().to_owned(), applied, labels };
     const EACH: usize = 4096;
     let names: usize = response.labels.iter().map(|label| EACH + answer::escaped(&label.label)).sum();
     document(&call, &version, 1024 + names, move || response).await
+}
+
+/// The threshold of each label that a picture has, as it is answered and by the label's index. `of_picture` are the labels that
+/// each picture has.
+fn chosen(
+    version: &Version,
+    of_picture: &[Vec<u32>],
+    judged: &[Judged],
+    precision: f32,
+) -> (Vec<LabelThreshold>, Vec<(u32, f32)>) {
+    let mut by_label: BTreeMap<u32, Vec<(f32, bool)>> =
+        of_picture.iter().flatten().map(|&label| (label, Vec::new())).collect();
+    for (labels, judged) in of_picture.iter().zip(judged) {
+        for found in &judged.matches {
+            let label = found.label as u32;
+            if let Some(scores) = by_label.get_mut(&label) {
+                scores.push((found.score, labels.contains(&label)));
+            }
+        }
+    }
+    let (mut said, mut thresholds) = (Vec::new(), Vec::new());
+    for (label, scores) in by_label {
+        let Calibration { positives, chosen, curve } = threshold_of(scores, precision);
+        let point =
+            |p: &Point| CurvePoint { threshold: p.threshold, precision: p.precision, recall: p.recall };
+        thresholds.extend(chosen.map(|chosen| (label, chosen.threshold)));
+        said.push(LabelThreshold {
+            label: version.names()[label as usize].to_string(),
+            pictures: positives,
+            threshold: chosen.map(|chosen| chosen.threshold),
+            precision: chosen.map(|chosen| chosen.precision),
+            recall: chosen.map(|chosen| chosen.recall),
+            curve: curve.iter().map(point).collect(),
+        });
+    }
+    (said, thresholds)
+}
+
+/// The indices of the labels of each picture.
+///
+/// # Errors
+/// 422 for a label that the set does not have.
+async fn indices(
+    version: &Arc<Version>,
+    field: &'static str,
+    given: Given,
+) -> ApiResult<(Given, Vec<Vec<u32>>)> {
+    let version = Arc::clone(version);
+    off_runtime(usize::MAX, move || {
+        let index = Index::of(&version);
+        let of = |(at, picture): (usize, &LabelledPicture)| {
+            let place = format!("{field}[{at}]");
+            let each = picture.labels.iter().map(|label| index.label(label, &place));
+            each.collect::<Result<Vec<u32>, LabelError>>()
+        };
+        let indices = given.pictures.0.iter().enumerate().map(of).collect::<Result<_, _>>()?;
+        Ok((given, indices))
+    })
+    .await
 }
 
 /// Pictures with their labels as they were read, with the memory that they hold.

@@ -17,7 +17,7 @@ use crate::api::edge::negotiate::Format;
 use crate::api::native::schema::{LabelSetAnswer, LabelSetList, ListTag, PutLabelSetRequest};
 use crate::api::openapi::{ReadErrors, WorkErrors};
 use crate::budget::MemoryKind;
-use crate::labels::{Definition, Put, Version, check_name};
+use crate::labels::{Definition, LabelSets, Put, Version, check_name};
 
 /// Bytes of what is said of a set at most, but for its models and its labels.
 const ABOUT: usize = 1024;
@@ -114,8 +114,7 @@ pub async fn put(name: Name, call: Call, body: Body) -> ApiResult<Response> {
     let body = call.read(body).await?;
     let (definition, memory) =
         call.json(body, |definition: Definition, memory| Ok((definition, memory))).await?;
-    let sets = call.state.label_sets().clone();
-    let put = off_runtime(usize::MAX, move || {
+    let put = change(&call, move |sets| {
         let put = sets.put(&name, definition, &condition)?;
         drop(memory);
         Ok(put)
@@ -135,6 +134,24 @@ async fn settled(call: &Call, version: &Version) {
     let left = call.context.deadline - call.context.started;
     let deadline = call.context.deadline - (left / 10).min(Duration::from_secs(1));
     let _ = call.state.label_sets().when_ready(version.name(), &model, deadline).await;
+}
+
+/// Changes label sets, off the runtime and one after the other: those who wait hold no thread.
+///
+/// # Errors
+/// 504 if its turn does not come in time, and those of `work`.
+pub(super) async fn change<T: Send + 'static>(
+    call: &Call,
+    work: impl FnOnce(&LabelSets) -> ApiResult<T> + Send + 'static,
+) -> ApiResult<T> {
+    let sets = call.state.label_sets().clone();
+    let turn = tokio::time::timeout_at(call.context.deadline.into(), sets.turn()).await;
+    let turn = turn.map_err(|_| call.context.late())?;
+    off_runtime(usize::MAX, move || {
+        let _turn = turn;
+        work(&sets)
+    })
+    .await
 }
 
 /// The answer to a change.
@@ -160,8 +177,7 @@ pub(super) fn stored(call: &Call, put: Put) -> ApiResult<Response> {
 )]
 pub async fn delete(name: Name, call: Call) -> ApiResult<StatusCode> {
     let (name, condition) = (name_of(name)?, call.condition()?);
-    let sets = call.state.label_sets().clone();
-    off_runtime(usize::MAX, move || Ok(sets.delete(&name, &condition)?)).await?;
+    change(&call, move |sets| Ok(sets.delete(&name, &condition)?)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::api::answer;
 use crate::api::call::Call;
 use crate::api::edge::body::off_runtime;
 use crate::api::edge::error::{ApiError, ApiResult};
@@ -12,6 +13,7 @@ use crate::api::read::missing;
 use crate::engine::{self, Embedding, ModelHandle};
 use crate::labels::{
     BACKGROUND_THRESHOLD, LabelError, NEGATIVES_THRESHOLD, NONE_THRESHOLD, NoneRule, Resolved, check_share,
+    lengths,
 };
 use crate::model::zero_shot::Activation;
 use crate::model::{Levels, NoneTest, Scores, Thresholds};
@@ -61,6 +63,14 @@ impl Subject {
         match self {
             Self::Inline(labels) => labels.names(),
             Self::Stored(stored) => stored.version.names(),
+        }
+    }
+
+    /// Bytes of the longest label in an answer, and of all of them.
+    pub(super) fn lengths(&self) -> (usize, usize) {
+        match self {
+            Self::Inline(labels) => lengths(labels.names(), answer::escaped),
+            Self::Stored(stored) => stored.version.lengths_of_names(answer::escaped),
         }
     }
 

@@ -23,7 +23,8 @@ pub use embeddings::{
 };
 pub use examples::{
     CalibrateRequest, CalibrateResponse, CalibrationTag, CurvePoint, ExamplesRequest, ExamplesResponse,
-    ExamplesTag, LabelExamples, LabelThreshold, LabelledPictures, PictureOrVector, RemoveExamplesRequest,
+    ExamplesTag, LabelExamples, LabelThreshold, LabelledPicture, LabelledPictures, PictureOrVector,
+    RemoveExamplesRequest,
 };
 pub use heatmaps::{Heatmap, HeatmapBox, HeatmapPeak, HeatmapTag, HeatmapsRequest, HeatmapsResponse};
 pub use input::{Input, Inputs};
