@@ -1,5 +1,7 @@
 //! A request as every route that embeds gets it: its head is checked, its body not read yet.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
@@ -8,6 +10,7 @@ use bytes::Bytes;
 
 use crate::api::edge::body::{self, off_runtime};
 use crate::api::edge::error::{ApiError, ApiResult, quoted, shortened};
+use crate::api::edge::keys::shown;
 use crate::api::edge::negotiate::{Format, negotiate};
 use crate::api::read::{Form, JsonBody, Options, options_of, parse_json, parsed_bound};
 use crate::api::state::{AppState, RequestContext};
@@ -166,6 +169,11 @@ impl Call {
         let memory = self.charge(MemoryKind::Parsed, parsed_bound(body.len()))?;
         let (content_type, most) = (self.media.header.clone(), self.state.config().max_items);
         off_runtime(body.len(), move || next(Form::read(body, &content_type, most)?, memory)).await
+    }
+
+    /// The name of the key that the request shows in the usual places, where keys are asked for.
+    pub fn key_name(&self) -> Option<Arc<str>> {
+        shown(&self.headers).and_then(|key| self.state.config().api_keys.name(key))
     }
 
     /// A header of the request, if it is there and text.

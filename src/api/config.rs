@@ -11,6 +11,7 @@ use crate::api::edge::client::TrustedProxies;
 use crate::api::edge::keys::ApiKeys;
 use crate::api::source::FetchPolicy;
 use crate::budget::MemoryBudget;
+use crate::labels::SetLimits;
 
 /// Settings of the HTTP service.
 #[derive(Debug, Clone)]
@@ -24,7 +25,7 @@ pub struct ApiConfig {
     /// Most label texts of one request: labels times templates.
     pub max_labels: usize,
     /// Most label sets that are stored.
-    pub max_label_sets: usize,
+    pub max_label_sets: SetLimits,
     /// A request that is not answered within this gets 504.
     pub request_timeout: Duration,
     /// A connection that does not send a whole head within this is closed.
@@ -75,7 +76,7 @@ impl Default for ApiConfig {
             memory: MemoryBudget::new(1 << 30),
             max_items: 512,
             max_labels: 1024,
-            max_label_sets: 256,
+            max_label_sets: 256.into(),
             request_timeout: Duration::from_secs(60),
             header_timeout: Duration::from_secs(30),
             keep_alive: Duration::from_secs(75),

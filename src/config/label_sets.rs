@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::serve::wrong;
-use crate::labels::{Background, Content, check_name, read_file};
+use crate::labels::{Background, Content, SetLimits, check_name, read_file};
 use crate::{Error, Result};
 
 /// Arguments about label sets, as they were given.
@@ -42,6 +42,9 @@ pub(crate) struct LabelSetArgs {
         help_heading = "Limits"
     )]
     pub(super) max_label_sets: usize,
+    /// Label sets of each API key [default: as many as of all]
+    #[arg(long, value_name = "N", env = "SIGLIP_MAX_LABEL_SETS_PER_KEY", help_heading = "Limits")]
+    pub(super) max_label_sets_per_key: Option<usize>,
 }
 
 /// Label sets and backgrounds to begin with, and where sets are kept.
@@ -53,6 +56,14 @@ pub struct LabelSetConfig {
     pub backgrounds: Vec<(String, Background)>,
     /// Where sets are kept; in memory where it is `None`.
     pub data_dir: Option<PathBuf>,
+}
+
+impl LabelSetArgs {
+    /// How many sets may be stored.
+    pub(super) fn limits(&self) -> SetLimits {
+        let all = self.max_label_sets;
+        SetLimits { all, per_key: self.max_label_sets_per_key.unwrap_or(all) }
+    }
 }
 
 impl TryFrom<&LabelSetArgs> for LabelSetConfig {

@@ -353,7 +353,7 @@ fn api(args: &ServeArgs) -> Result<ApiConfig> {
         memory,
         max_items: args.max_items,
         max_labels: args.max_labels,
-        max_label_sets: args.labels.max_label_sets,
+        max_label_sets: args.labels.limits(),
         request_timeout: args.request_timeout,
         header_timeout: args.header_timeout,
         keep_alive: args.keep_alive,

@@ -25,10 +25,14 @@ pub enum LabelError {
         message: String,
     },
     /// There are as many sets as the service keeps.
-    #[error("the service keeps {limit} label sets (--max-label-sets) and has as many; delete one first")]
+    #[error("{whose} {limit} label sets ({flag}), and there are as many; delete one first")]
     Full {
-        /// Sets that it keeps.
+        /// Sets that may be kept.
         limit: usize,
+        /// For whom they are counted.
+        whose: &'static str,
+        /// What says so.
+        flag: &'static str,
     },
     /// There is no set of that name.
     #[error("there is no label set named {}", quoted(name))]

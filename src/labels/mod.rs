@@ -36,6 +36,6 @@ pub use examples::Examples;
 pub use files::read_file;
 pub use head::{HeadWeights, read_head};
 pub use read::{LabelList, NoneRule, Templates};
-pub use sets::{LabelSets, ModelState, Put, Resolved};
+pub use sets::{LabelSets, ModelState, Put, Resolved, SetLimits};
 pub use templates::{built_in, built_in_names};
 pub use version::{Condition, FitReport, Ready, SpaceState, Version, lengths};

@@ -17,7 +17,7 @@ use super::definition::{Definition, check_name};
 use super::encode::{self, Job};
 use super::error::LabelError;
 use super::examples::Examples;
-use super::store::Store;
+use super::store::{Found, Store};
 use super::version::{Condition, Encoding, Ready, Space, SpaceState, Version, lock};
 use crate::budget::{Charge, MemoryBudget, MemoryKind};
 use crate::engine::{Engine, EngineError, ModelHandle};
@@ -30,6 +30,22 @@ const ACCOUNT: u64 = u64::MAX;
 /// After so long a set that could not be encoded is tried again when somebody asks for it.
 const RETRY: Duration = Duration::from_secs(30);
 
+/// How many sets are stored at most.
+#[derive(Debug, Clone, Copy)]
+pub struct SetLimits {
+    /// Of all.
+    pub all: usize,
+    /// Of each API key.
+    pub per_key: usize,
+}
+
+impl From<usize> for SetLimits {
+    /// So many, whoever makes them.
+    fn from(all: usize) -> Self {
+        Self { all, per_key: all }
+    }
+}
+
 /// The label sets of a service; clones share them.
 ///
 /// Blocking: [`Self::put`], [`Self::delete`] and the like write to the disk. [`Self::resolve`] does not block.
@@ -41,7 +57,7 @@ pub struct LabelSets {
 struct Inner {
     engine: Engine,
     memory: MemoryBudget,
-    most: usize,
+    most: SetLimits,
     store: Option<Store>,
     sets: Mutex<BTreeMap<Arc<str>, Entry>>,
     /// The classifiers of checkpoints, by embedding space.
@@ -57,6 +73,8 @@ struct Inner {
 }
 
 struct Entry {
+    /// The name of the key that made it; none where no key is asked for.
+    owner: Option<Arc<str>>,
     current: Arc<Version>,
     /// The version that answers until the current one is ready.
     before: Option<Arc<Version>>,
@@ -95,8 +113,8 @@ pub struct ModelState {
 
 impl LabelSets {
     /// Sets in memory, at most `most` of them.
-    pub fn in_memory(engine: Engine, memory: MemoryBudget, most: usize) -> Self {
-        Self::new(engine, memory, most, None)
+    pub fn in_memory(engine: Engine, memory: MemoryBudget, most: impl Into<SetLimits>) -> Self {
+        Self::new(engine, memory, most.into(), None)
     }
 
     /// Sets that are kept in a folder, with those that are there. One that is damaged, or has no room in memory, is logged and
@@ -104,18 +122,24 @@ impl LabelSets {
     ///
     /// # Errors
     /// If the folder cannot be used.
-    pub fn open(engine: Engine, memory: MemoryBudget, most: usize, data: &Path) -> Result<Self, LabelError> {
+    pub fn open(
+        engine: Engine,
+        memory: MemoryBudget,
+        most: impl Into<SetLimits>,
+        data: &Path,
+    ) -> Result<Self, LabelError> {
         let failed = |error: std::io::Error| LabelError::Fault(format!("{}: {error}", data.display()));
         let store = Store::open(data).map_err(failed)?;
         let found = store.load().map_err(failed)?;
-        let sets = Self::new(engine, memory, most, Some(store));
-        for (name, content) in found {
+        let sets = Self::new(engine, memory, most.into(), Some(store));
+        for Found { name, owner, content } in found {
             let added = content.map_err(LabelError::Fault).and_then(|(content, id)| {
                 let charge = sets.charge(content.heap().saturating_mul(2))?;
                 let json = json_bytes(&content.definition)?;
                 let name: Arc<str> = name.as_str().into();
                 let version = Version::new(Arc::clone(&name), id, content, json, charge);
-                let entry = Entry { current: Arc::new(version), before: None, models: BTreeSet::new() };
+                let (current, owner) = (Arc::new(version), owner.map(Arc::from));
+                let entry = Entry { owner, current, before: None, models: BTreeSet::new() };
                 lock(&sets.inner.sets).insert(name, entry);
                 Ok(())
             });
@@ -126,7 +150,7 @@ impl LabelSets {
         Ok(sets)
     }
 
-    fn new(engine: Engine, memory: MemoryBudget, most: usize, store: Option<Store>) -> Self {
+    fn new(engine: Engine, memory: MemoryBudget, most: SetLimits, store: Option<Store>) -> Self {
         let inner = Inner {
             engine,
             memory,
@@ -178,12 +202,18 @@ impl LabelSets {
     }
 
     /// Stores a set and begins to encode it. Examples of labels that it still has are kept. Nothing changes if it is what is
-    /// stored already.
+    /// stored already. `owner` is the name of the key that asks: a set that is new is counted as one of its sets.
     ///
     /// # Errors
     /// If the name or the definition cannot be used, the condition does not hold, there is no room, or the disk fails.
-    pub fn put(&self, name: &str, definition: Definition, condition: &Condition) -> Result<Put, LabelError> {
-        self.put_content(name, Content::of(definition), condition)
+    pub fn put(
+        &self,
+        name: &str,
+        definition: Definition,
+        condition: &Condition,
+        owner: Option<&str>,
+    ) -> Result<Put, LabelError> {
+        self.put_as(name, Content::of(definition), condition, owner)
     }
 
     /// Replaces a set that exists by what `make` makes of it.
@@ -196,7 +226,7 @@ impl LabelSets {
         condition: &Condition,
         make: impl FnOnce(&Version) -> Result<Content, LabelError>,
     ) -> Result<Put, LabelError> {
-        self.change(name, condition, |before| match before {
+        self.change(name, condition, None, |before| match before {
             Some(before) => make(before),
             None => Err(LabelError::Unknown { name: name.to_owned() }),
         })
@@ -212,9 +242,19 @@ impl LabelSets {
         content: Content,
         condition: &Condition,
     ) -> Result<Put, LabelError> {
+        self.put_as(name, content, condition, None)
+    }
+
+    fn put_as(
+        &self,
+        name: &str,
+        content: Content,
+        condition: &Condition,
+        owner: Option<&str>,
+    ) -> Result<Put, LabelError> {
         check_name(name)?;
         content.definition.check()?;
-        self.change(name, condition, |before| {
+        self.change(name, condition, owner, |before| {
             let keeps = content.examples.is_none() && content.head.is_none();
             let examples = before.filter(|_| keeps).and_then(|before| carried(before, &content.definition));
             Ok(Content { examples: examples.or(content.examples.clone()), ..content })
@@ -225,13 +265,14 @@ impl LabelSets {
         &self,
         name: &str,
         condition: &Condition,
+        owner: Option<&str>,
         make: impl FnOnce(Option<&Version>) -> Result<Content, LabelError>,
     ) -> Result<Put, LabelError> {
         let _writing = lock(&self.inner.writing);
         let before = lock(&self.inner.sets).get(name).map(|entry| Arc::clone(&entry.current));
         condition.check(name, before.as_deref())?;
-        if before.is_none() && lock(&self.inner.sets).len() >= self.inner.most {
-            return Err(LabelError::Full { limit: self.inner.most });
+        if before.is_none() {
+            self.check_number(owner)?;
         }
         let content = make(before.as_deref())?;
         content.check_examples()?;
@@ -250,7 +291,10 @@ impl LabelSets {
             _ => None,
         };
         if let Some(store) = &self.inner.store {
-            store.put(name, &bytes).map_err(|error| LabelError::Fault(format!("storing {name}: {error}")))?;
+            let new_owner = if before.is_none() { owner } else { None };
+            store
+                .put(name, &bytes, new_owner)
+                .map_err(|error| LabelError::Fault(format!("storing {name}: {error}")))?;
         }
         drop(bytes);
         charge.shrink(content.heap());
@@ -260,6 +304,7 @@ impl LabelSets {
         {
             let mut sets = lock(&self.inner.sets);
             let entry = sets.entry(name.into()).or_insert_with(|| Entry {
+                owner: owner.map(Arc::from),
                 current: Arc::clone(&version),
                 before: None,
                 models: BTreeSet::new(),
@@ -274,6 +319,25 @@ impl LabelSets {
         }
         self.settle(&version);
         Ok(Put { version, created: before.is_none() })
+    }
+
+    /// Checks that there may be one more set, and one more of this owner.
+    fn check_number(&self, owner: Option<&str>) -> Result<(), LabelError> {
+        let (sets, SetLimits { all, per_key }) = (lock(&self.inner.sets), self.inner.most);
+        if sets.len() >= all {
+            return Err(LabelError::Full {
+                limit: all,
+                whose: "the service keeps",
+                flag: "--max-label-sets",
+            });
+        }
+        let own =
+            owner.map_or(0, |owner| sets.values().filter(|e| e.owner.as_deref() == Some(owner)).count());
+        if own >= per_key {
+            let (whose, flag) = ("the service keeps for each key", "--max-label-sets-per-key");
+            return Err(LabelError::Full { limit: per_key, whose, flag });
+        }
+        Ok(())
     }
 
     /// Removes a set. Requests that use it are answered.

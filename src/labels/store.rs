@@ -16,6 +16,7 @@ const FOLDER: &str = "label-sets";
 /// Ends of file names. No set's name has a `~`.
 const SET: &str = ".set";
 const ROWS: &str = ".rows";
+const OWNER: &str = "~owner";
 const TEMPORARY: &str = "~tmp";
 /// The largest file of a set that is read.
 const LARGEST: u64 = 4 << 30;
@@ -28,8 +29,19 @@ pub struct Store {
     _lock: File,
 }
 
-/// A set that was found on disk: its name, and itself with its version, or what is wrong with its file.
-pub type Found = (String, Result<(Content, String), String>);
+/// The longest name of an owner that is read.
+const LONGEST_OWNER: u64 = 256;
+
+/// A set that was found on disk.
+#[derive(Debug)]
+pub struct Found {
+    /// Its name.
+    pub name: String,
+    /// The name of the key that made it, where one did.
+    pub owner: Option<String>,
+    /// Itself with its version, or what is wrong with its file.
+    pub content: Result<(Content, String), String>,
+}
 
 impl Store {
     /// Opens the folder of label sets in `data`, which is made if it does not exist.
@@ -54,7 +66,7 @@ impl Store {
     /// # Errors
     /// If the folder cannot be read. What is wrong with one file is in its place.
     pub fn load(&self) -> io::Result<Vec<Found>> {
-        let (mut found, mut rows) = (Vec::new(), Vec::new());
+        let (mut found, mut beside) = (Vec::new(), Vec::new());
         for entry in fs::read_dir(&self.folder)? {
             let entry = entry?;
             let file = entry.file_name();
@@ -64,26 +76,36 @@ impl Store {
             } else if let Some(name) = file.strip_suffix(SET)
                 && check_name(name).is_ok()
             {
-                found.push((name.to_owned(), read(&entry.path())));
-            } else if let Some(name) = file.strip_suffix(ROWS).and_then(|file| file.split('~').next()) {
-                rows.push((name.to_owned(), entry.path()));
+                let owner = self.owner(name);
+                found.push(Found { name: name.to_owned(), owner, content: read(&entry.path()) });
+            } else if (file.ends_with(ROWS) || file.ends_with(OWNER))
+                && let Some((name, _)) = file.split_once('~')
+            {
+                beside.push((name.to_owned(), entry.path()));
             }
         }
-        // Directions of sets that were deleted.
-        for (name, path) in rows {
-            if !found.iter().any(|(known, _)| *known == name) {
+        // Directions and owners of sets that were deleted, or never made.
+        for (name, path) in beside {
+            if !found.iter().any(|known| known.name == name) {
                 fs::remove_file(path)?;
             }
         }
-        found.sort_by(|a, b| a.0.cmp(&b.0));
+        found.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(found)
     }
 
-    /// Stores the bytes of [`Content::encode`] under a name; when it returns they are there for good.
+    /// Stores the bytes of [`Content::encode`] under a name; when it returns they are there for good. `owner` is the name of the key
+    /// that makes a new set.
     ///
     /// # Errors
-    /// If the disk fails; then the old file is still there.
-    pub fn put(&self, name: &str, content: &[u8]) -> io::Result<()> {
+    /// If the disk fails; then the old file is still there, unless it was the last flush that failed.
+    pub fn put(&self, name: &str, content: &[u8], owner: Option<&str>) -> io::Result<()> {
+        if let Some(owner) = owner {
+            // Before the set: one without an owner would count for nobody.
+            let mut file = File::create(self.folder.join(format!("{name}{OWNER}")))?;
+            file.write_all(owner.as_bytes())?;
+            file.sync_all()?;
+        }
         let temporary = self.folder.join(format!("{name}{TEMPORARY}"));
         let written = (|| {
             let mut file = File::create(&temporary)?;
@@ -123,6 +145,13 @@ impl Store {
     pub fn rows_of(&self, name: &str, space: &str) -> PathBuf {
         let space = hex(&Sha256::digest(space)[..8]);
         self.folder.join(format!("{name}~{space}{ROWS}"))
+    }
+
+    fn owner(&self, name: &str) -> Option<String> {
+        let mut owner = String::new();
+        let file = File::open(self.folder.join(format!("{name}{OWNER}"))).ok()?;
+        file.take(LONGEST_OWNER).read_to_string(&mut owner).ok()?;
+        (!owner.is_empty()).then_some(owner)
     }
 
     /// A rename is there for good once its folder is flushed.
@@ -313,21 +342,24 @@ mod tests {
         let data = tempfile::tempdir().unwrap();
         let store = Store::open(data.path()).unwrap();
         assert!(Store::open(data.path()).unwrap_err().to_string().contains("another process"));
-        store.put("a", &content("cat").1).unwrap();
-        store.put("b", &content("dog").1).unwrap();
-        store.put("a", &content("car").1).unwrap();
+        store.put("a", &content("cat").1, Some("ann")).unwrap();
+        store.put("b", &content("dog").1, None).unwrap();
+        store.put("a", &content("car").1, None).unwrap();
         let folder = data.path().join(FOLDER);
         fs::write(folder.join("c~tmp"), "half").unwrap();
         fs::write(folder.join("c~0011.rows"), "of no set").unwrap();
+        fs::write(folder.join("c~owner"), "of no set").unwrap();
         fs::write(folder.join("d.set"), "damaged").unwrap();
         fs::write(store.rows_of("b", "space"), "rows").unwrap();
         drop(store);
         let store = Store::open(data.path()).unwrap();
         let found = store.load().unwrap();
-        let names: Vec<&str> = found.iter().map(|(name, _)| name.as_str()).collect();
+        let names: Vec<&str> = found.iter().map(|found| found.name.as_str()).collect();
         assert_eq!(names, ["a", "b", "d"]);
-        assert_eq!(found[0].1.as_ref().unwrap().0, content("car").0);
-        assert!(found[2].1.as_ref().unwrap_err().contains("cut short"));
+        assert_eq!((found[0].owner.as_deref(), found[1].owner.as_deref()), (Some("ann"), None));
+        assert_eq!(found[0].content.as_ref().unwrap().0, content("car").0);
+        assert!(found[2].content.as_ref().unwrap_err().contains("cut short"));
+        assert!(!folder.join("c~owner").exists());
         assert!(!folder.join("c~tmp").exists() && !folder.join("c~0011.rows").exists());
         assert!(store.rows_of("b", "space").exists());
         store.remove("b").unwrap();

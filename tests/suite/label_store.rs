@@ -41,7 +41,7 @@ fn writer() {
     let store = open(Path::new(&folder));
     let mut output = std::io::stdout();
     for i in first.. {
-        store.put("a", &content(i).encode().unwrap().0).unwrap();
+        store.put("a", &content(i).encode().unwrap().0, None).unwrap();
         writeln!(output, "stored {i}").unwrap();
         output.flush().unwrap();
     }
@@ -74,7 +74,7 @@ fn whenever_the_process_is_killed_there_is_the_old_set_or_the_new_one() {
         let store = open(data.path());
         let mut found = store.load().unwrap();
         assert_eq!(found.len(), 1, "round {round}");
-        let (found, _) = found.remove(0).1.unwrap_or_else(|error| panic!("round {round}: {error}"));
+        let (found, _) = found.remove(0).content.unwrap_or_else(|error| panic!("round {round}: {error}"));
         let is_next = found == content(last + 1);
         assert!(is_next || found == content(last), "round {round}: neither {last} nor the one after");
         between += usize::from(is_next);

@@ -99,7 +99,7 @@ pub async fn get(name: Name, call: Call) -> ApiResult<Response> {
     responses(
         (status = 200, description = "It is replaced", body = LabelSetAnswer<'static>),
         (status = 201, description = "It is stored", body = LabelSetAnswer<'static>),
-        (status = 409, description = "There are as many sets as the service keeps", body = crate::api::edge::error::ErrorBody),
+        (status = 409, description = "There are as many sets as the service keeps, for all or for this key", body = crate::api::edge::error::ErrorBody),
         WorkErrors,
     )
 )]
@@ -114,8 +114,9 @@ pub async fn put(name: Name, call: Call, body: Body) -> ApiResult<Response> {
     let body = call.read(body).await?;
     let (definition, memory) =
         call.json(body, |definition: Definition, memory| Ok((definition, memory))).await?;
+    let owner = call.key_name();
     let put = change(&call, move |sets| {
-        let put = sets.put(&name, definition, &condition)?;
+        let put = sets.put(&name, definition, &condition, owner.as_deref())?;
         drop(memory);
         Ok(put)
     })

@@ -8,10 +8,10 @@ use axum::http::Request;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
-use siglip::api::{ApiConfig, AppState, app};
+use siglip::api::{ApiConfig, ApiKeys, AppState, app};
 use siglip::budget::{MemoryBudget, MemoryKind};
 use siglip::engine::Engine;
-use siglip::labels::LabelSets;
+use siglip::labels::{LabelSets, SetLimits};
 use siglip::model::scores::{cosine, sigmoid};
 use siglip::model::zero_shot::mean_direction;
 
@@ -178,7 +178,7 @@ async fn embeddings_stand_for_pictures() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_be_stored_or_used_is_named() {
-    let service = Service::configured(ApiConfig { max_label_sets: 1, ..ApiConfig::default() }).await;
+    let service = Service::configured(ApiConfig { max_label_sets: 1.into(), ..ApiConfig::default() }).await;
     let long = "x".repeat(1001);
     for (path, set, status, code, part) in [
         ("a", json!({}), 400, "invalid_request", "missing field `labels`"),
@@ -439,6 +439,31 @@ async fn sets_and_their_directions_outlive_the_service() {
     let left = std::fs::read_dir(data.path().join("label-sets")).unwrap();
     let left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, ["~lock"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_key_has_its_number_of_sets() {
+    let max_label_sets = SetLimits { all: 4, per_key: 2 };
+    let api_keys = ApiKeys::new(["ann", "bob"]);
+    let service = Service::configured(ApiConfig { max_label_sets, api_keys, ..ApiConfig::default() }).await;
+    let put = async |name: &str, key: &str| {
+        let path = format!("/v1/label-sets/{name}");
+        service.put_if(&path, json!({"labels": [name]}), &[("x-api-key", key)]).await
+    };
+    for (name, key) in [("a", "ann"), ("b", "ann"), ("c", "bob")] {
+        assert_eq!(put(name, key).await.status, 201);
+    }
+    let message = put("d", "ann").await.error(409, "too_many_label_sets");
+    assert!(message.contains("for each key 2") && message.contains("--max-label-sets-per-key"), "{message}");
+    // Whoever changes a set, it stays its maker's.
+    assert_eq!(
+        service.put_if("/v1/label-sets/a", json!({"labels": ["x"]}), &[("x-api-key", "bob")]).await.status,
+        200
+    );
+    assert_eq!(put("d", "bob").await.status, 201);
+    put("e", "bob").await.error(409, "too_many_label_sets");
+    assert_eq!(service.delete("/v1/label-sets/b", &[("x-api-key", "bob")]).await.status, 204);
+    assert_eq!(put("e", "ann").await.status, 201);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
