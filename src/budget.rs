@@ -227,6 +227,18 @@ impl Charge {
         Ok(())
     }
 
+    /// Holds `bytes` from now on: gives back the rest, or charges what is missing.
+    ///
+    /// # Errors
+    /// If there is no room for what is missing; then nothing changes.
+    pub fn resize(&mut self, bytes: usize) -> Result<(), Exceeded> {
+        match self.bytes.checked_sub(bytes) {
+            Some(less) => self.shrink(less),
+            None => self.grow(bytes - self.bytes)?,
+        }
+        Ok(())
+    }
+
     /// Gives back `less` bytes, at most all.
     pub fn shrink(&mut self, less: usize) {
         let less = less.min(self.bytes);

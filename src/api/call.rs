@@ -133,7 +133,8 @@ impl Call {
         off_runtime(body.len(), move || {
             let request: T = parse_json(&body)?;
             drop(body);
-            memory.shrink(memory.bytes().saturating_sub(request.held()));
+            // What was parsed may be small, and become more on its way to the engine.
+            memory.resize(request.held())?;
             next(request, memory)
         })
         .await
@@ -169,6 +170,12 @@ impl Call {
         let memory = self.charge(MemoryKind::Parsed, parsed_bound(body.len()))?;
         let (content_type, most) = (self.media.header.clone(), self.state.config().max_items);
         off_runtime(body.len(), move || next(Form::read(body, &content_type, most)?, memory)).await
+    }
+
+    /// Whether the request announces a body.
+    pub fn has_body(&self) -> bool {
+        let length = self.headers.get(header::CONTENT_LENGTH);
+        length.is_some_and(|length| length != "0") || self.headers.contains_key(header::TRANSFER_ENCODING)
     }
 
     /// The name of the key that the request shows in the usual places, where keys are asked for.

@@ -54,8 +54,8 @@ impl Background {
         for (row, values) in numbers.chunks_exact(width).enumerate().step_by(step) {
             let mut unit = values.to_vec();
             l2_normalize(&mut unit);
-            let length = unit.iter().map(|x| x * x).sum::<f32>();
-            if (length - 1.0).abs() > 1e-3 {
+            let is_unit = (unit.iter().map(|x| x * x).sum::<f32>() - 1.0).abs() <= 1e-3;
+            if !is_unit {
                 return Err(about(&format!("row {row} has no direction: it is zero, or not finite")));
             }
             vectors.push(unit.into());

@@ -110,6 +110,13 @@ pub async fn add(name: Name, call: Call, body: Body) -> ApiResult<Response> {
 pub async fn remove(name: Name, call: Call) -> ApiResult<Response> {
     let (name, condition) = (name_of(name)?, call.condition()?);
     let query: RemoveExamplesRequest = call.query()?;
+    if call.has_body() {
+        // Passed over, `labels` in it would mean all of them.
+        return Err(ApiError::bad_request(
+            "invalid_request",
+            "labels go in the query: ?labels=cat&labels=dog",
+        ));
+    }
     let put = change(&call, move |sets| {
         let labels = query.labels.map(|labels| labels.0);
         Ok(sets.remove_examples(&name, &condition, labels.as_deref())?)

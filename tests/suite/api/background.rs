@@ -37,7 +37,8 @@ async fn logits_are_measured_in_deviations_above_the_background() {
     let pictures: Vec<Vec<f32>> = (0..40).map(|i| vector(format!("picture {i}").as_bytes())).collect();
     service.state.label_sets().add_background("photos", background(&pictures)).unwrap();
     let labels = ["cat", "dog", "fish"];
-    put(&service, json!({"labels": labels, "templates": "{}", "none": {"background": "photos"}})).await.ok();
+    let set = json!({"labels": labels, "templates": "{}", "none": {"background": "photos"}});
+    assert_eq!(put(&service, set).await.status, 201);
 
     let embedding = vector(b"one picture");
     let ask = async |more: Value| {

@@ -70,6 +70,11 @@ async fn examples_teach_labels_what_their_words_do_not_say() {
     assert_eq!(best(&service, &picture("theirs", 30)).await, "theirs");
     assert_eq!(delete(&service, &format!("{EXAMPLES}?label=ours")).await.ok()["examples"], 4);
     delete(&service, &format!("{EXAMPLES}?label=none")).await.error(422, "invalid_value");
+    let body = json!({"labels": ["ours"]}).to_string();
+    let request =
+        Request::delete(EXAMPLES).header("content-length", body.len()).body(Body::from(body)).unwrap();
+    assert!(service.send(request).await.error(400, "invalid_request").contains("in the query"));
+    assert_eq!(service.get(SET).await.ok()["examples"], 4, "nothing was removed");
     let removed = delete(&service, EXAMPLES).await.ok();
     assert_eq!(removed["examples"], 0);
     // The version is what it would be if there never had been any.

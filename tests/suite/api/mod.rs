@@ -106,7 +106,9 @@ impl Answer {
     fn error(&self, status: u16, code: &str) -> String {
         let body = self.json();
         assert_eq!(self.status, status, "{body}");
-        assert_eq!(body.as_object().unwrap().len(), 1, "{body}");
+        // On routes that a dialect shares, its clients find the message in `detail` as well.
+        let beside: Vec<_> = body.as_object().unwrap().keys().filter(|key| *key != "error").collect();
+        assert!(beside.is_empty() || beside == ["detail"], "{body}");
         let error = body["error"].as_object().unwrap();
         let keys: Vec<_> = error.keys().map(String::as_str).collect();
         assert_eq!(keys, ["message", "type", "param", "code"]);
