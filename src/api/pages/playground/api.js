@@ -88,7 +88,7 @@ export class Client {
    * @returns {Promise<Response>}
    */
   async request(path, options = {}) {
-    const { quiet = false, ...init } = options;
+    const { quiet = false, retry = true, ...init } = options;
     const signal = init.signal ?? undefined;
     /** @type {{ update(text: string): void, close(): void } | null} */
     let shown = null;
@@ -106,10 +106,10 @@ export class Client {
         if (answer.status === 401) {
           // Another request may have got a key in the meantime.
           if (this.#key === used && !(await this.#ask(used === null, used !== null))) throw error;
-        } else if (answer.status === 429 && attempt < TRIES) {
+        } else if (answer.status === 429 && retry && attempt < TRIES) {
           await countdown(retryAfter(answer), signal, (left) =>
             show(`The service is busy (429). Trying again in ${left} s.`));
-        } else if (answer.status === 503 && error.code !== 'shutting_down' && attempt < TRIES * 20) {
+        } else if (answer.status === 503 && retry && error.code !== 'shutting_down' && attempt < TRIES * 20) {
           show(await this.#loading(error.message));
           await countdown(POLL, signal);
         } else {
@@ -388,7 +388,8 @@ export class Client {
    * @param {CallOptions} [options]
    */
   removeExamples(name, labels, options) {
-    return this.json(`${setPath(name)}/examples`, { method: 'DELETE', body: { labels }, ...options });
+    const query = (labels ?? []).map((label) => `labels=${encodeURIComponent(label)}`).join('&');
+    return this.json(`${setPath(name)}/examples${query ? `?${query}` : ''}`, { method: 'DELETE', ...options });
   }
 }
 

@@ -1,6 +1,7 @@
 // "Copy as": what is on the screen as a request in three languages.
 
 import { fill, h, icon } from './dom.js';
+import { notice } from './messages.js';
 
 /** @typedef {import('./types.d.ts').Snippets} Snippets */
 
@@ -17,7 +18,14 @@ const LANGUAGES = [
  * @returns {HTMLElement}
  */
 export function copyButton(snippets) {
-  return h('button', { type: 'button', class: 'button small', onclick: () => open(snippets()) }, icon('copy'), 'Copy as …');
+  const show = () => {
+    try {
+      open(snippets());
+    } catch (error) {
+      notice('error', error instanceof Error ? error.message : String(error));
+    }
+  };
+  return h('button', { type: 'button', class: 'button small', onclick: show }, icon('copy'), 'Copy as …');
 }
 
 /** @param {Snippets} snippets */

@@ -23,6 +23,7 @@ export interface Model {
 export interface ImageCard {
   decode: string;
   patch_size: number;
+  fit: "squash" | "crop" | "naflex";
   patch_grid: { rows: number; cols: number };
   /** Pixels that every picture is stretched to; null for NaFlex. */
   height: number | null;
@@ -63,6 +64,8 @@ export interface CallOptions {
   signal?: AbortSignal;
   /** While the client waits: for a key, after 429 or while a model loads. The default shows a notice. */
   quiet?: boolean;
+  /** Whether to wait and send again after 429 and while a model loads; true if left out. */
+  retry?: boolean;
 }
 
 export interface PicturesOptions extends CallOptions {
@@ -94,10 +97,11 @@ export interface Tokens {
   canonical: string;
   /** The tokens without padding; the last is the end token. */
   tokens: { id: number; token: string | null }[];
-  /** The tokens that did not fit into the context. */
+  /** The first tokens that did not fit into the context; `cut_total` counts all of them. */
   cut: { id: number; token: string | null }[];
-  /** Whether there are more of these than `cut` shows. */
+  /** Whether the text was longer than the context. */
   truncated: boolean;
+  cut_total: number;
   padding: number;
 }
 
