@@ -23,8 +23,12 @@ export class Strip {
       for (const { target, isIntersecting } of changes) {
         const index = this.#buttons.get(target)?.index;
         if (index === undefined) continue;
-        if (isIntersecting) this.#seen.add(index);
-        else this.#seen.delete(index);
+        if (isIntersecting) {
+          this.#seen.add(index);
+        } else {
+          this.#seen.delete(index);
+          this.#empty(target);
+        }
       }
       this.#draw();
     }, { rootMargin: '100px' });
@@ -35,13 +39,12 @@ export class Strip {
    * @param {number} index @param {string} name @param {string} [note]
    */
   button(index, name, note = '') {
-    const canvas = h('canvas', { width: SIDE, height: SIDE });
+    const canvas = h('canvas', { width: 0, height: 0 });
     const button = h('button', {
       type: 'button', class: 'strip-button', title: name, 'aria-label': note ? `${name}, ${note}` : name, onclick: () => this.onOpen(index),
     }, canvas, note && h('span', { class: 'tile-note number', 'aria-hidden': 'true' }, note));
     this.#buttons.set(button, { canvas, index });
     this.observer.observe(button);
-    this.#paint(canvas, index);
     return button;
   }
 
@@ -55,6 +58,7 @@ export class Strip {
 
   /** @param {number} index */
   drawn(index) {
+    if (!this.#seen.has(index)) return;
     for (const button of this.#buttons.values()) if (button.index === index) this.#paint(button.canvas, index);
   }
 
@@ -63,12 +67,19 @@ export class Strip {
     this.thumbs.want(this.#id, this.#seen);
   }
 
+  /** A canvas that is not on the screen holds no memory. @param {Element} button */
+  #empty(button) {
+    const canvas = this.#buttons.get(button)?.canvas;
+    if (canvas) canvas.width = canvas.height = 0;
+  }
+
   /** @param {HTMLCanvasElement} canvas @param {number} index */
   #paint(canvas, index) {
     const bitmap = this.thumbs.get(index);
-    const context = canvas.getContext('2d');
-    context?.clearRect(0, 0, SIDE, SIDE);
-    if (bitmap) context?.drawImage(bitmap, 0, 0);
+    if (bitmap) {
+      canvas.width = canvas.height = SIDE;
+      canvas.getContext('2d')?.drawImage(bitmap, 0, 0);
+    }
     canvas.parentElement?.classList.toggle('blank', bitmap === null);
   }
 }
