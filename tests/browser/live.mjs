@@ -5,10 +5,12 @@ export const name = 'pictures, labels, tokens, heat maps';
 const KEY_TO_BAR = 100;
 
 const row = (page, label) => page.locator('.label', { has: page.locator(`input[aria-label="${label}"]`) });
-const caption = (page, name) => page.locator(`.thumb:has(button.pick[aria-label^="${name}"]) .caption`);
+const caption = (page, name) => page.locator(`.shot:has(button.pick[aria-label^="${name}"]) .caption`);
 
 export async function test(t) {
   const page = await t.open('#/live');
+  // One file is no picture, and the tests read canvases.
+  page.expected(/422|willReadFrequently/);
   await samples(t, page);
   await ownPictures(t, page);
   await typing(t, page);
@@ -22,7 +24,7 @@ export async function test(t) {
 
 /** The samples are there, and each is named by one of the first labels. */
 async function samples(t, page) {
-  await t.until(async () => (await page.locator('.thumb').count()) === 6, 'six samples');
+  await t.until(async () => (await page.locator('.shot').count()) === 7, 'seven samples');
   for (const [name, label] of [['red-apple', 'red apple'], ['cat-face', 'cat face'], ['sunflower', 'sunflower'], ['house', 'house']]) {
     await t.until(async () => (await caption(page, name).textContent()) === label, `the sample ${name} is ${label}`);
   }
@@ -31,7 +33,7 @@ async function samples(t, page) {
 /** Files are chosen, dropped, pasted and taken by the camera. */
 async function ownPictures(t, page) {
   await page.setInputFiles('#live-files', t.pictures(['guitar', 'red-car']));
-  await t.until(async () => (await page.locator('.thumb').count()) === 2, 'own pictures take the place of the samples');
+  await t.until(async () => (await page.locator('.shot').count()) === 2, 'own pictures take the place of the samples');
   await t.until(async () => (await caption(page, 'guitar').textContent()) === 'guitar', 'the guitar is found');
   for (const [how, file] of [['drop', 'cat-face'], ['paste', 'sunflower']]) {
     const [path] = t.pictures([file]);
@@ -53,7 +55,7 @@ async function ownPictures(t, page) {
   await t.until(async () => (await page.locator('.pick[aria-label="camera.jpg"]').count()) === 1, 'a picture of the camera');
   await page.getByRole('button', { name: 'Remove camera.jpg' }).click();
   // A file that is no picture has its error in its place, and the others their vectors.
-  await page.setInputFiles('#live-files', [{ name: 'broken.png', mimeType: 'image/png', buffer: Buffer.from('no picture') }, ...t.pictures(['red-apple']).map((path) => path)].slice(0, 1));
+  await page.setInputFiles('#live-files', [{ name: 'broken.png', mimeType: 'image/png', buffer: Buffer.from('no picture') }]);
   await t.until(async () => (await page.locator('.live-picture .bad').textContent()).includes('format is not known'), 'the error of a broken file');
   t.equal(await caption(page, 'broken').textContent(), 'error', 'the broken file is marked');
   await page.getByRole('button', { name: 'Remove broken.png' }).click();
@@ -163,19 +165,17 @@ async function where(t, page) {
     canvas.width = canvas.height = 512;
     const context = canvas.getContext('2d');
     for (const [index, base64] of pictures.entries()) {
-      const picture = new Image();
-      picture.src = `data:image/png;base64,${base64}`;
-      await new Promise((resolve) => { picture.onload = resolve; }).catch(() => {});
+      const picture = await createImageBitmap(new Blob([Uint8Array.from(atob(base64), (char) => char.charCodeAt(0))]));
       context.drawImage(picture, 256 * (index % 2), 256 * (index >> 1), 256, 256);
     }
     return canvas.toDataURL('image/png').split(',')[1];
-  }, files).catch((error) => { throw error; });
+  }, files);
   await page.setInputFiles('#live-files', [{ name: 'quarters.png', mimeType: 'image/png', buffer: Buffer.from(composed, 'base64') }]);
   const words = ['red apple', 'cat face', 'guitar', 'red car'];
   for (const [index, label] of words.entries()) {
     const field = page.locator('.words').nth(index);
     await field.fill(label);
-    const button = page.getByRole('button', { name: `Where is ${label}?` });
+    const button = page.locator('.label').nth(index).getByRole('button', { name: `Where is ${label}?` });
     // By keyboard, by pointing at it, and pinned.
     if (index === 0) {
       await field.focus();
@@ -225,10 +225,10 @@ async function errors(t) {
   const dialog = keyed.getByRole('dialog');
   await dialog.waitFor();
   await t.axe(keyed, 'the question for a key');
-  await keyed.getByLabel('Key').fill('wrong');
+  await keyed.getByRole('textbox', { name: 'Key' }).fill('wrong');
   await keyed.keyboard.press('Enter');
   await t.until(async () => (await dialog.textContent().catch(() => '')).includes('does not know'), 'a wrong key is refused');
-  await keyed.getByLabel('Key').fill(t.services.key);
+  await keyed.getByRole('textbox', { name: 'Key' }).fill(t.services.key);
   await keyed.keyboard.press('Enter');
   await t.until(async () => (await keyed.locator('.label .score').first().textContent().catch(() => '')).includes('%'), 'the key works');
   const kept = await keyed.evaluate(() => JSON.stringify([{ ...localStorage }, { ...sessionStorage }, document.cookie]));

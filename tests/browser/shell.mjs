@@ -6,7 +6,7 @@ const PHONE = { width: 390, height: 844 };
 
 /** The first view with its bars and a heat map. */
 async function ready(t, page) {
-  await t.until(async () => (await page.locator('.thumb .caption').allTextContents()).every((text) => text !== '…'), 'the samples are embedded');
+  await t.until(async () => (await page.locator('.shot .caption').allTextContents()).every((text) => text !== '…'), 'the samples are embedded');
   await t.until(async () => (await page.locator('.texts li').count()) > 0, 'the texts are tokenised');
 }
 
@@ -14,14 +14,15 @@ export async function test(t) {
   for (const scheme of ['light', 'dark']) {
     const page = await t.open('', { viewport: { width: 1280, height: 860 }, colorScheme: scheme });
     await ready(t, page);
-    const heat = page.getByRole('button', { name: 'Where is cat face?' });
-    await page.getByRole('button', { name: 'cat-face.png', exact: true }).click();
-    await heat.click();
+    if (scheme === 'light') await t.screenshot(page, 'playground-light');
+    await page.getByRole('button', { name: 'four-things.png', exact: true }).click();
+    await page.getByRole('button', { name: 'Cosine' }).click();
+    await page.getByRole('button', { name: 'Where is car?' }).click();
     await page.locator('.heat').waitFor();
     await t.axe(page, `${scheme}, with a heat map`);
     await page.mouse.move(1, 1);
     await page.evaluate(() => document.activeElement.blur());
-    await t.screenshot(page, `playground-${scheme}`);
+    if (scheme === 'dark') await t.screenshot(page, 'playground-dark');
     for (const view of VIEWS) {
       await page.locator(`a.tab[href="#/${view}"]`).click();
       await page.locator(`.view-${view}:visible`).waitFor();

@@ -46,7 +46,7 @@ class Side {
     this.times = h('div', { class: 'times' });
     this.root = h('section', { class: 'card stack', 'aria-label': `Model ${name}` },
       h('div', { class: 'labelled' }, h('label', { for: id }, `Model ${name}`), this.select), this.facts,
-      h('h3', {}, 'Scores'), this.scores, h('h3', {}, 'Time of a picture'), this.times);
+      h('h2', {}, 'Scores'), this.scores, h('h2', {}, 'Time of a picture'), this.times);
   }
 
   /** @returns {Model} */

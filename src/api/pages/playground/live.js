@@ -45,7 +45,7 @@ class Live {
   image = h('img', { class: 'shown', alt: '' });
   stage = h('div', { class: 'stage' });
   problem = h('p', { class: 'bad', role: 'alert' });
-  strip = h('div', { class: 'strip', role: 'group', 'aria-label': 'Pictures' });
+  strip = h('div', { class: 'film', role: 'group', 'aria-label': 'Pictures' });
   modes = h('div', { class: 'segments', role: 'group', 'aria-label': 'What the bars show' });
   modeAbout = h('p', { class: 'hint' });
   none = h('p', { class: 'none', role: 'status' });
@@ -307,7 +307,7 @@ class Live {
     fill(this.strip, this.pictures.list.map((picture) => {
       const { name } = picture.file;
       const chosen = picture === this.pictures.selected;
-      return h('div', { class: `thumb${picture.error ? ' broken' : ''}` },
+      return h('div', { class: `shot${picture.error ? ' broken' : ''}` },
         h('button', {
           type: 'button', class: 'pick', 'aria-pressed': String(chosen), 'aria-label': name, title: name,
           onclick: () => {

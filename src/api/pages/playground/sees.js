@@ -22,7 +22,7 @@ export class SeesPicture {
     this.canvas = h('canvas', { class: 'pixels', role: 'img', 'aria-label': 'The picture as the model sees it' });
     this.about = h('p', { class: 'hint' });
     this.grid = h('input', { type: 'checkbox', onchange: () => this.#frame.classList.toggle('gridded', this.grid.checked) });
-    this.#frame = h('div', { class: 'pixel-frame' }, this.canvas, h('span', { class: 'grid', 'aria-hidden': 'true' }));
+    this.#frame = h('div', { class: 'pixel-frame' }, this.canvas, h('span', { class: 'patch-lines', 'aria-hidden': 'true' }));
     this.root = h('div', { class: 'stack tight' }, this.#frame, h('label', { class: 'check' }, this.grid, 'Show the patches'), this.about);
   }
 
@@ -134,7 +134,7 @@ export class SeesTexts {
   /** @param {App} app */
   constructor(app) {
     this.app = app;
-    this.list = h('ul', { class: 'texts' });
+    this.list = h('ul', { class: 'texts', tabIndex: 0, 'aria-label': 'Texts and their tokens' });
     this.about = h('p', { class: 'hint' });
     this.root = h('div', { class: 'stack tight' }, this.list, this.about);
   }

@@ -15,11 +15,11 @@ const KEPT = 200;
 
 /** Colours from cold to hot, and how much of the picture they cover. */
 const RAMP = [
-  { at: 0, colour: [38, 30, 92, 0.62] },
-  { at: 0.35, colour: [98, 40, 130, 0.5] },
-  { at: 0.6, colour: [212, 72, 82, 0.45] },
-  { at: 0.8, colour: [250, 160, 60, 0.5] },
-  { at: 1, colour: [255, 240, 130, 0.62] },
+  { at: 0, colour: [24, 22, 60, 0.72] },
+  { at: 0.3, colour: [66, 26, 110, 0.62] },
+  { at: 0.55, colour: [176, 42, 98, 0.5] },
+  { at: 0.78, colour: [240, 118, 44, 0.38] },
+  { at: 1, colour: [255, 226, 60, 0.3] },
 ];
 
 export class Where {
@@ -139,7 +139,7 @@ export class Where {
     this.canvas.setAttribute('aria-label', `Heat map: ${place}.`);
     this.canvas.dataset.peak = `${across},${down}`;
     this.canvas.hidden = false;
-    this.note.textContent = `${place} (cosine ${map.cosine[map.peak.row][map.peak.column].toFixed(3)}; coldest ${low.toFixed(3)}).`;
+    this.note.textContent = `${place} (cosine ${map.cosine[map.peak.row][map.peak.column].toFixed(3).replace('-', '−')}; coldest ${low.toFixed(3).replace('-', '−')}).`;
   }
 }
 
