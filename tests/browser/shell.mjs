@@ -12,11 +12,11 @@ async function ready(t, page) {
 
 export async function test(t) {
   for (const scheme of ['light', 'dark']) {
-    const page = await t.open('', { viewport: { width: 1280, height: 860 }, colorScheme: scheme });
+    const page = await t.open('', { viewport: { width: 1200, height: 800 }, colorScheme: scheme });
     await ready(t, page);
     if (scheme === 'light') await t.screenshot(page, 'playground-light');
     await page.getByRole('button', { name: 'four-things.png', exact: true }).click();
-    await page.getByRole('button', { name: 'Cosine' }).click();
+    await page.getByRole('button', { name: 'Softmax' }).click();
     await page.getByRole('button', { name: 'Where is car?' }).click();
     await page.locator('.heat').waitFor();
     await t.axe(page, `${scheme}, with a heat map`);

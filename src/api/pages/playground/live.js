@@ -131,10 +131,12 @@ class Live {
         this.app.copyAs(() => this.#snippets())),
       this.none, this.thresholdRow,
       h('div', { class: 'row between wrap' }, this.app.prompt.picker(), this.formula), this.modeAbout);
-    const sees = h('section', { class: 'card live-sees', 'aria-labelledby': 'live-sees-title' },
-      h('h2', { id: 'live-sees-title' }, 'What the model sees'),
-      h('div', { class: 'sees' }, this.seesPicture.root, this.seesTexts.root));
-    add(this.root, [h('h1', { class: 'sr' }, 'Look: pictures and labels'), h('div', { class: 'live' }, picture, labels, sees), this.best]);
+    const pixels = h('section', { class: 'card live-pixels', 'aria-labelledby': 'live-pixels-title' },
+      h('h2', { id: 'live-pixels-title' }, 'What the model sees'), this.seesPicture.root);
+    const texts = h('section', { class: 'card live-texts', 'aria-labelledby': 'live-texts-title' },
+      h('h2', { id: 'live-texts-title' }, 'What the model reads'), this.seesTexts.root);
+    add(this.root, [h('h1', { class: 'sr' }, 'Look: pictures and labels'),
+      h('div', { class: 'live' }, h('div', { class: 'live-column' }, picture, pixels), h('div', { class: 'live-column' }, labels, texts)), this.best]);
     takesDrops(this.root, (files) => {
       if (files.length > 0) this.pictures.add(files);
       else this.app.notice('error', 'What was dropped is no picture.');
