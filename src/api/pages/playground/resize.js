@@ -17,6 +17,12 @@ const FILTERS = {
   lanczos: { support: 3, at: (x) => (Math.abs(x) < 3 ? sinc(x) * sinc(x / 3) : 0) },
 };
 
+/** Weights are whole numbers of this part of one, as Pillow has them. */
+const ONE = 2 ** 22;
+
+/** To the nearest whole number, halves away from 0. @param {number} x */
+const rounded = (x) => Math.trunc(x + (x < 0 ? -0.5 : 0.5));
+
 /** @param {number} x */
 const sinc = (x) => (x === 0 ? 1 : Math.sin(Math.PI * x) / (Math.PI * x));
 
@@ -37,12 +43,12 @@ function taps(from, to, name) {
     const last = Math.min(from, Math.trunc(centre + support + 0.5));
     const weights = Array.from({ length: last - first }, (_unused, at) => filter.at((at + first - centre + 0.5) / stretch));
     const sum = weights.reduce((a, b) => a + b, 0) || 1;
-    return { first, weights: weights.map((weight) => weight / sum) };
+    return { first, weights: weights.map((weight) => rounded((weight / sum) * ONE)) };
   });
 }
 
 /**
- * Resizes a picture: rows, then columns, with whole levels between the two.
+ * Resizes a picture in two passes, with whole levels between them.
  * @param {ImageData} picture
  * @param {number} width
  * @param {number} height
@@ -50,16 +56,47 @@ function taps(from, to, name) {
  * @returns {ImageData}
  */
 export function resize(picture, width, height, filter) {
-  const rows = new Uint8ClampedArray(width * picture.height * 4);
+  if (columnsFirst(picture, width, height)) return across(down(picture, height, filter), width, filter);
+  return down(across(picture, width, filter), height, filter);
+}
+
+/**
+ * Which pass Pillow 13 runs first, as the service has found it.
+ * @param {ImageData} picture
+ * @param {number} width
+ * @param {number} height
+ */
+function columnsFirst(picture, width, height) {
+  const rowsLost = picture.height - height;
+  return rowsLost > 0 && rowsLost > 2 * (picture.width - width);
+}
+
+/**
+ * @param {ImageData} picture
+ * @param {number} width
+ * @param {string} filter
+ */
+function across(picture, width, filter) {
+  const result = new ImageData(width, picture.height);
   taps(picture.width, width, filter).forEach(({ first, weights }, x) => {
     for (let y = 0; y < picture.height; y += 1) {
-      sum(rows, 4 * (y * width + x), picture.data, 4 * (y * picture.width + first), 4, weights);
+      sum(result.data, 4 * (y * width + x), picture.data, 4 * (y * picture.width + first), 4, weights);
     }
   });
+  return result;
+}
+
+/**
+ * @param {ImageData} picture
+ * @param {number} height
+ * @param {string} filter
+ */
+function down(picture, height, filter) {
+  const { width } = picture;
   const result = new ImageData(width, height);
   taps(picture.height, height, filter).forEach(({ first, weights }, y) => {
     for (let x = 0; x < width; x += 1) {
-      sum(result.data, 4 * (y * width + x), rows, 4 * (first * width + x), 4 * width, weights);
+      sum(result.data, 4 * (y * width + x), picture.data, 4 * (first * width + x), 4 * width, weights);
     }
   });
   return result;
@@ -74,18 +111,18 @@ export function resize(picture, width, height, filter) {
  * @param {number[]} weights
  */
 function sum(target, to, source, from, step, weights) {
-  let red = 0;
-  let green = 0;
-  let blue = 0;
+  let red = ONE / 2;
+  let green = ONE / 2;
+  let blue = ONE / 2;
   for (let i = 0, at = from; i < weights.length; i += 1, at += step) {
     red += weights[i] * source[at];
     green += weights[i] * source[at + 1];
     blue += weights[i] * source[at + 2];
   }
-  // The array rounds and clamps.
-  target[to] = red;
-  target[to + 1] = green;
-  target[to + 2] = blue;
+  // The array clamps.
+  target[to] = Math.floor(red / ONE);
+  target[to + 1] = Math.floor(green / ONE);
+  target[to + 2] = Math.floor(blue / ONE);
   target[to + 3] = 255;
 }
 
