@@ -111,11 +111,19 @@ export class Grid {
     const width = this.element.clientWidth - 2 * GAP;
     if (width <= 0) return;
     const wanted = width < 520 ? 104 : 132;
+    // What is looked at stays where it is: the active picture if it is on the screen, else the first one that is.
+    const [top, height] = [this.element.scrollTop, this.element.clientHeight];
+    const place = (/** @type {number} */ position) => Math.floor(position / this.#columns) * this.#step;
+    const inView = place(this.#active) >= top - this.#step && place(this.#active) < top + height;
+    const kept = inView ? this.#active : Math.floor(top / this.#step) * this.#columns;
+    const offset = place(kept) - top;
+    const before = this.#columns;
     this.#columns = Math.max(2, Math.floor((width + GAP) / (wanted + GAP)));
     this.#cell = Math.floor((width - (this.#columns - 1) * GAP) / this.#columns);
     const rows = Math.ceil(this.#order.length / this.#columns);
     this.inner.style.height = `${rows * this.#step + GAP}px`;
     this.inner.style.setProperty('--cell', `${this.#cell}px`);
+    if (before !== this.#columns) this.element.scrollTop = place(kept) - Math.max(0, Math.min(offset, height - this.#step));
     this.#later();
   }
 

@@ -30,17 +30,18 @@ export class Groups {
     this.list = h('ol', { class: 'groups' });
     this.more = h('button', { type: 'button', class: 'button', hidden: true, onclick: () => this.#draw(this.#shown + STEP) }, 'Show more groups');
     this.copy = h('button', { type: 'button', class: 'button small', disabled: true, onclick: () => void this.#copy() }, 'Copy the names of all but the first of each');
-    const value = h('output', { class: 'number', for: 'alike-threshold' }, this.#threshold.toFixed(3));
+    const value = h('span', { class: 'number', 'aria-hidden': 'true' }, this.#threshold.toFixed(4));
     const later = settled(() => void this.compute(), 150);
     const slider = h('input', {
-      id: 'alike-threshold', type: 'range', min: '0.8', max: '0.999', step: '0.001', value: String(this.#threshold),
+      id: 'alike-threshold', type: 'range', min: '0.8', max: '0.9999', step: '0.0001', value: String(this.#threshold),
       oninput: () => {
         this.#threshold = slider.valueAsNumber;
-        value.textContent = this.#threshold.toFixed(3);
+        value.textContent = this.#threshold.toFixed(4);
         later();
       },
     });
     this.element = h('section', { class: 'stack', 'aria-label': 'Near-duplicates', hidden: true },
+      h('h2', { class: 'sr' }, 'Near-duplicates'),
       h('div', { class: 'row between' },
         h('div', { class: 'labelled' }, h('label', { for: 'alike-threshold' }, 'Alike from a cosine of'), slider, value), this.copy),
       this.status, this.list, this.more);

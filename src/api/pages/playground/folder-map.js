@@ -59,7 +59,7 @@ export class PictureMap {
     this.board = h('div', { class: 'map-board' }, this.canvas, this.tools);
     this.element = h('section', { class: 'map', 'aria-label': 'Map', hidden: true },
       h('div', { class: 'row between' }, this.status, this.again), this.board,
-      h('div', { class: 'map-list' }, h('h3', {}, 'Around the middle'), this.list));
+      h('div', { class: 'map-list' }, h('h2', {}, 'Around the middle'), this.list));
     this.relist = settled(() => this.#list(), 120);
     this.canvas.addEventListener('wheel', (event) => {
       event.preventDefault();

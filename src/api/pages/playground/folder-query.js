@@ -36,11 +36,11 @@ export class QueryBar {
       onkeydown: (/** @type {KeyboardEvent} */ event) => this.#key(event),
     });
     this.sign = h('button', { type: 'button', class: 'button sign', onclick: () => this.#setWeight(this.#weight === 1 ? -1 : 1) });
-    this.keep = h('button', { type: 'button', class: 'button', onclick: () => this.#fix() }, 'Keep, and add more');
+    this.keep = h('button', { type: 'button', class: 'button', 'aria-label': 'Keep the words, to add more', onclick: () => this.#fix() }, 'Keep');
     this.#setWeight(1, false);
     this.element = h('div', { class: 'query', role: 'search', 'aria-label': 'Pictures' }, this.#listed,
       h('div', { class: 'query-line' }, this.sign, this.field, this.keep),
-      h('p', { class: 'hint', id: 'query-hint' }, 'Enter keeps the words as a part of a sum; − takes away: this picture + “at night” − “people”.'));
+      h('p', { class: 'hint', id: 'query-hint' }, 'Enter keeps the words, so that you can add more, or take away with −: this picture + “at night” − “people”.'));
     this.enable(true);
   }
 

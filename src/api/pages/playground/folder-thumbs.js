@@ -16,6 +16,11 @@ export class Thumbs {
   #wanted = new Map();
   /** @type {Set<number>} */
   #making = new Set();
+  /** Made when the first picture is decoded. @type {Worker | null} */
+  #worker = null;
+  /** By number of the request. @type {Map<number, (bitmap: ImageBitmap | null) => void>} */
+  #asked = new Map();
+  #lastId = 0;
   /** Counts how often all was forgotten: what is decoded meanwhile is of other pictures. */
   #round = 0;
 
@@ -57,12 +62,33 @@ export class Thumbs {
     this.#next();
   }
 
+  /** Ends it for good. */
+  end() {
+    this.empty();
+    this.#worker?.terminate();
+  }
+
   /** Forgets all, for other pictures. */
   empty() {
     this.#round += 1;
     this.#wanted.clear();
     for (const bitmap of this.#known.values()) bitmap?.close();
     this.#known.clear();
+  }
+
+  /** @param {File} file @returns {Promise<ImageBitmap | null>} */
+  #small(file) {
+    if (!this.#worker) {
+      this.#worker = new Worker(new URL('./folder-thumbs-worker.js', import.meta.url), { type: 'module' });
+      this.#worker.onmessage = ({ data: { id, bitmap } }) => {
+        this.#asked.get(id)?.(bitmap);
+        this.#asked.delete(id);
+      };
+    }
+    const id = (this.#lastId += 1);
+    const answer = new Promise((/** @type {(bitmap: ImageBitmap | null) => void} */ resolve) => this.#asked.set(id, resolve));
+    this.#worker.postMessage({ id, file, side: SIDE });
+    return answer;
   }
 
   #next() {
@@ -80,7 +106,7 @@ export class Thumbs {
   /** @param {number} index @param {File} file */
   async #make(index, file) {
     const round = this.#round;
-    const bitmap = file.size > LARGEST ? null : await small(file).catch(() => null);
+    const bitmap = file.size > LARGEST ? null : await this.#small(file);
     this.#making.delete(index);
     if (round !== this.#round) {
       bitmap?.close();
@@ -95,19 +121,4 @@ export class Thumbs {
     this.onReady(index);
     return this.#next();
   }
-}
-
-/**
- * The middle square of a picture at `SIDE` pixels. The whole picture is decoded first: a resize that is asked for along with the
- * decoding either changes its shape or has no bound.
- * @param {Blob} file
- */
-async function small(file) {
-  const whole = await createImageBitmap(file);
-  const side = Math.min(whole.width, whole.height);
-  const square = await createImageBitmap(whole, (whole.width - side) >> 1, (whole.height - side) >> 1, side, side, {
-    resizeWidth: SIDE, resizeHeight: SIDE, resizeQuality: 'medium',
-  });
-  whole.close();
-  return square;
 }

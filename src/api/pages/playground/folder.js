@@ -159,7 +159,7 @@ class FolderView {
     this.hide();
     this.grid.end();
     this.map.end();
-    this.thumbs.empty();
+    this.thumbs.end();
     folder.store = null;
   }
 

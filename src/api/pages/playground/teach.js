@@ -55,7 +55,7 @@ class TeachView {
   });
   none = h('input', { type: 'checkbox', onchange: () => { this.#set.none = this.none.checked; } });
   save = h('button', { type: 'submit', class: 'button primary' }, icon('check'), 'Save and measure');
-  stored = h('span', { class: 'hint', role: 'status' });
+  stored = h('span', { class: 'hint stored', role: 'status' });
 
   /** @param {HTMLElement} root @param {import('./types.d.ts').App} app */
   constructor(root, app) {
@@ -152,7 +152,7 @@ class TeachView {
     clearTimeout(this.#timer);
     this.stopModel();
     this.stopPrompt();
-    this.thumbs.empty();
+    this.thumbs.end();
   }
 
   #makeQueue() {
@@ -221,7 +221,7 @@ class TeachView {
     this.pictures.element.hidden = count === 0;
     const { state, reason } = this.#queue.progress;
     const open = this.#store.having(PENDING).length;
-    this.progress.textContent = count === 0 ? '' : open > 0 ? `${ready} of ${count} embedded${state === 'paused' ? `: ${reason}` : ''}` : `${count}`;
+    this.progress.textContent = count === 0 ? '' : open > 0 ? `${ready} of ${count} embedded${state === 'paused' ? `: ${reason}` : ''}` : `${count}${this.#set.labels.length === 0 ? '' : this.#guesses.size > 0 ? ', each with its best label by the saved set' : ', each with its best label by words'}`;
     this.board.draw();
     this.pictures.draw();
     this.#state();
