@@ -89,7 +89,7 @@ export class Board {
         this.field.focus();
       },
     }, icon('close'));
-    const column = h('section', { class: 'card column', role: 'listitem', 'aria-label': label.name, 'data-label': label.name },
+    const column = h('div', { class: 'card column', role: 'listitem', 'aria-label': label.name, 'data-label': label.name },
       h('div', { class: 'column-head' }, h('span', { class: 'column-key', 'aria-hidden': 'true' }, at < 9 ? at + 1 : ''), name, remove),
       effect && effectOf(effect),
       label.examples.length === 0
