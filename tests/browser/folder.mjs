@@ -41,6 +41,8 @@ export async function test(t) {
     t.equal([...new Set(asked)].filter((one) => !allowed.includes(one)), [], 'nothing is stored on the service');
     await imports(t, exported, folder);
     await looks(t, exported);
+    await drops(t, folder);
+    await models(t, exported);
     await thousands(t, exported);
   } finally {
     rmSync(dirname(folder), { recursive: true });
@@ -192,6 +194,50 @@ async function imports(t, { file, collection }, folder) {
   await page.setInputFiles('input[data-kind=folder]', folder);
   await t.until(async () => page.evaluate(() => !document.querySelector('.tile').classList.contains('blank')), 'dropped again, pictures are seen');
   t.equal([await progress(page), sent], [`${COUNT} pictures`, 0], 'and not embedded again');
+}
+
+/** Files that are dropped on the page, and files that are none of its business. */
+async function drops(t, folder) {
+  const page = await t.open('#/folder');
+  await page.waitForSelector('.folder-drop');
+  const bytes = readFileSync(join(folder, readdirSync(folder)[0])).toString('base64');
+  const drop = (names) => page.evaluate(({ names, bytes }) => {
+    const content = Uint8Array.from(atob(bytes), (char) => char.charCodeAt(0));
+    const dataTransfer = new DataTransfer();
+    for (const name of names) dataTransfer.items.add(new File([content], name, { type: name.endsWith('.png') ? 'image/png' : 'text/plain' }));
+    for (const type of ['dragover', 'drop']) document.querySelector('.view-folder').dispatchEvent(new DragEvent(type, { dataTransfer, bubbles: true, cancelable: true }));
+  }, { names, bytes });
+  await drop(['notes.txt', '.hidden.png']);
+  await page.getByText('There are no pictures among these files.').waitFor();
+  await drop(['b10.png', 'b9.png', 'notes.txt']);
+  await t.until(async () => (await progress(page)) === '2 pictures', 'the dropped pictures are embedded');
+  t.equal(await tiles(page, 2), ['b9.png', 'b10.png'], 'names are in the order that people count in');
+  await drop(['b9.png']);
+  await page.waitForTimeout(200);
+  t.equal(await progress(page), '2 pictures', 'the same file again is no other picture');
+  await page.getByRole('button', { name: 'Clear' }).click();
+  t.ok(await page.locator('.folder-drop').isVisible(), 'all is cleared');
+}
+
+/** A model of another embedding space: nothing is compared until the pictures are embedded by it. */
+async function models(t, { file }) {
+  const page = await t.open('#/folder', {
+    prepare: (opened) => opened.route('**/v1/models', async (route) => {
+      const answer = await (await route.fetch()).json();
+      answer.data.push({ ...answer.data[0], id: 'another', fingerprint: 'f'.repeat(64) });
+      await route.fulfill({ json: answer });
+    }),
+  });
+  await page.waitForSelector('.folder-drop');
+  await page.setInputFiles('input[data-kind=archive]', { name: 'vectors.zip', mimeType: 'application/zip', buffer: file });
+  await t.until(async () => (await progress(page)) === `${COUNT} pictures`, 'the pictures are there');
+  await page.getByLabel('Model').selectOption('another');
+  await page.getByText('is of another embedding space').waitFor();
+  t.ok(await page.getByRole('searchbox').isDisabled(), 'nothing can be searched by another model');
+  await t.axe(page, 'another model');
+  await page.getByLabel('Model').selectOption('demo');
+  await page.getByText('is of another embedding space').waitFor({ state: 'hidden' });
+  t.ok(await page.getByRole('searchbox').isEnabled(), 'with the first model it goes on');
 }
 
 /** Dark, and on a phone. */

@@ -27,6 +27,8 @@ export class Groups {
     this.options = options;
     this.strip = new Strip(options.thumbs, options.onOpen);
     this.status = h('p', { role: 'status', class: 'hint' });
+    // Not a part of the status: a screen reader shall not read every percent.
+    this.busy = h('progress', { max: 1, value: 0, hidden: true, 'aria-label': 'Comparing' });
     this.list = h('ol', { class: 'groups' });
     this.more = h('button', { type: 'button', class: 'button', hidden: true, onclick: () => this.#draw(this.#shown + STEP) }, 'Show more groups');
     this.copy = h('button', { type: 'button', class: 'button small', disabled: true, onclick: () => void this.#copy() }, 'Copy the names of all but the first of each');
@@ -44,7 +46,7 @@ export class Groups {
       h('h2', { class: 'sr' }, 'Near-duplicates'),
       h('div', { class: 'row between' },
         h('div', { class: 'labelled' }, h('label', { for: 'alike-threshold' }, 'Alike from a cosine of'), slider, value), this.copy),
-      this.status, this.list, this.more);
+      h('div', { class: 'row' }, this.status, this.busy), this.list, this.more);
   }
 
   /** Computes the groups unless they are there. */
@@ -63,17 +65,15 @@ export class Groups {
     const { version, width } = store;
     const { ids, rows } = store.packed();
     const started = performance.now();
-    const tell = (/** @type {number} */ share) => {
-      this.status.textContent = `Comparing ${ids.length.toLocaleString()} pictures with each other: ${Math.round(100 * share)} %`;
-    };
-    tell(0);
+    this.status.textContent = `Comparing ${ids.length.toLocaleString()} pictures with each other …`;
+    this.busy.hidden = false;
     const threshold = this.#threshold;
     function* all() {
       const reduced = yield* store.reduced(rows, ids.length);
       return yield* alike(rows, ids.length, width, threshold, reduced);
     }
     try {
-      const groups = await inSlices(all(), { signal: work.signal, onProgress: tell });
+      const groups = await inSlices(all(), { signal: work.signal, onProgress: (share) => { this.busy.value = share; } });
       this.#groups = groups.map((group) => group.map((row) => ids[row]));
       this.#version = version;
       const pictures = this.#groups.reduce((sum, group) => sum + group.length, 0);
@@ -85,6 +85,8 @@ export class Groups {
       this.#draw(STEP);
     } catch (error) {
       this.options.app.failed(error);
+    } finally {
+      if (work === this.#work) this.busy.hidden = true;
     }
   }
 

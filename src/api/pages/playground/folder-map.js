@@ -47,6 +47,8 @@ export class PictureMap {
     this.options = options;
     this.canvas = h('canvas', { class: 'map-canvas', role: 'img', 'aria-label': 'Map of the pictures' });
     this.status = h('p', { role: 'status', class: 'hint' });
+    // Not a part of the status: a screen reader shall not read every percent.
+    this.busy = h('progress', { max: 1, value: 0, hidden: true, 'aria-label': 'Finding places' });
     this.again = h('button', { type: 'button', class: 'button small', hidden: true, onclick: () => void this.compute() }, 'Draw it with the new pictures');
     this.strip = new Strip(options.thumbs, (index) => this.#open(index, true));
     this.list = h('div', { class: 'strip' });
@@ -58,7 +60,7 @@ export class PictureMap {
       tool('Down', '↓', () => this.#pan(0, -0.2)), tool('Right', '→', () => this.#pan(-0.2, 0)));
     this.board = h('div', { class: 'map-board' }, this.canvas, this.tools);
     this.element = h('section', { class: 'map', 'aria-label': 'Map', hidden: true },
-      h('div', { class: 'row between' }, this.status, this.again), this.board,
+      h('div', { class: 'row between' }, h('div', { class: 'row' }, this.status, this.busy), this.again), this.board,
       h('div', { class: 'map-list' }, h('h2', {}, 'Around the middle'), this.list));
     this.relist = settled(() => this.#list(), 120);
     this.canvas.addEventListener('wheel', (event) => {
@@ -124,16 +126,14 @@ export class PictureMap {
     const { version, width } = store;
     const { ids, rows } = store.packed();
     const started = performance.now();
-    const tell = (/** @type {number} */ share) => {
-      this.status.textContent = `Finding a place for ${ids.length.toLocaleString()} pictures: ${Math.round(100 * share)} %`;
-    };
-    tell(0);
+    this.status.textContent = `Finding a place for each of ${ids.length.toLocaleString()} pictures …`;
+    this.busy.hidden = false;
     function* all() {
       const reduced = yield* store.reduced(rows, ids.length);
       return yield* layout(rows, ids.length, width, reduced);
     }
     try {
-      const places = await inSlices(all(), { signal: work.signal, onProgress: tell });
+      const places = await inSlices(all(), { signal: work.signal, onProgress: (share) => { this.busy.value = share; } });
       [this.#ids, this.#places, this.#version] = [ids, places, version];
       this.status.textContent = `${ids.length.toLocaleString()} pictures; alike ones lie together. Computed in ` +
         `${((performance.now() - started) / 1000).toFixed(1)} s.`;
@@ -142,6 +142,8 @@ export class PictureMap {
       this.#whole();
     } catch (error) {
       this.options.app.failed(error);
+    } finally {
+      if (work === this.#work) this.busy.hidden = true;
     }
   }
 

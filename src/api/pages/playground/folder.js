@@ -256,6 +256,7 @@ class FolderView {
           this.#queue = this.#makeQueue();
           for (const index of this.#store.having(PENDING)) if (!this.#store.pictures[index].file) this.#store.fail(index, 'only its vector was imported');
           this.map.forget();
+          this.query.clear(); // its pictures had vectors of the other model
           this.#modelChanged();
           this.#queue.add(this.#store.having(PENDING));
           this.#update();

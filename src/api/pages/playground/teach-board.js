@@ -10,6 +10,9 @@ import { MOST_LABELS } from './teach-set.js';
 export const PICTURES = 'application/x-siglip-pictures';
 
 export class Board {
+  /** Whether the columns are to be drawn once a name is typed. */
+  #late = false;
+
   /**
    * @param {object} options
    * @param {import('./types.d.ts').App} options.app
@@ -23,10 +26,7 @@ export class Board {
    */
   constructor(options) {
     this.options = options;
-    this.strip = new Strip(options.thumbs, (index) => {
-      options.set().give(index, null);
-      options.onChange();
-    });
+    this.strip = new Strip(options.thumbs, (index) => this.#takeAway(index));
     this.columns = h('div', { class: 'teach-columns', role: 'list', 'aria-label': 'Labels' });
     this.field = h('input', { class: 'field', type: 'text', placeholder: 'Another label', 'aria-label': 'Another label', maxLength: 200, autocomplete: 'off' });
     this.adder = h('form', {
@@ -56,9 +56,33 @@ export class Board {
     this.field.focus();
   }
 
+  /** Draws all columns, unless a name is being typed: then when that is done. */
   draw() {
+    const active = document.activeElement;
+    const typing = active instanceof HTMLInputElement && this.columns.contains(active);
+    if (typing && active.value !== active.defaultValue) {
+      this.#late = true;
+      return;
+    }
+    const focused = typing ? [...this.columns.querySelectorAll('.column-name')].indexOf(active) : -1;
+    this.#late = false;
     this.strip.clear();
     fill(this.columns, this.options.set().labels.map((label, at) => this.#column(label, at)));
+    const again = this.columns.querySelectorAll('.column-name').item(focused);
+    if (again instanceof HTMLElement) again.focus();
+  }
+
+  /** An example that is none any more; the focus goes to the next one. @param {number} index */
+  #takeAway(index) {
+    const set = this.options.set();
+    const column = set.labels.findIndex((label) => label.examples.includes(index));
+    const place = set.labels[column]?.examples.indexOf(index) ?? -1;
+    set.give(index, null);
+    this.options.onChange();
+    const element = this.columns.children.item(column);
+    const buttons = element?.querySelectorAll('.strip-button');
+    const next = buttons?.item(Math.min(place, buttons.length - 1)) ?? element?.querySelector('input');
+    if (next instanceof HTMLElement) next.focus();
   }
 
   /** @param {Label} label @param {number} at */
@@ -69,7 +93,7 @@ export class Board {
     const effect = set.measured?.labels.get(label.name);
     const others = set.othersOf(label.name);
     const name = h('input', {
-      class: 'field column-name', type: 'text', value: label.name, maxLength: 200, 'aria-label': `Name of label ${at + 1}`,
+      class: 'field column-name', type: 'text', defaultValue: label.name, maxLength: 200, 'aria-label': `Name of label ${at + 1}`,
       onchange: () => {
         const wanted = name.value.trim();
         if (wanted === '' || set.labels.some((other) => other !== label && other.name === wanted)) {
@@ -78,8 +102,10 @@ export class Board {
           label.name = wanted;
           label.kept = null; // its words are others now
         }
+        name.value = name.defaultValue = label.name;
         options.onChange();
       },
+      onblur: () => { if (this.#late) setTimeout(() => this.draw()); },
     });
     const remove = h('button', {
       type: 'button', class: 'plain', 'aria-label': `Remove the label ${label.name}`,

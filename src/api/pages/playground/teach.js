@@ -38,6 +38,7 @@ class TeachView {
   #call = new AbortController();
   #timer = 0;
   #busy = false;
+  #guessing = false;
   /** What a label waits for: its pictures are being embedded. @type {Map<number, Label>} */
   #promised = new Map();
   summary = h('div', { class: 'teach-summary', role: 'status' });
@@ -53,6 +54,14 @@ class TeachView {
       this.#state();
     },
   });
+  /** Shown for a set that was opened with templates of its own. */
+  own = h('button', {
+    type: 'button', class: 'button small', hidden: true,
+    onclick: () => {
+      delete this.#set.rest.templates;
+      this.#changed();
+    },
+  }, 'It has its own templates: use these instead');
   none = h('input', { type: 'checkbox', onchange: () => { this.#set.none = this.none.checked; } });
   save = h('button', { type: 'submit', class: 'button primary' }, icon('check'), 'Save and measure');
   stored = h('span', { class: 'hint stored', role: 'status' });
@@ -118,7 +127,7 @@ class TeachView {
       h('button', { type: 'button', class: 'button small', onclick: () => this.#start(new TaughtSet()) }, icon('plus'), 'New'),
       this.app.copyAs(() => jsonSnippets(this.app.client.base, `v1/label-sets/${encodeURIComponent(this.#set.name)}?wait=true`,
         this.#set.definition(this.app.model.id, this.app.prompt.templates), { key: this.app.client.hasKey, method: 'PUT' }))),
-    h('div', { class: 'row' }, h('label', { class: 'check' }, this.none, 'None of these: a picture may fit no label'), this.app.prompt.picker()));
+    h('div', { class: 'row' }, h('label', { class: 'check' }, this.none, 'None of these: a picture may fit no label'), h('div', { class: 'row' }, this.own, this.app.prompt.picker())));
     fill(this.tray, h('div', { class: 'row between' }, h('div', { class: 'row' }, h('h2', { id: 'tray-title' }, 'Pictures'), this.progress),
       h('div', { class: 'row' }, this.fromFolder, h('button', { type: 'button', class: 'button small', onclick: choose }, icon('plus'), 'Pictures'))),
     this.empty, this.pictures.element);
@@ -226,11 +235,30 @@ class TeachView {
     this.pictures.draw();
     this.#state();
     this.byWords();
+    if (open === 0) void this.#guessNew();
+  }
+
+  /** What the stored set says of pictures that came after it was asked. */
+  async #guessNew() {
+    const set = this.#set;
+    const fresh = this.#store.having(READY).filter((index) => !this.#guesses.has(index));
+    if (this.#guessing || this.#busy || this.#guesses.size === 0 || fresh.length === 0) return;
+    this.#guessing = true;
+    try {
+      const found = await classified({ client: this.app.client, store: this.#store, model: this.app.model.id }, set.storedAs, fresh);
+      if (set === this.#set && this.#guesses.size > 0) for (const [index, guess] of found) this.#guesses.set(index, guess);
+      this.pictures.draw();
+    } catch (error) {
+      this.app.failed(error);
+    } finally {
+      this.#guessing = false;
+    }
   }
 
   /** What is saved and what is measured. */
   #state() {
     const set = this.#set;
+    this.own.hidden = set.rest.templates === undefined || set.storedAs === '' || same(set.rest.templates, this.app.prompt.templates);
     this.save.disabled = this.#busy || set.labels.length === 0;
     this.stored.textContent = this.#busy ? 'Saving …' : set.version === '' ? '' : set.isStored ? 'Saved.' : 'Not saved yet.';
     const { measured } = set;
@@ -380,3 +408,6 @@ class TeachView {
     this.#changed();
   }
 }
+
+/** Whether the templates of a set are those that are chosen. @param {unknown} own @param {string[]} chosen */
+const same = (own, chosen) => JSON.stringify([own].flat()) === JSON.stringify(chosen);
