@@ -22,6 +22,7 @@ export async function test(t) {
     await none(t, page);
     await conflicts(t, page);
     await looks(t, folder);
+    await fromFolder(t);
   } finally {
     rmSync(dirname(folder), { recursive: true });
     await fetch(new URL('v1/label-sets/taught', t.base), { method: 'DELETE' });
@@ -72,7 +73,9 @@ async function teaches(t, page) {
 }
 
 async function takesBack(t, page) {
-  await column(page, 'zorp').locator('.strip-button').first().click();
+  await column(page, 'zorp').locator('.strip-button').first().focus();
+  await page.keyboard.press('Enter');
+  t.equal(await page.evaluate(() => document.activeElement.closest('.column')?.dataset.label), 'zorp', 'the focus stays in the column');
   t.equal(await column(page, 'zorp').locator('.strip-button').count(), 3, 'one example less');
   t.equal(await saved(page), 'Not saved yet.', 'it says that this is not saved');
   await page.getByRole('button', { name: 'Save and measure' }).click();
@@ -141,4 +144,27 @@ async function looks(t, folder) {
     await t.axe(page, `pictures, ${state}`);
     await t.fits(page, `pictures, ${state}`);
   }
+}
+
+/** Pictures of the folder are taken with their vectors: they are not embedded twice. A name that is being typed stays. */
+async function fromFolder(t) {
+  const page = await t.open('#/folder');
+  let sent = 0;
+  page.on('request', (request) => { sent += request.url().endsWith('/v1/embeddings/images') ? 1 : 0; });
+  await page.getByRole('button', { name: 'Take the samples' }).click();
+  const text = page.locator('.folder-progress .number').first();
+  await t.until(async () => /^\d+ pictures$/.test(await text.textContent()), 'the samples are embedded');
+  const samples = parseInt(await text.textContent(), 10);
+  await page.locator('#nav').getByText('Teach').click();
+  await page.getByLabel('Another label').fill('thing');
+  await page.keyboard.press('Enter');
+  const label = page.getByLabel('Name of label 1');
+  await label.press('End');
+  await label.pressSequentially('s and more');
+  await page.evaluate(() => [...document.querySelectorAll('.view-teach button')].find((button) => button.textContent === 'From the folder').click());
+  await t.until(async () => (await page.locator('.tray-pictures button').count()) === samples, 'the pictures are there');
+  t.equal(sent, 1, 'they were embedded once');
+  t.equal(await label.inputValue(), 'things and more', 'what is typed stays');
+  await label.press('Enter');
+  await t.until(async () => (await page.locator('.column[data-label="things and more"]').count()) === 1, 'the label has its new name');
 }
