@@ -177,6 +177,9 @@ class Service(Embedder):
             document, _ = self._http.ask("POST", self._path, body, headers, _in_time)
         except _http.TooLarge as error:
             if len(rows) == 1:
+                # Too much time is the service's own trouble, too many bytes are the row's.
+                if "not be finished within" in str(error):
+                    raise
                 return [{"error": str(error)}]
             half = len(rows) // 2
             return self._asked(rows.slice(0, half)) + self._asked(rows.slice(half))
