@@ -26,7 +26,7 @@ class TooLarge(ServiceError):
 
 
 class Http:
-    """Requests to one service, from any thread; each thread has a connection of its own."""
+    """Requests to one service, from any thread. Connections are kept, as many as requests were made at once."""
 
     def __init__(self, url: str, api_key: str | None, timeout: float, retry_for: float) -> None:
         parts = urllib.parse.urlsplit(url if "//" in url else f"http://{url}")
@@ -40,8 +40,17 @@ class Http:
             self._headers["authorization"] = f"Bearer {api_key}"
         self._timeout = timeout
         self._retry_for = retry_for
-        self._local = threading.local()
-        self.closed = threading.Event()
+        self._lock = threading.Lock()
+        self._idle: list[http.client.HTTPConnection] = []
+        self._closed = threading.Event()
+
+    def close(self) -> None:
+        """Ends connections, and waiting for a service that said to come again."""
+        with self._lock:
+            self._closed.set()
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
 
     def ask(
         self,
@@ -49,11 +58,12 @@ class Http:
         path: str,
         body: bytes | None = None,
         headers: dict[str, str] | None = None,
-        usable: Callable[[Any], bool] = lambda _: True,
+        unusable: Callable[[Any], str | None] = lambda _: None,
     ) -> tuple[Any, str]:
         """The document and the fingerprint of an answer.
 
-        A refusal that may pass (429, 503, no connection, an answer that is not `usable`) is asked again for `retry_for` seconds.
+        A refusal that may pass (429, 503, no connection, an answer that `unusable` says something of) is asked again for
+        `retry_for` seconds.
         Raises TooLarge, FingerprintError or ServiceError.
         """
         deadline = time.monotonic() + self._retry_for
@@ -63,16 +73,16 @@ class Http:
                 status, answer, data = self._once(method, path, body, {**self._headers, **(headers or {})})
                 if status == 200:
                     document = json.loads(data)
-                    if usable(document):
+                    why = unusable(document)
+                    if why is None:
                         return document, answer.get("x-siglip-fingerprint") or ""
-                    error, wait = ServiceError(f"{self.url}{path}: the service was too slow for its deadline", 504), None
+                    error, wait = ServiceError(f"{self.url}{path}: {why}", status), None
                 else:
                     error = _refusal(f"{self.url}{path}", status, data)
                     if status not in AGAIN:
                         raise error
                     wait = _seconds(answer.get("retry-after"))
             except (OSError, http.client.HTTPException) as problem:
-                self._drop()
                 what = str(problem) or type(problem).__name__
                 error, wait = ServiceError(f"{self.url}{path} cannot be reached: {what}"), None
             except ValueError as problem:
@@ -83,38 +93,34 @@ class Http:
             if time.monotonic() + wait > deadline:
                 message = f"{error} (tried again for {self._retry_for:g} s)"
                 raise ServiceError(message, error.status)
-            if self.closed.wait(wait):
+            if self._closed.wait(wait):
                 raise ServiceError("the client was closed")
 
     def _once(
         self, method: str, path: str, body: bytes | None, headers: dict[str, str]
     ) -> tuple[int, http.client.HTTPMessage, bytes]:
-        connection = self._connection()
-        connection.request(method, self._base + path, body, headers)
-        answer = connection.getresponse()
-        data = answer.read(ANSWER_BYTES + 1)
-        if len(data) > ANSWER_BYTES:
-            self._drop()
-            raise ValueError(f"more than {ANSWER_BYTES} bytes")
+        with self._lock:
+            connection = self._idle.pop() if self._idle else self._connection()
+        try:
+            connection.request(method, self._base + path, body, headers)
+            answer = connection.getresponse()
+            data = answer.read(ANSWER_BYTES + 1)
+            if len(data) > ANSWER_BYTES:
+                raise ValueError(f"more than {ANSWER_BYTES} bytes")
+        except BaseException:
+            connection.close()
+            raise
+        with self._lock:
+            if not self._closed.is_set():
+                self._idle.append(connection)
+                return answer.status, answer.headers, data
+        connection.close()
         return answer.status, answer.headers, data
 
     def _connection(self) -> http.client.HTTPConnection:
-        connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            if self._tls:
-                connection = http.client.HTTPSConnection(
-                    self._host, self._port, timeout=self._timeout, context=self._tls
-                )
-            else:
-                connection = http.client.HTTPConnection(self._host, self._port, timeout=self._timeout)
-            self._local.connection = connection
-        return connection
-
-    def _drop(self) -> None:
-        connection = getattr(self._local, "connection", None)
-        if connection is not None:
-            connection.close()
-            self._local.connection = None
+        if self._tls:
+            return http.client.HTTPSConnection(self._host, self._port, timeout=self._timeout, context=self._tls)
+        return http.client.HTTPConnection(self._host, self._port, timeout=self._timeout)
 
 
 def form(field: str, files: list[bytes | memoryview]) -> tuple[bytes, str]:

@@ -80,8 +80,12 @@ class Service(Embedder):
             raise ValueError(f"embedding_dtype is 'f32' or 'f16', not {embedding_dtype!r}")
         self._element = pa.float32() if embedding_dtype == "f32" else pa.float16()
         self._http = _http.Http(url, api_key, timeout, retry_for)
-        self._results, name = self._describe(model)
-        self._check_fingerprint()
+        try:
+            self._results, name = self._describe(model)
+            self._check_fingerprint()
+        except BaseException:
+            self._http.close()
+            raise
         options = {"model": name, "encoding_format": "base64", "partial": "true"}
         if embedding_dtype == "f16":
             options["embedding_type"] = "float16"
@@ -94,8 +98,15 @@ class Service(Embedder):
         self._closed = False
 
     def _describe(self, model: str | None) -> tuple[pa.Schema, str]:
-        document, _ = self._http.ask("GET", "/v1/models", usable=lambda answer: _is_there(answer, model))
-        about = next(entry for entry in document["data"] if model in (None, entry["id"], entry.get("source")))
+        document, _ = self._http.ask("GET", "/v1/models", unusable=lambda answer: _not_loaded(answer, model))
+        if not _entries(document, model):
+            # Models are listed once they are loaded; while they are not, this is 503 and asked again.
+            self._http.ask("GET", "/health/ready")
+            document, _ = self._http.ask("GET", "/v1/models", unusable=lambda answer: _not_loaded(answer, model))
+        if not _entries(document, model):
+            names = ", ".join(entry["id"] for entry in document["data"])
+            raise ServiceError(f"the service has no model {model!r}; it has: {names or 'none'}")
+        about = _entries(document, model)[0]
         fields = [
             pa.field("embedding", pa.list_(pa.field("item", self._element), about["dimensions"])),
             pa.field("error", pa.string()),
@@ -117,7 +128,7 @@ class Service(Embedder):
     def close(self) -> None:
         """Gives up what was not asked yet."""
         self._closed = True
-        self._http.closed.set()
+        self._http.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _submit(self, piece: Piece) -> Future[pa.RecordBatch]:
@@ -174,7 +185,7 @@ class Service(Embedder):
             content_type = "application/json"
         headers = {**self._headers, "content-type": content_type}
         try:
-            document, _ = self._http.ask("POST", self._path, body, headers, _in_time)
+            document, _ = self._http.ask("POST", self._path, body, headers, _too_late)
         except _http.TooLarge as error:
             if len(rows) == 1:
                 # Too much time is the service's own trouble, too many bytes are the row's.
@@ -198,24 +209,27 @@ class Service(Embedder):
             numbers = good.cast(pa.list_(pa.float32(), self.dimensions)).to_pylist()
             body = json.dumps({"model": self._name, "embeddings": numbers, "top_k": 1, **self._labels}).encode()
             headers = {**self._headers, "content-type": "application/json"}
-            document, _ = self._http.ask("POST", "/v1/classify", body, headers, _in_time)
+            document, _ = self._http.ask("POST", "/v1/classify", body, headers, _too_late)
             for at, entry in zip(places, document["data"]):
                 labels[at], scores[at] = entry["prediction"], entry["score"]
         return [pa.array(labels, pa.string()), pa.array(scores, pa.float32())]
 
 
-def _is_there(document: Any, model: str | None) -> bool:
-    """Whether the model has a fingerprint, which it has once it is loaded. One that the service does not know is an error."""
-    entries = [entry for entry in document["data"] if model in (None, entry["id"], entry.get("source"))]
-    if not entries:
-        names = ", ".join(entry["id"] for entry in document["data"])
-        raise ServiceError(f"the service has no model {model!r}; it has: {names or 'none'}")
-    return bool(entries[0].get("fingerprint") and entries[0].get("dimensions"))
+def _entries(document: Any, model: str | None) -> list[Any]:
+    return [entry for entry in document["data"] if model in (None, entry["id"], entry.get("source"))]
 
 
-def _in_time(document: Any) -> bool:
+def _not_loaded(document: Any, model: str | None) -> str | None:
+    for entry in _entries(document, model)[:1]:
+        if not (entry.get("fingerprint") and entry.get("dimensions")):
+            return f"the model {entry['id']} is not loaded"
+    return None
+
+
+def _too_late(document: Any) -> str | None:
     errors = [entry.get("error") for entry in document["data"]]
-    return not any(isinstance(error, dict) and error.get("code") == _TOO_LATE for error in errors)
+    late = any(isinstance(error, dict) and error.get("code") == _TOO_LATE for error in errors)
+    return "the service had no time for some inputs" if late else None
 
 
 def _words(entry: dict[str, Any]) -> str:

@@ -124,6 +124,7 @@ class _Link:
         self._done = threading.Event()
         self._closing = False
         self.error: WorkerError | None = None
+        self._reader: threading.Thread | None = None
         self._writer = threading.Thread(target=self._write, name="siglip writer", daemon=True)
         self._writer.start()
 
@@ -164,7 +165,10 @@ class _Link:
             self._fail(WorkerError("the worker was closed"))
         else:
             self._fail(WorkerError(f"the worker was closed, and killed after {grace:g} s"))
-        self._done.wait(5.0)
+        # The interpreter may be about to end, which it should not do to a thread inside of Arrow.
+        for thread in (self._writer, self._reader):
+            if thread and thread is not threading.current_thread():
+                thread.join(5.0)
 
     # --- the thread that the child lives as long as
 
@@ -175,7 +179,8 @@ class _Link:
             self._fail(error)
             self._done.set()
             return
-        threading.Thread(target=self._read, args=(self._child,), name="siglip reader", daemon=True).start()
+        self._reader = threading.Thread(target=self._read, args=(self._child,), name="siglip reader", daemon=True)
+        self._reader.start()
         try:
             with self._child.stdin, pa.ipc.new_stream(self._child.stdin, self._schema) as stream:
                 while (array := self._outgoing.get()) is not None:
@@ -190,7 +195,7 @@ class _Link:
 
     def _read(self, child: Child) -> None:
         try:
-            with pa.ipc.open_stream(child.stdout) as stream:
+            with child.stdout, pa.ipc.open_stream(child.stdout) as stream:
                 self._results = stream.schema
                 self._known.set()
                 while True:
