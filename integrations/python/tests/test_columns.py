@@ -78,6 +78,18 @@ class Pieces(unittest.TestCase):
         self.assertEqual(explained.column("error").to_pylist(), [None, first.refused[1]])
 
 
+class Lists(unittest.TestCase):
+    def test_a_list_without_a_fixed_length(self) -> None:
+        vectors = pa.array([[1.0, 2.0], None, [3.0, 4.0]], pa.list_(pa.float32(), 2))
+        batch = pa.record_batch({"n": [1, 2, 3], "embedding": vectors}).replace_schema_metadata({"k": "v"})
+        for data in (batch, pa.Table.from_batches([batch])):
+            out = columns.variable_lists(data)
+            self.assertEqual(out.schema.field("embedding").type, pa.list_(pa.float32()))
+            self.assertEqual(out.column("embedding").to_pylist(), vectors.to_pylist())
+            self.assertEqual((out.schema.names, out.schema.metadata), (["n", "embedding"], {b"k": b"v"}))
+            self.assertEqual(columns.variable_lists(out, pa.float64()).column("embedding").type, pa.list_(pa.float64()))
+
+
 class Errors(unittest.TestCase):
     def test_they_travel(self) -> None:
         for error in [

@@ -148,5 +148,18 @@ def join(data: Data, index: int, results: list[pa.RecordBatch], keep_input: bool
     return pa.RecordBatch.from_arrays([*own, *columns], schema=schema)
 
 
+def variable_lists(data: Data, element: pa.DataType | None = None) -> Data:
+    """The same rows with `embedding` as a list without a fixed length, of `element` if that is given.
+
+    For engines that have no others, and for Parquet: pyarrow before 26 cannot read lists of a fixed length back if one is null.
+    """
+    index = data.schema.get_field_index("embedding")
+    element = element or data.schema.field(index).type.value_type
+    field = pa.field("embedding", pa.list_(pa.field("item", element)))
+    columns = list(data.columns)
+    columns[index] = columns[index].cast(field.type)
+    return type(data).from_arrays(columns, schema=data.schema.set(index, field))
+
+
 def _one(column: pa.ChunkedArray) -> pa.Array:
     return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)

@@ -13,11 +13,14 @@ from typing import Any
 
 import pyarrow as pa
 
+from .columns import variable_lists
 from .opening import connect
 
 
 class Embed:
     """An actor's worker or connection; each call gives a batch its columns `embedding` and `error`.
+
+    `embedding` is a list without a fixed length, which every version of pyarrow reads back from Parquet.
 
     `options` are those of `siglip_client.connect`: `model=` for a worker of each actor, `url=` for a running service.
 
@@ -34,4 +37,4 @@ class Embed:
         if not self._embedder.usable:
             self._embedder.close()
             self._embedder = connect(**self._options)
-        return self._embedder.embed(batch)
+        return variable_lists(self._embedder.embed(batch))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from .columns import variable_lists
 from .opening import shared
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ def embed(**options: Any) -> Callable[[Batches], Iterator[pa.RecordBatch]]:
 
     def run(batches: Batches) -> Iterator[pa.RecordBatch]:
         for batch in shared(**options).stream(batches):
-            yield _for_spark(batch)
+            # Spark knows neither lists of a fixed length nor 16-bit floats.
+            yield variable_lists(batch, pa.float32())
 
     return run
 
@@ -44,12 +46,3 @@ def output_schema(
     if options.get("labels") is not None or options.get("label_set") is not None:
         added += [StructField("label", StringType()), StructField("score", FloatType())]
     return StructType([*fields, *added])
-
-
-def _for_spark(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Spark knows neither lists of a fixed length nor 16-bit floats."""
-    index = batch.schema.get_field_index("embedding")
-    wanted = pa.list_(pa.field("item", pa.float32()))
-    columns = list(batch.columns)
-    columns[index] = columns[index].cast(wanted)
-    return pa.RecordBatch.from_arrays(columns, schema=batch.schema.set(index, pa.field("embedding", wanted)))
