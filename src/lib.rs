@@ -7,6 +7,7 @@
 
 pub mod api;
 pub mod budget;
+pub mod bulk;
 pub mod checkpoint;
 pub mod commands;
 pub mod config;

@@ -11,7 +11,6 @@ macro_rules! outln {
 }
 
 mod bench;
-mod bulk;
 mod classify;
 mod embed;
 mod error;
@@ -19,7 +18,9 @@ mod health;
 mod inspect;
 mod progress;
 mod serve;
+mod session;
 mod verify;
+mod worker;
 
 use std::fmt::Arguments;
 use std::io::Write;
@@ -44,6 +45,7 @@ pub fn run(cli: Cli) -> Result<ExitCode, CommandError> {
         Command::Serve(args) => Ok(serve::run(*args, cli.log.as_deref())?),
         Command::Health(args) => health::run(&args),
         Command::Embed(args) => embed::run(args),
+        Command::Worker(args) => Ok(worker::run(&args)),
         Command::Classify(args) => classify::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Verify(args) => verify::run(&args),

@@ -8,6 +8,7 @@ pub mod memory;
 pub mod model;
 mod parse;
 pub mod serve;
+pub mod worker;
 
 use std::path::PathBuf;
 
@@ -15,8 +16,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use choice::ModelChoice;
 pub use health::HealthArgs;
-pub use model::{ComputeArgs, ModelArgs};
+pub use model::{ComputeArgs, ModelArgs, WorkModelArgs};
 pub use serve::{ServeArgs, ServeConfig};
+pub use worker::{VectorType, WorkerArgs};
 
 /// The command line.
 #[derive(Debug, Parser)]
@@ -45,6 +47,8 @@ pub enum Command {
     Health(HealthArgs),
     /// Embed images and texts into a file
     Embed(EmbedArgs),
+    /// Answer Arrow streams with Arrow streams: the stage that data engines run
+    Worker(Box<WorkerArgs>),
     /// Ask which of some labels fit an image
     Classify(ClassifyArgs),
     /// Say what a model is: sizes, preprocessing, tokenizer, memory, fingerprint
@@ -65,7 +69,7 @@ pub enum Command {
     130 interrupted (Ctrl-C), what was done was written, and the last line says how to go on.")]
 pub struct EmbedArgs {
     #[command(flatten)]
-    pub(crate) model: ModelArgs,
+    pub(crate) model: WorkModelArgs,
     /// A text to embed; may be given more than once
     #[arg(long = "text", value_name = "TEXT")]
     pub texts: Vec<String>,
@@ -81,6 +85,13 @@ pub struct EmbedArgs {
     /// Leave out the first N inputs: how a run that was interrupted goes on, into another file
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub skip: usize,
+    #[command(flatten)]
+    pub(crate) work: WorkArgs,
+}
+
+/// How many inputs become vectors.
+#[derive(Debug, Clone, Args)]
+pub struct WorkArgs {
     /// Tokens of one batch [default: as many as take 250 ms on the processor, 65536 on a GPU]
     #[arg(long, value_name = "N", env = "SIGLIP_MAX_BATCH_TOKENS", value_parser = parse::at_least_one)]
     pub max_batch_tokens: Option<usize>,
@@ -101,7 +112,7 @@ pub struct EmbedArgs {
     The probability of a label is its own: SigLIP is trained with a sigmoid, so that probabilities need not sum to 1.")]
 pub struct ClassifyArgs {
     #[command(flatten)]
-    pub(crate) model: ModelArgs,
+    pub(crate) model: WorkModelArgs,
     /// Images
     #[arg(required = true, value_name = "IMAGE")]
     pub images: Vec<PathBuf>,

@@ -19,6 +19,44 @@ pub struct ModelArgs {
     pub(crate) compute: ComputeArgs,
 }
 
+/// Which model works through many inputs, where and how. There is no default: vectors of the demonstration are of no use for
+/// photographs, and nobody should find that out after a night.
+#[derive(Debug, Clone, Args)]
+pub struct WorkModelArgs {
+    /// A Hugging Face id (owner/name[@revision]), a folder, a .npz or .safetensors file, or demo, the small demonstration inside
+    /// this program
+    #[arg(long, env = "SIGLIP_MODEL", value_name = "MODEL")]
+    pub model: Option<String>,
+    #[command(flatten)]
+    pub(crate) compute: ComputeArgs,
+}
+
+impl WorkModelArgs {
+    /// The model that was named.
+    ///
+    /// # Errors
+    /// If none was.
+    pub fn chosen(&self) -> Result<&str> {
+        match self.model.as_deref().map(str::trim) {
+            None | Some("") => Err(Error::Config(
+                "which model? Name one with --model or SIGLIP_MODEL: a Hugging Face id such as \
+                 google/siglip2-base-patch16-224, a folder, or demo, the small demonstration inside this program (it knows \
+                 drawings, not photographs)"
+                    .to_owned(),
+            )),
+            Some(model) => Ok(model),
+        }
+    }
+
+    /// The same for what loads a model itself.
+    ///
+    /// # Errors
+    /// As [`Self::chosen`].
+    pub fn model_args(&self) -> Result<ModelArgs> {
+        Ok(ModelArgs { model: self.chosen()?.to_owned(), compute: self.compute.clone() })
+    }
+}
+
 /// Where and how models run.
 #[derive(Debug, Clone, Args)]
 pub struct ComputeArgs {

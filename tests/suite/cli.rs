@@ -16,6 +16,7 @@ fn siglip(folder: &Path, arguments: &[&str]) -> Output {
         // What the surroundings set must not change the answer.
         .env_clear()
         .env("HF_HUB_OFFLINE", "1")
+        .env("SIGLIP_MODEL", "demo")
         .output()
         .unwrap()
 }
@@ -73,6 +74,7 @@ fn an_interrupted_run_keeps_what_is_done_and_says_how_to_go_on() {
             .args([&["embed", "-"], arguments].concat())
             .current_dir(folder.path())
             .env_clear()
+            .env("SIGLIP_MODEL", "demo")
             .stdin(std::fs::File::open(&list).unwrap())
             .stderr(std::process::Stdio::piped())
             .spawn()

@@ -2,6 +2,8 @@
 
 mod api;
 mod architecture;
+#[cfg(feature = "demo")]
+mod bulk;
 mod checkpoint;
 mod cli;
 mod demo;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::Error;
-use crate::commands::bulk::Bulk;
+use crate::bulk::Session;
 use crate::commands::embed::read_file;
 use crate::commands::error::{Result, failed};
 use crate::config::ClassifyArgs;
@@ -18,7 +18,7 @@ const SIDE: u32 = 1024;
 
 /// Draws the map of a label over the first image, into `output`.
 pub(super) async fn draw(
-    bulk: &Bulk,
+    bulk: &Session,
     args: &ClassifyArgs,
     labels: &Arc<LabelSet>,
     label: usize,

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use futures::StreamExt;
 
 use crate::budget::MemoryBudget;
-use crate::commands::bulk::{Bulk, Source};
+use crate::bulk::Session;
 use crate::commands::embed::find_images;
 use crate::commands::error::{Result, failed};
+use crate::commands::session::{self, Source};
 use crate::config::ClassifyArgs;
 use crate::engine::ScoreOptions;
 use crate::labels::store::read_set;
@@ -80,7 +81,7 @@ pub(super) fn content(args: &ClassifyArgs) -> Result<Option<Content>> {
 /// # Errors
 /// What is wrong with the labels, the examples or the negatives.
 pub(super) async fn ready(
-    bulk: &Bulk,
+    bulk: &Session,
     args: &ClassifyArgs,
     content: Content,
     scores: Scores,
@@ -139,7 +140,7 @@ fn put(sets: &LabelSets, name: &str, content: Content) -> Result<()> {
 }
 
 /// A set once it is encoded; how far that is goes to standard error now and then.
-async fn encoded(sets: &LabelSets, name: &str, bulk: &Bulk) -> Result<Resolved> {
+async fn encoded(sets: &LabelSets, name: &str, bulk: &Session) -> Result<Resolved> {
     loop {
         let deadline = Instant::now() + Duration::from_secs(5);
         match sets.when_ready(name, bulk.model(), deadline).await {
@@ -174,7 +175,12 @@ fn none_rule(text: &str, sets: &LabelSets) -> Result<NoneRule> {
 }
 
 /// Embeds the pictures of `--examples` and adds them to the labels.
-async fn add_examples(sets: &LabelSets, bulk: &Bulk, args: &ClassifyArgs, version: &Version) -> Result<()> {
+async fn add_examples(
+    sets: &LabelSets,
+    bulk: &Session,
+    args: &ClassifyArgs,
+    version: &Version,
+) -> Result<()> {
     let mut files: Vec<(String, Source)> = Vec::new();
     for text in &args.examples {
         let wrong = |message: &str| failed(format!("--examples {text:?}: {message}"));
@@ -188,7 +194,7 @@ async fn add_examples(sets: &LabelSets, bulk: &Bulk, args: &ClassifyArgs, versio
         }
         files.extend(found.into_iter().map(|file| (label.to_owned(), Source::File(file))));
     }
-    let mut results = pin!(bulk.embed(files, args.max_num_patches));
+    let mut results = pin!(session::embed(bulk, files, args.max_num_patches));
     let mut examples: Vec<(String, Arc<[f32]>)> = Vec::new();
     while let Some((label, result)) = results.next().await {
         examples.push((label, result?.vector));

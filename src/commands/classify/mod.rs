@@ -11,9 +11,10 @@ use std::sync::Arc;
 use futures::StreamExt;
 use serde_json::json;
 
-use super::bulk::{Bulk, INTERRUPTED, Interrupt, Source};
 use super::error::{Result, failed};
+use super::session::{self, INTERRUPTED, Interrupt, Source};
 use super::some_skipped;
+use crate::bulk::Session;
 use crate::config::ClassifyArgs;
 use crate::engine::{Labels, ScoreOptions};
 use crate::model::zero_shot::{Activation, Ranking};
@@ -24,11 +25,11 @@ pub(super) fn run(args: &ClassifyArgs) -> Result<ExitCode> {
         return Err(failed(format!("--heatmap draws one image, not {}", args.images.len())));
     }
     let Some(content) = labels::content(args)? else { return own::run(args) };
-    let bulk = Bulk::start(&args.model, None)?;
+    let bulk = session::start(&args.model, None)?;
     bulk.block_on(classify(&bulk, args, content))
 }
 
-async fn classify(bulk: &Bulk, args: &ClassifyArgs, content: crate::labels::Content) -> Result<ExitCode> {
+async fn classify(bulk: &Session, args: &ClassifyArgs, content: crate::labels::Content) -> Result<ExitCode> {
     let mut interrupt = Interrupt::listen()?;
     let info = bulk.model().info();
     let scores = match info.logit_scale.zip(info.logit_bias) {
@@ -58,7 +59,7 @@ async fn classify(bulk: &Bulk, args: &ClassifyArgs, content: crate::labels::Cont
     };
     let names = ready.version.names();
     let images = args.images.iter().map(|image| (image.display().to_string(), Source::File(image.clone())));
-    let mut results = pin!(bulk.embed(images.collect(), args.max_num_patches));
+    let mut results = pin!(session::embed(bulk, images.collect(), args.max_num_patches));
     let (mut answered, mut skipped) = (0, 0);
     loop {
         let next = tokio::select! {

@@ -14,7 +14,7 @@ use crate::pipeline::Pipeline;
 
 /// One picture after the other: the engine embeds, and this head looks at what comes before the embedding.
 pub(super) fn run(args: &ClassifyArgs) -> Result<ExitCode> {
-    let pipeline = args.model.load()?;
+    let pipeline = args.model.model_args()?.load()?;
     let Some(classifier) = pipeline.model().classifier() else {
         return Err(failed("--labels: this checkpoint has no classifier of its own"));
     };

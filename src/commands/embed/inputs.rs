@@ -5,8 +5,8 @@ use std::io::{BufRead, Read};
 use std::path::{Path, PathBuf};
 
 use crate::Error;
-use crate::commands::bulk::Source;
 use crate::commands::error::{Result, failed};
+use crate::commands::session::Source;
 use crate::config::EmbedArgs;
 use crate::image::ImageError;
 use crate::pipeline::ModelInfo;

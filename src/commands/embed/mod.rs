@@ -11,9 +11,10 @@ use futures::StreamExt;
 use self::inputs::Row;
 use self::output::Output;
 use super::SKIPPED;
-use super::bulk::{Bulk, INTERRUPTED, Interrupt};
 use super::error::{CommandError, Result, failed};
 use super::progress::Progress;
+use super::session::{self, INTERRUPTED, Interrupt};
+use crate::bulk::Session;
 use crate::config::EmbedArgs;
 use crate::engine::{Embedding, WorkError};
 use crate::model::scores::l2_normalize;
@@ -32,17 +33,17 @@ pub(super) fn run(args: EmbedArgs) -> Result<ExitCode> {
     }
     rows.drain(..args.skip);
 
-    let bulk = Bulk::start(&args.model, args.max_batch_tokens)?;
+    let bulk = session::start(&args.model, args.work.max_batch_tokens)?;
     let info = bulk.model().info();
     inputs::check(&rows, info)?;
     let mut job = Job {
         output: Output::create(&args.output, format, info.embedding_dim)?,
         progress: Progress::new(rows.len()),
-        normalize: !args.no_normalize,
+        normalize: !args.work.no_normalize,
         skipped: 0,
         failures: 0,
     };
-    let end = bulk.block_on(job.run(&bulk, rows, args.max_num_patches))?;
+    let end = bulk.block_on(job.run(&bulk, rows, args.work.max_num_patches))?;
     job.finish(&end, &args, total, &bulk)
 }
 
@@ -65,10 +66,10 @@ struct Job {
 }
 
 impl Job {
-    async fn run(&mut self, bulk: &Bulk, rows: Vec<Row>, max_num_patches: Option<usize>) -> Result<End> {
+    async fn run(&mut self, bulk: &Session, rows: Vec<Row>, max_num_patches: Option<usize>) -> Result<End> {
         let mut interrupt = Interrupt::listen()?;
         let inputs = rows.into_iter().map(|row| ((row.kind, row.name), row.source)).collect();
-        let mut results = pin!(bulk.embed(inputs, max_num_patches));
+        let mut results = pin!(session::embed(bulk, inputs, max_num_patches));
         loop {
             let next = tokio::select! {
                 biased;
@@ -107,7 +108,7 @@ impl Job {
     }
 
     /// Puts the file into its place and says what is in it.
-    fn finish(self, end: &End, args: &EmbedArgs, total: usize, bulk: &Bulk) -> Result<ExitCode> {
+    fn finish(self, end: &End, args: &EmbedArgs, total: usize, bulk: &Session) -> Result<ExitCode> {
         self.progress.finish();
         // What the broken model failed on is to be done again.
         let done = self.progress.done() - if matches!(end, End::Broken(_)) { self.failures } else { 0 };
