@@ -1,4 +1,3 @@
-// @ts-check
 // NumPy's .npy format, read and written strictly: what the header says must be what follows it, to the byte.
 // https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
 
