@@ -21,6 +21,7 @@ export async function test(t) {
     await manages(t, page);
     await none(t, page);
     await conflicts(t, page);
+    await earlier(t, page, folder);
     await looks(t, folder);
     await fromFolder(t);
   } finally {
@@ -129,6 +130,33 @@ async function conflicts(t, page) {
   await page.getByRole('button', { name: 'Save and measure' }).click();
   await page.getByRole('button', { name: 'Replace it' }).click();
   await t.until(async () => (await stored(t, 'taught')).definition.labels.includes('zorp'), 'it is replaced');
+}
+
+/** Examples of an earlier time, of which the page has no pictures, are not lost unasked. */
+async function earlier(t, page, folder) {
+  await t.until(async () => (await saved(page)) === 'Saved.', 'it is saved');
+  await free(page, 'guitar-5').focus();
+  await page.keyboard.press('1');
+  await page.getByRole('button', { name: 'Save and measure' }).click();
+  await t.until(async () => (await stored(t, 'taught')).examples === 1, 'the service has one example');
+  const later = await t.open('#/teach');
+  await later.getByRole('button', { name: 'Open taught', exact: true }).click();
+  await later.locator('.view-teach input[type=file]').setInputFiles([0, 1].map((number) => join(folder, `guitar-${number}.png`)));
+  for (const number of [0, 1]) {
+    await t.until(async () => (await free(later, `guitar-${number}`).locator('.tile-note').count()) === 1, 'it is embedded');
+    await free(later, `guitar-${number}`).focus();
+    await later.keyboard.press('1');
+  }
+  await later.getByRole('button', { name: 'Save and measure' }).click();
+  await later.getByText('2 examples, 1 more on the service').waitFor();
+  await column(later, 'guitar').locator('.strip-button').first().click();
+  await later.getByRole('button', { name: 'Save and measure' }).click();
+  await later.getByText('would be lost, too').waitFor();
+  await later.getByRole('button', { name: 'Cancel' }).click();
+  t.equal((await stored(t, 'taught')).examples, 3, 'nothing is lost unasked');
+  await later.getByRole('button', { name: 'Save and measure' }).click();
+  await later.getByRole('button', { name: 'Save and lose them' }).click();
+  await t.until(async () => (await stored(t, 'taught')).examples === 1, 'the example that is left is there');
 }
 
 /** Dark, and on a phone. */

@@ -92,13 +92,13 @@ export class TaughtSet {
    */
   async save({ client, store, model }, templates, replace) {
     const same = this.storedAs === this.name && this.version !== '';
-    const answer = await client.putLabelSet(this.name, this.definition(model, templates),
+    let answer = await client.putLabelSet(this.name, this.definition(model, templates),
       same ? { ifMatch: this.version } : replace ? {} : { onlyNew: true });
     if (!same) {
       this.#sent.clear();
       this.others = 0;
       // A set of this name that is replaced keeps the examples of the labels that it still has: they are not of this lesson.
-      if (answer.examples > 0) await client.json(examplesPath(this.name), { method: 'DELETE' });
+      if (answer.examples > 0) answer = await client.json(examplesPath(this.name), { method: 'DELETE' });
     }
     [this.storedAs, this.version] = [this.name, answer.version];
     await this.#remove(client);
@@ -127,11 +127,18 @@ export class TaughtSet {
   async #remove(client) {
     const names = new Set(this.labels.map(({ name }) => name));
     for (const name of this.#sent.keys()) if (!names.has(name)) this.#sent.delete(name); // the service dropped them with the label
-    for (const { name, examples } of this.labels) {
-      const sent = this.#sent.get(name);
-      if (!sent || [...sent].every((index) => examples.includes(index))) continue;
-      await this.forget(client, name);
-    }
+    for (const { name } of this.labels.filter((label) => this.#shrinks(label))) await this.forget(client, name);
+  }
+
+  /** Whether the service has an example that is none any more. @param {Label} label */
+  #shrinks({ name, examples }) {
+    return [...(this.#sent.get(name) ?? [])].some((index) => !examples.includes(index));
+  }
+
+  /** How many examples without pictures a save would lose, since the service forgets all of a label at once. */
+  losing() {
+    if (this.storedAs !== this.name) return 0;
+    return this.labels.filter((label) => this.#shrinks(label)).reduce((sum, { name }) => sum + this.othersOf(name), 0);
   }
 
   /**
@@ -139,7 +146,8 @@ export class TaughtSet {
    * @param {import('./api.js').Client} client @param {string} name
    */
   async forget(client, name) {
-    const answer = await client.json(`${examplesPath(this.name)}?label=${encodeURIComponent(name)}`, { method: 'DELETE' });
+    this.others = Math.max(0, this.others - this.othersOf(name));
+    const answer = await client.json(`${examplesPath(this.storedAs)}?label=${encodeURIComponent(name)}`, { method: 'DELETE' });
     this.version = answer.version;
     this.#sent.delete(name);
     this.measured?.labels.delete(name);
