@@ -108,7 +108,9 @@ async function manages(t, page) {
 
 /** What the page says of a picture is what the service says. */
 async function none(t, page) {
+  await t.until(async () => (await saved(page)) === 'Saved.', 'what was opened is saved');
   await page.getByLabel('None of these').check();
+  t.equal(await saved(page), 'Not saved yet.', 'the rule is not saved yet');
   await page.getByRole('button', { name: 'Save and measure' }).click();
   await t.until(async () => (await stored(t, 'taught')).definition.none === true, 'the set has the rule');
   await t.until(async () => (await saved(page)) === 'Saved.', 'it is saved');

@@ -62,7 +62,10 @@ class TeachView {
       this.#changed();
     },
   }, 'It has its own templates: use these instead');
-  none = h('input', { type: 'checkbox', onchange: () => { this.#set.none = this.none.checked; } });
+  none = h('input', { type: 'checkbox', onchange: () => {
+    this.#set.none = this.none.checked;
+    this.#state();
+  } });
   save = h('button', { type: 'submit', class: 'button primary' }, icon('check'), 'Save and measure');
   stored = h('span', { class: 'hint stored', role: 'status' });
 
@@ -91,7 +94,10 @@ class TeachView {
     this.byWords = settled(() => void this.#byWords(), 120);
     this.#build(root);
     this.stopModel = app.onModel(() => this.#modelChanged());
-    this.stopPrompt = app.prompt.onChange(() => this.byWords());
+    this.stopPrompt = app.prompt.onChange(() => {
+      this.#state();
+      this.byWords();
+    });
     this.#changed();
   }
 
@@ -264,7 +270,7 @@ class TeachView {
     const set = this.#set;
     this.own.hidden = set.rest.templates === undefined || set.storedAs === '' || same(set.rest.templates, this.app.prompt.templates);
     this.save.disabled = this.#busy || set.labels.length === 0;
-    this.stored.textContent = this.#busy ? 'Saving …' : set.version === '' ? '' : set.isStored ? 'Saved.' : 'Not saved yet.';
+    this.stored.textContent = this.#busy ? 'Saving …' : set.version === '' ? '' : set.isStored(this.app.model.id, this.app.prompt.templates) ? 'Saved.' : 'Not saved yet.';
     const { measured } = set;
     fill(this.summary);
     if (measured && measured.before !== null && measured.after !== null) {
@@ -367,7 +373,7 @@ class TeachView {
   /** @param {string} name */
   async #open(name) {
     try {
-      const set = TaughtSet.opened(await this.app.client.labelSet(name));
+      const set = TaughtSet.opened(await this.app.client.labelSet(name), this.app.model.id, this.app.prompt.templates);
       this.#start(set);
       this.name.focus();
       const around = { client: this.app.client, store: this.#store, model: this.app.model.id };
