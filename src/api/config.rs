@@ -52,6 +52,8 @@ pub struct ApiConfig {
     pub fetch: Option<FetchPolicy>,
     /// Which other services' routes are served too.
     pub dialects: Dialects,
+    /// Whether `/` and `/docs` give people the playground.
+    pub playground: bool,
 }
 
 /// Origins that browsers are told to let in.
@@ -87,6 +89,7 @@ impl Default for ApiConfig {
             cors: Cors::default(),
             fetch: None,
             dialects: Dialects::default(),
+            playground: true,
         }
     }
 }

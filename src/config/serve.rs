@@ -136,6 +136,10 @@ pub struct ServeArgs {
     )]
     pub dialects: String,
 
+    /// Leave out the pages for people: the playground at / and /docs
+    #[arg(long, env = "SIGLIP_NO_UI", value_parser = FalseyValueParser::new(), action = clap::ArgAction::SetTrue, help_heading = "Network")]
+    pub no_ui: bool,
+
     /// Longest body of a request
     #[arg(long, value_name = "BYTES", default_value = "64MiB", value_parser = parse::bytes, env = "SIGLIP_MAX_BODY_BYTES", help_heading = "Limits")]
     pub max_body_bytes: usize,
@@ -405,6 +409,7 @@ fn api(args: &ServeArgs) -> Result<ApiConfig> {
         cors: cors(&args.cors_allow_origin)?,
         fetch: fetch(args)?,
         dialects: args.dialects.parse().map_err(|error| wrong(format!("--dialects: {error}")))?,
+        playground: !args.no_ui,
     })
 }
 
