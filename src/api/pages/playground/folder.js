@@ -318,7 +318,7 @@ class FolderView {
     this.summary.textContent = this.#query
       ? `${order.length.toLocaleString()} pictures by “${this.#query.said}”, the best first, in ${took.toFixed(1)} ms`
       : '';
-    this.summary.hidden = !this.#query;
+    this.summary.hidden = !this.#query || this.#mode === 'groups';
   }
 
   /** @param {number} index @returns {import('./folder-grid.js').Caption} */
@@ -375,6 +375,7 @@ class FolderView {
     this.grid.element.hidden = mode !== 'grid' || this.grid.length === 0;
     this.groups.element.hidden = mode !== 'groups';
     this.map.element.hidden = mode !== 'map';
+    this.summary.hidden = !this.#query || mode === 'groups';
     this.hide();
     this.show();
   }
