@@ -1,18 +1,27 @@
-//! Compiles the CUDA kernels for the feature `cuda`; nothing otherwise.
+//! Compresses the files of the playground; compiles the CUDA kernels for the feature `cuda`.
 //!
 //! `SIGLIP_CUDA_ARCHS` names the compute capabilities, such as `80,90` (then `CUDA_COMPUTE_CAP`, then `80,90`). Each gets its
 //! own machine code, all in one file from which the driver takes what the GPU needs. The newest of each generation is also
 //! kept as PTX, which the driver translates for GPUs that none of the machine code is for.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::{env, thread};
+use std::{env, fs, thread};
+
+use flate2::{Compression, GzBuilder};
+
+/// The playground's files: what ends otherwise is for its types and tests.
+const PLAYGROUND: &str = "src/api/pages/playground";
+const SERVED: [&str; 3] = ["js", "css", "svg"];
 
 const KERNELS: &str = "src/ops/cuda/kernels";
 const FILES: [&str; 6] = ["attention", "attention_plain", "elementwise", "norm", "probe", "rows"];
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed={PLAYGROUND}");
+    playground(&PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")));
     if env::var_os("CARGO_FEATURE_CUDA").is_none() {
         return;
     }
@@ -39,6 +48,30 @@ fn main() {
             scope.spawn(move || compile(nvcc, name, archs, out));
         }
     });
+}
+
+/// Writes each file of the playground as gzip, and `playground.rs`: a slice of their names and bytes.
+fn playground(out: &Path) {
+    let folder = Path::new(PLAYGROUND);
+    let entries = fs::read_dir(folder).unwrap_or_else(|error| panic!("{PLAYGROUND}: {error}"));
+    let mut names: Vec<String> = entries
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| name.rsplit_once('.').is_some_and(|(_, end)| SERVED.contains(&end)))
+        .collect();
+    names.sort();
+    let packed = out.join("playground");
+    fs::create_dir_all(&packed).expect("OUT_DIR can be written");
+    let mut list = String::from("&[\n");
+    for name in names {
+        let bytes = fs::read(folder.join(&name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+        // Without a time in its header: the same files give the same program.
+        let mut gzip = GzBuilder::new().mtime(0).write(Vec::new(), Compression::best());
+        gzip.write_all(&bytes).expect("memory takes it");
+        let path = packed.join(format!("{name}.gz"));
+        fs::write(&path, gzip.finish().expect("memory takes it")).expect("OUT_DIR can be written");
+        list.push_str(&format!("({name:?}, include_bytes!({path:?}).as_slice()),\n"));
+    }
+    fs::write(out.join("playground.rs"), list + "]").expect("OUT_DIR can be written");
 }
 
 /// Compute capabilities in ascending order: 75, 80, 90, 120.

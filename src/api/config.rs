@@ -55,6 +55,8 @@ pub struct ApiConfig {
     pub dialects: Dialects,
     /// Who is asked for what Immich wants beside embeddings.
     pub immich_upstream: Option<ImmichUpstream>,
+    /// Whether `/` and `/docs` give people the playground.
+    pub playground: bool,
 }
 
 /// Origins that browsers are told to let in.
@@ -91,6 +93,7 @@ impl Default for ApiConfig {
             fetch: None,
             dialects: Dialects::default(),
             immich_upstream: None,
+            playground: true,
         }
     }
 }

@@ -36,7 +36,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::Extension;
+use axum::extract::{Extension, State};
 use axum::http::{Method, StatusCode, header};
 use axum::middleware::{from_fn_with_state, map_request};
 use tower_http::catch_panic::CatchPanicLayer;
@@ -81,6 +81,7 @@ impl Routes {
             .routes(of!(native::embeddings::create_from_images))
             .routes(of!(native::classify::classify))
             .routes(of!(native::score::score))
+            .routes(of!(native::tokenize::tokenize))
             .routes(of!(native::heatmaps::create))
             .routes(of!(native::label_sets::list))
             .routes(of!(native::label_sets::get, native::label_sets::put, native::label_sets::delete))
@@ -94,7 +95,8 @@ impl Routes {
             .routes(of!(pages::docs::openapi_json))
             .routes(of!(pages::docs::openapi_yaml))
             .routes(of!(pages::docs::docs))
-            .routes(of!(pages::docs::welcome));
+            .routes(of!(pages::docs::welcome))
+            .route(pages::playground::FILES, axum::routing::get(pages::docs::file));
         let health = OpenApiRouter::new()
             .routes(of!(admin::health::health))
             .routes(of!(admin::health::live))
@@ -108,7 +110,7 @@ impl Routes {
 }
 
 /// The contract of our own routes, wherever they are served.
-fn contract(dialects: &Dialects) -> pages::docs::Contract {
+fn contract(config: &ApiConfig) -> pages::docs::Contract {
     let Routes { work, open, health, operators } = Routes::new();
     let whole = OpenApiRouter::with_openapi(openapi::Contract::openapi()).merge(work).merge(health);
     let (_, mut document) = whole.merge(operators).merge(open).split_for_parts();
@@ -116,7 +118,7 @@ fn contract(dialects: &Dialects) -> pages::docs::Contract {
     pages::docs::Contract {
         json: document.to_pretty_json().unwrap_or_default(),
         yaml: include_str!("../../openapi.yaml"),
-        page: pages::docs::page(dialects),
+        playground: config.playground.then(|| pages::playground::Playground::new(&config.dialects)),
     }
 }
 
@@ -135,7 +137,7 @@ pub fn app(state: AppState) -> Router {
         .route_layer(from_fn_with_state(state.clone(), middleware::authenticate));
     let router = work.merge(health).merge(open).merge(dialects.open());
     let router = if state.config().admin_apart { router } else { router.merge(operators) };
-    let router = around(router.layer(Extension(Arc::new(contract(dialects)))), &state, styles);
+    let router = around(router.layer(Extension(Arc::new(contract(state.config())))), &state, styles);
     let router = match cors(&state.config().cors) {
         Some(cors) => router.layer(cors),
         None => router,
@@ -161,14 +163,14 @@ fn around(router: Router<AppState>, state: &AppState, styles: Styles) -> Router<
         .layer(from_fn_with_state(styles, render::render))
 }
 
-async fn not_found(method: Method, uri: http::Uri) -> ApiError {
-    let message = format!("there is no route {method} {}; /docs lists them", shortened(uri.path(), 256));
-    ApiError::new(StatusCode::NOT_FOUND, "route_not_found", message)
+async fn not_found(State(state): State<AppState>, method: Method, uri: http::Uri) -> ApiError {
+    ApiError::no_route(&method, &uri, pages::docs::guide(state.config().playground))
 }
 
-async fn method_not_allowed(method: Method, uri: http::Uri) -> ApiError {
-    let message =
-        format!("{} does not answer {method}; /docs lists what it does", shortened(uri.path(), 256));
+async fn method_not_allowed(State(state): State<AppState>, method: Method, uri: http::Uri) -> ApiError {
+    let guide = pages::docs::guide(state.config().playground);
+    let path = shortened(uri.path(), 256);
+    let message = format!("{path} does not answer {method}; {guide} lists what it does");
     ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
 }
 

@@ -129,6 +129,10 @@ pub struct ServeArgs {
     #[arg(long, value_name = "URL", env = "SIGLIP_IMMICH_UPSTREAM", help_heading = "Network")]
     pub immich_upstream: Option<String>,
 
+    /// Leave out the pages for people: the playground at / and /docs
+    #[arg(long, env = "SIGLIP_NO_UI", value_parser = FalseyValueParser::new(), action = clap::ArgAction::SetTrue, help_heading = "Network")]
+    pub no_ui: bool,
+
     /// Longest body of a request
     #[arg(long, value_name = "BYTES", default_value = "64MiB", value_parser = parse::bytes, env = "SIGLIP_MAX_BODY_BYTES", help_heading = "Limits")]
     pub max_body_bytes: usize,
@@ -368,6 +372,7 @@ fn api(args: &ServeArgs) -> Result<ApiConfig> {
         fetch: fetch(args)?,
         immich_upstream: immich_upstream(args)?,
         dialects: args.dialects.parse().map_err(|error| wrong(format!("--dialects: {error}")))?,
+        playground: !args.no_ui,
     })
 }
 

@@ -22,6 +22,7 @@ use super::{EmbedOptions, Embedding, EngineError, ImageCost, Input};
 use crate::model::{Judged, LabelSet, Levels, Match, ModelError, Question, Scores};
 use crate::pipeline::{ModelInfo, OwnClassifier};
 use crate::telemetry;
+use crate::text::{Canonicalization, TextReading};
 
 /// One model of an [`Engine`](super::Engine). Cheap to clone. It stays the same model when another is loaded under its
 /// name: then it serves those who hold it until it has nothing left to do.
@@ -66,12 +67,29 @@ impl ModelHandle {
     /// # Errors
     /// If the text cannot be used, or the model has no text tower or no tokenizer.
     pub fn tokens(&self, text: &str) -> Result<Vec<(u32, Option<String>)>> {
-        let model = self.runtime.model.as_ref();
-        // Unwind safety: the model keeps its invariants, as in a batch.
-        let tokenized = catch_unwind(AssertUnwindSafe(|| -> Result<Vec<_>> {
+        self.tokenizing(|model| {
             let tokens = model.prepare_text(text, None)?;
             Ok(tokens.ids.iter().take(tokens.used).map(|&id| (id, model.token(id))).collect())
-        }));
+        })
+    }
+
+    /// How the model reads a text: canonicalised, as ids, and what its context does not hold. Runs where it is called.
+    ///
+    /// # Errors
+    /// As [`Self::tokens`].
+    pub fn reading(&self, text: &str, canonicalization: Option<Canonicalization>) -> Result<TextReading> {
+        self.tokenizing(|model| Ok(model.read_text(text, canonicalization)?))
+    }
+
+    /// The token of an id, as the vocabulary writes it; none where there is no such token, or no tokenizer.
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.runtime.model.token(id)
+    }
+
+    fn tokenizing<T>(&self, work: impl FnOnce(&dyn Model) -> Result<T>) -> Result<T> {
+        let model = self.runtime.model.as_ref();
+        // Unwind safety: the model keeps its invariants, as in a batch.
+        let tokenized = catch_unwind(AssertUnwindSafe(|| work(model)));
         tokenized.unwrap_or_else(|panic| {
             let message = panic_message(panic.as_ref());
             tracing::error!(model = self.name(), panic = %message, "tokenising panicked");

@@ -6,7 +6,7 @@ use super::state::Progress;
 use crate::image::{Patches, ViewOptions, Views};
 use crate::model::{PatchVectors, Pause};
 use crate::pipeline::{ModelInfo, OwnClassifier};
-use crate::text::{Canonicalization, TokenIds};
+use crate::text::{Canonicalization, TextReading, TokenIds};
 use crate::{Error, Result};
 
 /// What a picture will cost, known from its header alone.
@@ -66,6 +66,15 @@ pub trait Model: Send + Sync + 'static {
     /// # Errors
     /// If the text cannot be used.
     fn prepare_text(&self, text: &str, canonicalization: Option<Canonicalization>) -> Result<TokenIds>;
+
+    /// [`Self::prepare_text`] with what the tower does not see. By default nothing is known of that.
+    ///
+    /// # Errors
+    /// If the text cannot be used.
+    fn read_text(&self, text: &str, canonicalization: Option<Canonicalization>) -> Result<TextReading> {
+        let ids = self.prepare_text(text, canonicalization)?;
+        Ok(TextReading { canonical: text.to_owned(), ids, cut: Vec::new() })
+    }
 
     /// The token of an id, as the vocabulary writes it; none where there is no such token, or no tokenizer.
     fn token(&self, _id: u32) -> Option<String> {

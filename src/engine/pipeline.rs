@@ -8,7 +8,7 @@ use crate::checkpoint::{HubOptions, ModelRef};
 use crate::image::{Geometry, ImageOptions, Patches, ViewOptions, Views, naflex_grid};
 use crate::model::{PatchVectors, Pause, Siglip};
 use crate::pipeline::{self, LoadOptions, ModelInfo, OwnClassifier, Processor, TowerSource};
-use crate::text::{Canonicalization, TokenIds};
+use crate::text::{Canonicalization, TextReading, TokenIds};
 
 /// A checkpoint's model, whose towers can leave the memory and come back.
 pub struct PipelineModel {
@@ -79,6 +79,10 @@ impl Model for PipelineModel {
 
     fn prepare_text(&self, text: &str, canonicalization: Option<Canonicalization>) -> Result<TokenIds> {
         self.processor.prepare_text(text, canonicalization)
+    }
+
+    fn read_text(&self, text: &str, canonicalization: Option<Canonicalization>) -> Result<TextReading> {
+        Ok(self.processor.text()?.reading(text, canonicalization)?)
     }
 
     fn token(&self, id: u32) -> Option<String> {

@@ -17,4 +17,4 @@ mod vocabulary;
 pub use canonicalize::canonicalize;
 pub use error::TextError;
 pub use processor::{DEFAULT_MAX_TEXT_BYTES, TextDescription, TextProcessor};
-pub use spec::{Canonicalization, TextFamily, TextSpec, TokenIds, TokenizerFiles};
+pub use spec::{Canonicalization, TextFamily, TextReading, TextSpec, TokenIds, TokenizerFiles};

@@ -4,7 +4,9 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::tokenizer::{Tokenizer, default_ids};
-use super::{Canonicalization, TextError, TextFamily, TextSpec, TokenIds, TokenizerFiles};
+use super::{
+    Canonicalization, TextError, TextFamily, TextReading, TextSpec, TokenIds, TokenizerFiles, canonicalize,
+};
 
 /// Texts of more bytes than this are refused by default. A context of 64 tokens seldom holds a
 /// thousandth of it.
@@ -76,6 +78,18 @@ impl TextProcessor {
     ///
     /// Special tokens spelled out in the text (`<eos>`) become their ids, as in transformers.
     pub fn encode(&self, text: &str, mode: Option<Canonicalization>) -> Result<TokenIds, TextError> {
+        Ok(self.split(text, mode)?.0)
+    }
+
+    /// [`Self::encode`] with what the tower does not see: how the text was before it was canonicalised, and what was cut.
+    pub fn reading(&self, text: &str, mode: Option<Canonicalization>) -> Result<TextReading, TextError> {
+        let (ids, cut) = self.split(text, mode)?;
+        let mode = mode.unwrap_or(self.spec.canonicalization);
+        Ok(TextReading { canonical: canonicalize(text, mode, self.spec.family).into_owned(), ids, cut })
+    }
+
+    /// The padded ids of a text, and those that the context does not hold.
+    fn split(&self, text: &str, mode: Option<Canonicalization>) -> Result<(TokenIds, Vec<u32>), TextError> {
         let tokenizer = self.tokenizer.as_ref().ok_or(TextError::NoTokenizer)?;
         if text.len() > self.max_bytes {
             return Err(TextError::TextTooLong { bytes: text.len(), limit: self.max_bytes });
@@ -85,12 +99,17 @@ impl TextProcessor {
             && !(ids.len() == self.spec.context
                 && tokenizer.skips_second_eos()
                 && ids.last() == Some(&self.eos));
-        ids.truncate(self.spec.context - 1);
+        let kept = ids.len().min(self.spec.context - 1);
+        let mut cut = ids.split_off(kept);
+        if !truncated {
+            // The text's own end token in the last place, which comes back.
+            cut.clear();
+        }
         if !(tokenizer.skips_second_eos() && ids.last() == Some(&self.eos)) {
             ids.push(self.eos);
         }
         self.check(&ids)?;
-        Ok(self.pad(ids, truncated))
+        Ok((self.pad(ids, truncated), cut))
     }
 
     /// Ids that the caller made, padded to the context. Nothing is appended: give the end token

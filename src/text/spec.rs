@@ -70,3 +70,14 @@ pub struct TokenIds {
     /// Whether the text was longer than the context and was cut (the end token is kept).
     pub truncated: bool,
 }
+
+/// How a text is read, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TextReading {
+    /// The text after canonicalisation. Special tokens that are spelled out in it were taken as such before.
+    pub canonical: String,
+    /// What the tower gets.
+    pub ids: TokenIds,
+    /// The tokens that the context does not hold, in their order.
+    pub cut: Vec<u32>,
+}

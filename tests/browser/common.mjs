@@ -88,7 +88,7 @@ export class Tester {
   }
 
   /** Waits until a function gives true. */
-  async until(condition, what, timeout = 15000) {
+  async until(condition, what, timeout = 30000) {
     const end = Date.now() + timeout;
     for (;;) {
       if (await condition()) return;

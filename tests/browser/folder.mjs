@@ -59,7 +59,7 @@ async function embeds(t, page, folder) {
   await page.setInputFiles('input[data-kind=folder]', folder);
   await page.getByRole('button', { name: 'Pause' }).click();
   await t.until(async () => (await progress(page)).includes('paused'), 'it is paused');
-  await t.until(async () => page.evaluate(() => document.querySelector('.folder-progress progress').value > 0), 'what was on its way ended');
+  await t.until(async () => page.evaluate(() => document.querySelector('.folder-progress progress').value > 0), 'what was on its way ended', 60000);
   const before = await progress(page);
   await page.waitForTimeout(400);
   t.equal(await progress(page), before, 'nothing goes on while it is paused');

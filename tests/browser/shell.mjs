@@ -12,7 +12,7 @@ async function ready(t, page) {
 
 export async function test(t) {
   for (const scheme of ['light', 'dark']) {
-    const page = await t.open('', { viewport: { width: 1200, height: 800 }, colorScheme: scheme });
+    const page = await t.open('', { viewport: { width: 1120, height: 740 }, colorScheme: scheme });
     await ready(t, page);
     if (scheme === 'light') await t.screenshot(page, 'playground-light');
     await page.getByRole('button', { name: 'four-things.png', exact: true }).click();

@@ -6,6 +6,9 @@ import { draw } from './folder-pictures.mjs';
 export const name = 'teaching labels by pictures';
 
 const EACH = 6;
+/** Sets of this run, in case that another uses the same service. */
+const SET = `taught-${process.pid}`;
+const AGAIN = `${SET}-again`;
 
 export async function test(t) {
   const page = await t.open('#/teach');
@@ -21,12 +24,13 @@ export async function test(t) {
     await manages(t, page);
     await none(t, page);
     await conflicts(t, page);
+    await earlier(t, page, folder);
     await looks(t, folder);
     await fromFolder(t);
   } finally {
     rmSync(dirname(folder), { recursive: true });
-    await fetch(new URL('v1/label-sets/taught', t.base), { method: 'DELETE' });
-    await fetch(new URL('v1/label-sets/taught-again', t.base), { method: 'DELETE' });
+    await fetch(new URL(`v1/label-sets/${SET}`, t.base), { method: 'DELETE' });
+    await fetch(new URL(`v1/label-sets/${AGAIN}`, t.base), { method: 'DELETE' });
   }
 }
 
@@ -38,7 +42,7 @@ const saved = (page) => page.locator('.stored').textContent();
 async function takes(t, page, folder) {
   const files = readdirSync(folder).filter((file) => /guitar|red-car|sunflower/.test(file)).map((file) => join(folder, file));
   await page.locator('.view-teach input[type=file]').setInputFiles(files);
-  await t.until(async () => (await page.locator('#tray-title + span').textContent()).startsWith(`${files.length},`), 'all pictures are embedded', 30000);
+  await t.until(async () => (await page.locator('#tray-title + span').textContent()).startsWith(`${files.length},`), 'all pictures are embedded', 60000);
   await t.until(async () => (await free(page, 'guitar-0').locator('.tile-note').textContent()) === 'guitar', 'words say guitar of a guitar');
 }
 
@@ -55,16 +59,16 @@ async function teaches(t, page) {
   for (const file of ['red-car-2', 'red-car-3']) await free(page, file).dragTo(column(page, 'zorp'));
   t.equal([await column(page, 'guitar').locator('.strip-button').count(), await column(page, 'zorp').locator('.strip-button').count()], [3, 4], 'the examples of both labels');
   await t.axe(page, 'labels with examples');
-  await page.getByLabel('Label set', { exact: true }).fill('taught');
+  await page.getByLabel('Label set', { exact: true }).fill(SET);
   await page.getByRole('button', { name: 'Save and measure' }).click();
-  await page.locator('.teach-measured').waitFor();
+  await page.locator('.teach-measured').waitFor({ timeout: 60000 });
   const shares = await page.locator('.teach-measured .number').allTextContents();
   const [before, after] = shares.map((text) => parseInt(text, 10));
   t.ok(before < after && after === 100, `examples improve the made-up label: ${before} % before, ${after} % after`);
   t.ok(/^0/.test(await column(page, 'zorp').locator('.number').first().textContent()), 'the words of the made-up label are right for none');
   t.equal(await column(page, 'zorp').locator('.number').last().textContent(), '100 %', 'its examples are right for all');
   await t.until(async () => (await saved(page)) === 'Saved.', 'it says that it is saved');
-  const set = await stored(t, 'taught');
+  const set = await stored(t, SET);
   t.equal([set.labels, set.examples], [2, 7], 'what the service has');
   for (const file of ['red-car-4', 'red-car-5']) {
     t.equal(await free(page, file).locator('.tile-note').textContent(), 'zorp', `${file} is recognised by the others`);
@@ -80,36 +84,38 @@ async function takesBack(t, page) {
   t.equal(await saved(page), 'Not saved yet.', 'it says that this is not saved');
   await page.getByRole('button', { name: 'Save and measure' }).click();
   await t.until(async () => (await saved(page)) === 'Saved.', 'it is saved');
-  t.equal((await stored(t, 'taught')).examples, 6, 'the service forgot it');
+  t.equal((await stored(t, SET)).examples, 6, 'the service forgot it');
 }
 
 async function manages(t, page) {
-  await page.getByLabel('Label set', { exact: true }).fill('taught-again');
+  await page.getByLabel('Label set', { exact: true }).fill(AGAIN);
   await page.getByRole('button', { name: 'Save and measure' }).click();
-  await page.locator('tr[data-set="taught-again"]').waitFor();
-  t.equal((await stored(t, 'taught-again')).examples, 6, 'under another name it has the same examples');
+  await page.locator(`tr[data-set="${AGAIN}"]`).waitFor();
+  t.equal((await stored(t, AGAIN)).examples, 6, 'under another name it has the same examples');
   await page.getByRole('button', { name: 'New', exact: true }).click();
   t.equal(await page.locator('.column[data-label]').count(), 0, 'a new set has no labels');
-  await page.getByRole('button', { name: 'Open taught-again' }).click();
+  await page.getByRole('button', { name: `Open ${AGAIN}` }).click();
   await t.until(async () => (await page.locator('.column[data-label]').count()) === 2, 'the set is opened');
   t.ok((await page.locator('.teach-summary').textContent()).includes('6 examples'), 'it says what the service has');
-  await page.getByRole('button', { name: 'Delete taught-again' }).click();
+  await page.getByRole('button', { name: `Delete ${AGAIN}` }).click();
   await page.getByRole('button', { name: 'Cancel' }).click();
-  t.equal((await stored(t, 'taught-again')).examples, 6, 'it asks before it deletes');
-  await page.getByRole('button', { name: 'Delete taught-again' }).click();
+  t.equal((await stored(t, AGAIN)).examples, 6, 'it asks before it deletes');
+  await page.getByRole('button', { name: `Delete ${AGAIN}` }).click();
   await t.axe(page, 'a question');
   await page.getByRole('button', { name: 'Delete it' }).click();
-  await page.locator('tr[data-set="taught-again"]').waitFor({ state: 'detached' });
-  t.equal((await stored(t, 'taught-again')).error.code, 'label_set_not_found', 'it is deleted');
-  await page.getByRole('button', { name: 'Open taught', exact: true }).click();
-  await t.until(async () => (await page.getByLabel('Label set', { exact: true }).inputValue()) === 'taught', 'the other one is opened');
+  await page.locator(`tr[data-set="${AGAIN}"]`).waitFor({ state: 'detached' });
+  t.equal((await stored(t, AGAIN)).error.code, 'label_set_not_found', 'it is deleted');
+  await page.getByRole('button', { name: `Open ${SET}`, exact: true }).click();
+  await t.until(async () => (await page.getByLabel('Label set', { exact: true }).inputValue()) === SET, 'the other one is opened');
 }
 
 /** What the page says of a picture is what the service says. */
 async function none(t, page) {
+  await t.until(async () => (await saved(page)) === 'Saved.', 'what was opened is saved');
   await page.getByLabel('None of these').check();
+  t.equal(await saved(page), 'Not saved yet.', 'the rule is not saved yet');
   await page.getByRole('button', { name: 'Save and measure' }).click();
-  await t.until(async () => (await stored(t, 'taught')).definition.none === true, 'the set has the rule');
+  await t.until(async () => (await stored(t, SET)).definition.none === true, 'the set has the rule');
   await t.until(async () => (await saved(page)) === 'Saved.', 'it is saved');
   const shown = await page.evaluate(() => [...document.querySelectorAll('.tray-pictures button')].map((button) => button.querySelector('.tile-note').textContent));
   t.ok(shown.includes('none of these'), `sunflowers are none of these: ${shown}`);
@@ -118,17 +124,44 @@ async function none(t, page) {
 
 async function conflicts(t, page) {
   page.expected(/status of 412/);
-  const other = await fetch(new URL('v1/label-sets/taught?wait=true', t.base), {
+  const other = await fetch(new URL(`v1/label-sets/${SET}?wait=true`, t.base), {
     method: 'PUT', headers: { 'content-type': 'application/json' }, body: JSON.stringify({ labels: ['guitar', 'drum'] }),
   });
   t.equal(other.status, 200, 'somebody else changed the set');
   await page.getByRole('button', { name: 'Save and measure' }).click();
   await page.getByText('was changed by somebody else').waitFor();
   await page.getByRole('button', { name: 'Cancel' }).click();
-  t.equal((await stored(t, 'taught')).definition.labels, ['guitar', 'drum'], 'it asks before it replaces');
+  t.equal((await stored(t, SET)).definition.labels, ['guitar', 'drum'], 'it asks before it replaces');
   await page.getByRole('button', { name: 'Save and measure' }).click();
   await page.getByRole('button', { name: 'Replace it' }).click();
-  await t.until(async () => (await stored(t, 'taught')).definition.labels.includes('zorp'), 'it is replaced');
+  await t.until(async () => (await stored(t, SET)).definition.labels.includes('zorp'), 'it is replaced');
+}
+
+/** Examples of an earlier time, of which the page has no pictures, are not lost unasked. */
+async function earlier(t, page, folder) {
+  await t.until(async () => (await saved(page)) === 'Saved.', 'it is saved');
+  await free(page, 'guitar-5').focus();
+  await page.keyboard.press('1');
+  await page.getByRole('button', { name: 'Save and measure' }).click();
+  await t.until(async () => (await stored(t, SET)).examples === 1, 'the service has one example');
+  const later = await t.open('#/teach');
+  await later.getByRole('button', { name: `Open ${SET}`, exact: true }).click();
+  await later.locator('.view-teach input[type=file]').setInputFiles([0, 1].map((number) => join(folder, `guitar-${number}.png`)));
+  for (const number of [0, 1]) {
+    await t.until(async () => (await free(later, `guitar-${number}`).locator('.tile-note').count()) === 1, 'it is embedded');
+    await free(later, `guitar-${number}`).focus();
+    await later.keyboard.press('1');
+  }
+  await later.getByRole('button', { name: 'Save and measure' }).click();
+  await later.getByText('2 examples, 1 more on the service').waitFor();
+  await column(later, 'guitar').locator('.strip-button').first().click();
+  await later.getByRole('button', { name: 'Save and measure' }).click();
+  await later.getByText('would be lost, too').waitFor();
+  await later.getByRole('button', { name: 'Cancel' }).click();
+  t.equal((await stored(t, SET)).examples, 3, 'nothing is lost unasked');
+  await later.getByRole('button', { name: 'Save and measure' }).click();
+  await later.getByRole('button', { name: 'Save and lose them' }).click();
+  await t.until(async () => (await stored(t, SET)).examples === 1, 'the example that is left is there');
 }
 
 /** Dark, and on a phone. */
@@ -137,7 +170,7 @@ async function looks(t, folder) {
     const page = await t.open('#/teach', options);
     await page.waitForSelector('.teach-drop');
     await t.fits(page, `nothing to teach, ${state}`);
-    await page.getByRole('button', { name: 'Open taught', exact: true }).click();
+    await page.getByRole('button', { name: `Open ${SET}`, exact: true }).click();
     await page.locator('.view-teach input[type=file]').setInputFiles([join(folder, 'guitar-0.png'), join(folder, 'red-car-0.png')]);
     await t.until(async () => (await page.locator('.tray-pictures .tile-note').count()) === 2, 'pictures with labels');
     await free(page, 'guitar-0').click();

@@ -310,3 +310,36 @@ proptest! {
         survives(&files, TextFamily::SigLip2);
     }
 }
+
+#[test]
+fn a_reading_shows_what_the_tower_does_not_see() {
+    for name in ALL {
+        let processor = processor(name);
+        let short = processor.reading("A Cat", None).unwrap();
+        assert_eq!(short.canonical, "a cat", "{name}");
+        assert_eq!(short.ids, processor.encode("A Cat", None).unwrap());
+        assert!(short.cut.is_empty());
+        // Cut or not, no token is lost: those of a large context are those of the small one and what was cut.
+        let text = "the quick brown fox jumps over the lazy dog and the quick brown fox again";
+        let wide = TextSpec { context: 256, ..spec(family_of(name), Canonicalization::Hf) };
+        let whole = TextProcessor::new(&files(name), wide).unwrap().encode(text, None).unwrap();
+        let long = processor.reading(text, None).unwrap();
+        assert!(long.ids.truncated, "{name}");
+        let kept = &long.ids.ids[..CONTEXT - 1];
+        let eos = long.ids.ids[CONTEXT - 1];
+        assert_eq!([kept, &long.cut, &[eos]].concat(), whole.ids[..whole.used], "{name}");
+    }
+}
+
+#[test]
+fn a_text_that_just_fits_is_not_cut() {
+    for name in ALL {
+        let processor = processor(name);
+        // One word more in each: one of them fills the context to the last place.
+        for words in 1..2 * CONTEXT {
+            let text = "a ".repeat(words);
+            let reading = processor.reading(text.trim_end(), None).unwrap();
+            assert_eq!(reading.cut.is_empty(), !reading.ids.truncated, "{name}, {words} words");
+        }
+    }
+}

@@ -12,6 +12,11 @@ use tower::util::MapRequest;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BasePath(String);
 
+/// The request named the path itself, without a slash at its end. What a page's relative addresses are relative to is then
+/// missing: this is the address with it.
+#[derive(Debug, Clone)]
+pub struct Bare(pub String);
+
 impl FromStr for BasePath {
     type Err = String;
 
@@ -54,6 +59,9 @@ pub fn below(base: &BasePath, router: Router) -> Router {
     let base = base.clone();
     Router::new().fallback_service(MapRequest::new(router, move |mut request: Request| {
         if let Some(uri) = base.strip(request.uri()) {
+            if request.uri().path() == base.0 {
+                request.extensions_mut().insert(Bare(format!("{}/", base.0)));
+            }
             *request.uri_mut() = uri;
         }
         request

@@ -10,7 +10,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -122,6 +122,13 @@ impl ApiError {
         let message = shortened(&message.into(), MESSAGE_BYTES).into_owned();
         let detail = ErrorDetail { message, kind, param: None, code: Cow::Borrowed(code) };
         Self { status, detail: Box::new(detail), retry_after: None, cause: None }
+    }
+
+    /// 404: there is no such route; `guide` lists those that there are.
+    pub fn no_route(method: &Method, uri: &Uri, guide: &str) -> Self {
+        let message =
+            format!("there is no route {method} {}; {guide} lists them", shortened(uri.path(), 256));
+        Self::new(StatusCode::NOT_FOUND, "route_not_found", message)
     }
 
     /// 400: the request is malformed.

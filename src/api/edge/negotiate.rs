@@ -76,6 +76,16 @@ pub fn negotiate(headers: &HeaderMap, offered: &[Format]) -> ApiResult<Format> {
     })
 }
 
+/// Whether the client is somebody's browser: it names HTML, and not JSON before it.
+pub fn wants_html(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let ranges: Vec<(String, f32)> = values.flat_map(|value| value.split(',')).filter_map(range).collect();
+    let named = |name: &str| {
+        ranges.iter().filter(|(range, _)| range == name).map(|(_, quality)| *quality).fold(0.0, f32::max)
+    };
+    named("text/html") > named("application/json")
+}
+
 /// One element of an `Accept` header: media range and quality.
 fn range(element: &str) -> Option<(String, f32)> {
     let mut parts = element.split(';');
@@ -114,6 +124,21 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(header::ACCEPT, accept.parse().unwrap());
         negotiate(&headers, &Format::ALL).map_err(|e| e.status.as_u16())
+    }
+
+    #[test]
+    fn browsers_name_html() {
+        let wants = |accept: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::ACCEPT, accept.parse().unwrap());
+            wants_html(&headers)
+        };
+        assert!(wants("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"));
+        assert!(wants("application/json;q=0.5, Text/HTML"));
+        for other in ["*/*", "application/json", "text/*", "text/html;q=0", "application/json, text/html"] {
+            assert!(!wants(other), "{other}");
+        }
+        assert!(!wants_html(&HeaderMap::new()));
     }
 
     #[test]

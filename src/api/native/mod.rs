@@ -9,3 +9,4 @@ pub mod models;
 pub mod resolve;
 pub mod schema;
 pub mod score;
+pub mod tokenize;

@@ -1,3 +1,4 @@
 //! Pages for people.
 
 pub mod docs;
+pub mod playground;

@@ -49,7 +49,7 @@ async fn every_operation_is_described() {
             }
         }
     }
-    assert_eq!(operations, 25);
+    assert_eq!(operations, 26);
     let mut references = Vec::new();
     collect_references(&document, &mut references);
     for reference in references {

@@ -14,8 +14,10 @@ mod images;
 mod label_sets;
 mod operations;
 mod parsers;
+mod playground;
 mod score;
 mod sockets;
+mod tokenize;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -6,7 +6,7 @@ use utoipa::openapi::path::{Parameter, ParameterIn};
 use utoipa::openapi::schema::Schema;
 use utoipa::{IntoParams, PartialSchema, ToSchema};
 
-use super::{ClassifyRequest, EmbeddingsRequest, HeatmapsRequest, ScoreRequest, literal};
+use super::{ClassifyRequest, EmbeddingsRequest, HeatmapsRequest, ScoreRequest, TokenizeRequest, literal};
 use crate::api::read::Options;
 
 /// A form with pictures: files under any name, or `image`, `file`, `input` and the like as base64, data: URLs or URLs; the
@@ -27,6 +27,9 @@ pub struct ScoreQuery;
 
 /// The query of `/v1/heatmaps`.
 pub struct HeatmapsQuery;
+
+/// The query of `/v1/tokenize`.
+pub struct TokenizeQuery;
 
 /// The options of a request by their names, with their schemas.
 fn options<T: Options + PartialSchema>() -> Map<String, Value> {
@@ -120,6 +123,12 @@ impl IntoParams for ClassifyQuery {
 impl IntoParams for HeatmapsQuery {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
         query::<HeatmapsRequest>()
+    }
+}
+
+impl IntoParams for TokenizeQuery {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        query::<TokenizeRequest>()
     }
 }
 

@@ -10,13 +10,16 @@ mod label_sets;
 mod models;
 mod options;
 mod score;
+mod tokenize;
 mod vectors;
 
 pub use classify::{
     Classification, ClassificationEntry, ClassificationTag, ClassifyRequest, ClassifyResponse, Label,
     LabelPrediction,
 };
-pub use derived::{ClassifyForm, ClassifyQuery, EmbeddingsQuery, HeatmapsQuery, ImagesForm, ScoreQuery};
+pub use derived::{
+    ClassifyForm, ClassifyQuery, EmbeddingsQuery, HeatmapsQuery, ImagesForm, ScoreQuery, TokenizeQuery,
+};
 pub use embeddings::{
     EmbeddingEntry, EmbeddingItem, EmbeddingTag, EmbeddingValue, EmbeddingsRequest, EmbeddingsResponse,
     ErrorEntry, ErrorTag, ListTag, Usage,
@@ -32,6 +35,7 @@ pub use label_sets::{LabelSetAnswer, LabelSetList, LabelSetUsed, PutLabelSetRequ
 pub use models::{Health, HealthStatus, Model, ModelHealth, ModelList, Readiness};
 pub use options::{EmbeddingOutput, EncodingFormat, Modality};
 pub use score::{ScoreRequest, ScoreResponse, ScoresTag};
+pub use tokenize::{ReadToken, ReadTokens, TokenizeRequest, TokenizeResponse, TokensTag};
 pub use vectors::Vectors;
 
 /// Bytes as they are.

@@ -76,6 +76,18 @@ pub struct PatchGrid {
     pub cols: usize,
 }
 
+/// How a picture is brought to the tower's shape.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Fit {
+    /// It is stretched: its own shape is lost.
+    Squash,
+    /// Its shorter side is brought to the size, and the middle is cut out.
+    Crop,
+    /// It keeps its shape and is cut into at most `max_num_patches` patches.
+    Naflex,
+}
+
 /// How pictures are brought to the tower.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ImageCard {
@@ -86,9 +98,11 @@ pub struct ImageCard {
     pub patch_size: usize,
     /// Grid of the stored position table.
     pub patch_grid: PatchGrid,
-    /// Height that every picture is stretched to; null for NaFlex.
+    /// How a picture is brought to the tower's shape.
+    pub fit: Fit,
+    /// Height that every picture is brought to; null for NaFlex.
     pub height: Option<u32>,
-    /// Width that every picture is stretched to; null for NaFlex.
+    /// Width that every picture is brought to; null for NaFlex.
     pub width: Option<u32>,
     /// Patches of a picture at most; null for a fixed resolution.
     pub max_num_patches: Option<usize>,
@@ -119,14 +133,15 @@ impl Model {
     /// The card of the model that requests call `name`.
     pub fn new(name: &str, info: &ModelInfo, state: &ModelState, created: u64) -> Self {
         let image = info.spec.image.as_ref().zip(info.image.as_ref()).map(|(tower, spec)| {
-            let (height, width, max_num_patches) = match spec.geometry {
-                Geometry::Squash { height, width } => (Some(height), Some(width), None),
-                Geometry::Crop { side } => (Some(side), Some(side), None),
-                Geometry::NaFlex { max_num_patches } => (None, None, Some(max_num_patches)),
+            let (fit, height, width, max_num_patches) = match spec.geometry {
+                Geometry::Squash { height, width } => (Fit::Squash, Some(height), Some(width), None),
+                Geometry::Crop { side } => (Fit::Crop, Some(side), Some(side), None),
+                Geometry::NaFlex { max_num_patches } => (Fit::Naflex, None, None, Some(max_num_patches)),
             };
             ImageCard {
                 decode: info.image_decode,
                 patch_size: spec.patch,
+                fit,
                 patch_grid: PatchGrid { rows: tower.positions.rows, cols: tower.positions.cols },
                 height,
                 width,

@@ -1,4 +1,3 @@
-// @ts-check
 // Vectors and names in one file, to keep and to bring back: a .zip whose entries are stored as they are, so that the .npy in it
 // is what any program reads, and neither way needs a library.
 

@@ -31,7 +31,8 @@ export class Groups {
     this.busy = h('progress', { max: 1, value: 0, hidden: true, 'aria-label': 'Comparing' });
     this.list = h('ol', { class: 'groups' });
     this.more = h('button', { type: 'button', class: 'button', hidden: true, onclick: () => this.#draw(this.#shown + STEP) }, 'Show more groups');
-    this.copy = h('button', { type: 'button', class: 'button small', disabled: true, onclick: () => void this.#copy() }, 'Copy the names of all but the first of each');
+    this.copy = h('button', { type: 'button', class: 'button small', disabled: true, onclick: () => void this.#copy() },
+      'Copy the names of all but the first of each');
     const value = h('span', { class: 'number', 'aria-hidden': 'true' }, this.#threshold.toFixed(4));
     const later = settled(() => void this.compute(), 150);
     const slider = h('input', {

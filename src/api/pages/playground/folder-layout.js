@@ -1,4 +1,3 @@
-// @ts-check
 // A 2-D map of vectors. First principal components, then the neighbour embedding of L. McInnes, J. Healy and J. Melville, "UMAP:
 // Uniform Manifold Approximation and Projection for Dimension Reduction" (2018, arXiv 1802.03426), written from the paper with
 // exact neighbours. How near two places are is 1 / (1 + d²), as in t-SNE (the paper's a = b = 1): it takes no powers, which are

@@ -70,6 +70,8 @@ export class PictureMap {
     for (const name of /** @type {const} */ (['pointerdown', 'pointermove', 'pointerup', 'pointercancel'])) {
       this.canvas.addEventListener(name, (event) => this.#pointer(event));
     }
+    this.themed = new MutationObserver(() => this.redraw());
+    this.themed.observe(document.documentElement, { attributes: true, attributeFilter: ['data-theme'] });
     this.resized = new ResizeObserver(() => this.redraw());
     this.resized.observe(this.board);
     matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => this.redraw());
@@ -115,6 +117,7 @@ export class PictureMap {
   end() {
     this.#work.abort();
     this.resized.disconnect();
+    this.themed.disconnect();
     cancelAnimationFrame(this.#frame);
   }
 

@@ -28,7 +28,8 @@ export class Progress {
    */
   show(queue, ready, count, errors) {
     const open = ready + errors.length < count;
-    const pace = queue.perSecond > 0 && queue.state === 'running' ? ` · ${queue.perSecond >= 10 ? Math.round(queue.perSecond) : queue.perSecond.toFixed(1)} a second` : '';
+    const rate = queue.perSecond >= 10 ? Math.round(queue.perSecond) : queue.perSecond.toFixed(1);
+    const pace = queue.perSecond > 0 && queue.state === 'running' ? ` · ${rate} a second` : '';
     const state = queue.state === 'waiting' ? ' · waiting for the service (429)' : queue.state === 'paused' ? ' · paused' : pace;
     this.text.textContent = open
       ? `${ready.toLocaleString()} of ${count.toLocaleString()} pictures${state}`

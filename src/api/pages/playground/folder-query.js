@@ -40,7 +40,8 @@ export class QueryBar {
     this.#setWeight(1, false);
     this.element = h('div', { class: 'query', role: 'search', 'aria-label': 'Pictures' }, this.#listed,
       h('div', { class: 'query-line' }, this.sign, this.field, this.keep),
-      h('p', { class: 'hint', id: 'query-hint' }, 'Enter keeps the words, so that you can add more, or take away with −: this picture + “at night” − “people”.'));
+      h('p', { class: 'hint', id: 'query-hint' },
+        'Enter keeps the words, so that you can add more, or take away with −: this picture + “at night” − “people”.'));
     this.enable(true);
   }
 
@@ -105,7 +106,8 @@ export class QueryBar {
   #setWeight(weight, search = true) {
     this.#weight = weight;
     this.sign.textContent = weight === 1 ? '+' : '−';
-    this.sign.setAttribute('aria-label', weight === 1 ? 'The words are added; take them away instead' : 'The words are taken away; add them instead');
+    const said = weight === 1 ? 'The words are added; take them away instead' : 'The words are taken away; add them instead';
+    this.sign.setAttribute('aria-label', said);
     if (search) void this.#search();
   }
 

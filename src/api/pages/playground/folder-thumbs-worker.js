@@ -2,7 +2,13 @@
 
 /** @typedef {{ id: number, file: Blob, side: number }} Wanted */
 
-/** What a worker has of the global object. @type {{ onmessage: ((event: MessageEvent<Wanted>) => void) | null, postMessage: (message: unknown, transfer?: Transferable[]) => void }} */
+/**
+ * What a worker has of the global object.
+ * @typedef {object} Scope
+ * @property {((event: MessageEvent<Wanted>) => void) | null} onmessage
+ * @property {(message: unknown, transfer?: Transferable[]) => void} postMessage
+ */
+/** @type {Scope} */
 const worker = /** @type {any} */ (globalThis);
 
 worker.onmessage = async ({ data: { id, file, side } }) => {

@@ -113,10 +113,14 @@ class FolderView {
       h('div', { class: 'row folder-choices' }, button('Choose a folder', 'folder', openFolder, 'primary'),
         button('Choose files', 'picture', () => filesInput.click(), ''), button('Import vectors', 'upload', () => archive.click(), ''),
         button('Take the samples', 'play', () => void this.#samples(), '')),
-      h('p', { class: 'hint' }, `Each picture is sent once, to be embedded; its vector stays in this page, and nothing is stored on the service. Up to ${MOST.toLocaleString()} pictures.`));
+      h('p', { class: 'hint' }, 'Each picture is sent once, to be embedded; its vector stays in this page, and nothing is stored on the ' +
+        `service. Up to ${MOST.toLocaleString()} pictures.`));
     const tools = h('div', { class: 'row folder-tools' }, button('Folder', 'plus', openFolder), button('Files', 'plus', () => filesInput.click()),
       button('Import', 'upload', () => archive.click()), this.export,
-      this.app.copyAs(() => searchSnippets(this.app.client.base, this.#model.id, this.app.prompt.texts(this.#query?.words ?? 'a red car')[0], this.app.client.hasKey)),
+      this.app.copyAs(() => {
+        const [text] = this.app.prompt.texts(this.#query?.words ?? 'a red car');
+        return searchSnippets(this.app.client.base, this.#model.id, text, this.app.client.hasKey);
+      }),
       button('Clear', 'trash', () => this.#clear(), 'small danger'));
     fill(this.work,
       h('div', { class: 'card stack folder-head' }, h('div', { class: 'row between' }, this.progress.element, tools), this.query.element,
@@ -184,7 +188,10 @@ class FolderView {
     const over = tooMany + Math.max(0, pictures.length - room);
     if (over > 0) this.app.notice('error', `This page holds ${MOST.toLocaleString()} pictures; ${over.toLocaleString()} or more were left out.`);
     if (pictures.length === 0) this.app.notice('info', files.length === 0 ? 'The folder is empty.' : 'There are no pictures among these files.');
-    else if (others > 0) this.app.notice('info', `${others.toLocaleString()} ${others === 1 ? 'file that is no picture was' : 'files that are no pictures were'} left out.`);
+    else if (others > 0) {
+      const what = others === 1 ? 'file that is no picture was' : 'files that are no pictures were';
+      this.app.notice('info', `${others.toLocaleString()} ${what} left out.`);
+    }
     const fresh = this.#store.add(pictures.slice(0, room));
     this.#queue.add(fresh);
     this.#update();
@@ -205,7 +212,9 @@ class FolderView {
       const { fingerprint, dimensions } = this.app.model;
       const { pictures, vectors } = await unpack(file, { fingerprint, width: dimensions });
       if (this.#store.fingerprint !== fingerprint) this.#clear();
-      if (this.#store.count + pictures.length > MOST) throw new Error(`This page holds ${MOST.toLocaleString()} pictures; the file has ${pictures.length.toLocaleString()}.`);
+      if (this.#store.count + pictures.length > MOST) {
+        throw new Error(`this page holds ${MOST.toLocaleString()} pictures, and the file has ${pictures.length.toLocaleString()}`);
+      }
       this.#store.bring(pictures, vectors);
       this.app.notice('good', `${pictures.length.toLocaleString()} pictures were imported. Drop their folder to see them.`);
       this.#update();
@@ -309,7 +318,7 @@ class FolderView {
     this.summary.textContent = this.#query
       ? `${order.length.toLocaleString()} pictures by “${this.#query.said}”, the best first, in ${took.toFixed(1)} ms`
       : '';
-    this.summary.hidden = !this.#query;
+    this.summary.hidden = !this.#query || this.#mode === 'groups';
   }
 
   /** @param {number} index @returns {import('./folder-grid.js').Caption} */
@@ -366,6 +375,7 @@ class FolderView {
     this.grid.element.hidden = mode !== 'grid' || this.grid.length === 0;
     this.groups.element.hidden = mode !== 'groups';
     this.map.element.hidden = mode !== 'map';
+    this.summary.hidden = !this.#query || mode === 'groups';
     this.hide();
     this.show();
   }

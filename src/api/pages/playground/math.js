@@ -1,4 +1,3 @@
-// @ts-check
 // Vectors in the page: cosines, the best of them, query arithmetic, principal components. A list of `count` vectors is one
 // Float32Array of `count · width` numbers; vectors are of length 1, so that a dot product is the cosine.
 

@@ -1,4 +1,3 @@
-// @ts-check
 // NumPy's .npy format, read and written strictly: what the header says must be what follows it, to the byte.
 // https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
 
@@ -110,11 +109,15 @@ export function readRows(file, options) {
     throw new NpyError(`an array of ${shape.length} dimensions is no list of vectors`);
   const [rows, width] = shape.length === 1 ? [1, shape[0]] : shape;
   if (width === 0) throw new NpyError('the vectors have no elements');
-  const numbers = dtype === 'float16' ? widen(/** @type {Uint16Array} */ (data)) : Float32Array.from(data);
+  /** @type {Float32Array} */
+  let numbers;
+  if (data instanceof Float32Array) numbers = data;
+  else if (dtype === 'float16') numbers = widen(/** @type {Uint16Array} */ (data));
+  else numbers = Float32Array.from(data);
   for (let i = 0; i < numbers.length; i++) {
     if (!Number.isFinite(numbers[i])) throw new NpyError(`row ${Math.floor(i / width)} has a number that is not finite`);
   }
-  return { rows, width, data: dtype === 'float32' ? /** @type {Float32Array} */ (data) : numbers };
+  return { rows, width, data: numbers };
 }
 
 /**

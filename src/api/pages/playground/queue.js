@@ -1,4 +1,3 @@
-// @ts-check
 // Hundreds to thousands of files, embedded in batches of bounded count and bytes: progress, pause, errors in their places, and
 // an end at any time.
 

@@ -121,7 +121,8 @@ export class Board {
       label.examples.length === 0
         ? h('p', { class: 'hint column-empty' }, 'Drag pictures here')
         : h('div', { class: 'strip' }, label.examples.map((index) => this.#example(index, pictures[index].name, label))),
-      h('p', { class: 'hint' }, [`${label.examples.length} ${label.examples.length === 1 ? 'example' : 'examples'}`, others > 0 && `${others} more on the service`].filter(Boolean).join(', ')),
+      h('p', { class: 'hint' }, `${label.examples.length} ${label.examples.length === 1 ? 'example' : 'examples'}`,
+        others > 0 && `, ${others} more on the service`),
       others > 0 && h('button', { type: 'button', class: 'button small', onclick: () => options.onForget(label) }, 'Forget all that the service has'));
     const types = (/** @type {DragEvent} */ event) => event.dataTransfer?.types ?? [];
     column.addEventListener('dragover', (event) => {

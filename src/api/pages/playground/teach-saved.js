@@ -22,7 +22,7 @@ export class Saved {
     try {
       const { data, persistent } = await this.app.client.labelSets();
       this.table.hidden = data.length === 0;
-      this.none.textContent = [data.length === 0 && 'None yet.', !persistent && 'The service has no --data-dir: sets are gone when it stops.'].filter(Boolean).join(' ');
+      this.none.textContent = `${data.length === 0 ? 'None yet. ' : ''}${persistent ? '' : 'The service has no --data-dir: sets are gone when it stops.'}`;
       fill(this.rows, data.map((/** @type {any} */ set) => this.#row(set)));
     } catch (error) {
       this.app.failed(error);
@@ -39,7 +39,9 @@ export class Saved {
       h('td', { class: 'number' }, set.examples.toLocaleString()), h('td', {}, opens ? state : 'a linear head'),
       h('td', {}, h('div', { class: 'row end' },
         opens && h('button', { type: 'button', class: 'button small', 'aria-label': `Open ${set.name}`, onclick: () => this.options.onOpen(set.name) }, 'Open'),
-        h('button', { type: 'button', class: 'button small danger', 'aria-label': `Delete ${set.name}`, onclick: () => this.options.onDelete(set.name) }, icon('trash'), 'Delete'))));
+        h('button', {
+          type: 'button', class: 'button small danger', 'aria-label': `Delete ${set.name}`, onclick: () => this.options.onDelete(set.name),
+        }, icon('trash'), 'Delete'))));
   }
 }
 

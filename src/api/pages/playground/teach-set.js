@@ -36,6 +36,8 @@ export class TaughtSet {
   others = 0;
   /** @type {Measured | null} */
   measured = null;
+  /** The definition that the service has, as JSON. */
+  #stored = '';
   /** By label, the pictures that the service has as its examples. @type {Map<string, Set<number>>} */
   #sent = new Map();
 
@@ -44,9 +46,12 @@ export class TaughtSet {
     return this.labels.reduce((sum, label) => sum + label.examples.length, 0);
   }
 
-  /** Whether the service has all examples of the page and no others of it. */
-  get isStored() {
-    if (this.version === '' || this.storedAs !== this.name) return false;
+  /**
+   * Whether the service has the set as it is here, and all examples of the page and no others of it.
+   * @param {string} model @param {string[]} templates
+   */
+  isStored(model, templates) {
+    if (this.version === '' || this.storedAs !== this.name || this.#stored !== JSON.stringify(this.definition(model, templates))) return false;
     return this.labels.every(({ name, examples }) => {
       const sent = this.#sent.get(name);
       return examples.length === (sent?.size ?? 0) && examples.every((index) => sent?.has(index));
@@ -92,15 +97,16 @@ export class TaughtSet {
    */
   async save({ client, store, model }, templates, replace) {
     const same = this.storedAs === this.name && this.version !== '';
-    const answer = await client.putLabelSet(this.name, this.definition(model, templates),
+    const definition = this.definition(model, templates);
+    let answer = await client.putLabelSet(this.name, definition,
       same ? { ifMatch: this.version } : replace ? {} : { onlyNew: true });
     if (!same) {
       this.#sent.clear();
       this.others = 0;
       // A set of this name that is replaced keeps the examples of the labels that it still has: they are not of this lesson.
-      if (answer.examples > 0) await client.json(examplesPath(this.name), { method: 'DELETE' });
+      if (answer.examples > 0) answer = await client.json(examplesPath(this.name), { method: 'DELETE' });
     }
-    [this.storedAs, this.version] = [this.name, answer.version];
+    [this.storedAs, this.version, this.#stored] = [this.name, answer.version, JSON.stringify(definition)];
     await this.#remove(client);
     const fresh = this.labels.flatMap(({ name, examples }) => examples.filter((index) => !this.#sent.get(name)?.has(index)).map((index) => ({ name, index })));
     if (this.labels.length > 0 && fresh.length === 0 && this.count === 0) this.measured = null;
@@ -127,11 +133,18 @@ export class TaughtSet {
   async #remove(client) {
     const names = new Set(this.labels.map(({ name }) => name));
     for (const name of this.#sent.keys()) if (!names.has(name)) this.#sent.delete(name); // the service dropped them with the label
-    for (const { name, examples } of this.labels) {
-      const sent = this.#sent.get(name);
-      if (!sent || [...sent].every((index) => examples.includes(index))) continue;
-      await this.forget(client, name);
-    }
+    for (const { name } of this.labels.filter((label) => this.#shrinks(label))) await this.forget(client, name);
+  }
+
+  /** Whether the service has an example that is none any more. @param {Label} label */
+  #shrinks({ name, examples }) {
+    return [...(this.#sent.get(name) ?? [])].some((index) => !examples.includes(index));
+  }
+
+  /** How many examples without pictures a save would lose, since the service forgets all of a label at once. */
+  losing() {
+    if (this.storedAs !== this.name) return 0;
+    return this.labels.filter((label) => this.#shrinks(label)).reduce((sum, { name }) => sum + this.othersOf(name), 0);
   }
 
   /**
@@ -139,7 +152,8 @@ export class TaughtSet {
    * @param {import('./api.js').Client} client @param {string} name
    */
   async forget(client, name) {
-    const answer = await client.json(`${examplesPath(this.name)}?label=${encodeURIComponent(name)}`, { method: 'DELETE' });
+    this.others = Math.max(0, this.others - this.othersOf(name));
+    const answer = await client.json(`${examplesPath(this.storedAs)}?label=${encodeURIComponent(name)}`, { method: 'DELETE' });
     this.version = answer.version;
     this.#sent.delete(name);
     this.measured?.labels.delete(name);
@@ -168,10 +182,12 @@ export class TaughtSet {
   /**
    * A stored set, to go on with.
    * @param {any} answer of `GET /v1/label-sets/{name}`
+   * @param {string} chosen the model that is chosen
+   * @param {string[]} templates those that are chosen
    * @returns {TaughtSet}
    */
-  static opened(answer) {
-    const { labels, none, model, ...rest } = answer.definition ?? {};
+  static opened(answer, chosen, templates) {
+    const { labels, none, model: _, ...rest } = answer.definition ?? {};
     if (answer.kind !== 'texts' || !Array.isArray(labels)) throw new Error(`“${answer.name}” is a linear head, which has no words and takes no examples.`);
     if (labels.length > MOST_LABELS) throw new Error(`“${answer.name}” has ${labels.length.toLocaleString()} labels; this page shows up to ${MOST_LABELS}.`);
     const set = new TaughtSet();
@@ -181,6 +197,7 @@ export class TaughtSet {
     set.none = none !== undefined && none !== null && none !== false;
     set.rest = none && none !== true ? { ...rest, none } : rest;
     set.labels = labels.map((label) => ({ name: typeof label === 'string' ? label : label.name, kept: typeof label === 'string' ? null : label, examples: [] }));
+    set.#stored = JSON.stringify(set.definition(chosen, templates));
     return set;
   }
 }

@@ -58,7 +58,8 @@ export class Tray {
     const said = picture.error || (set === undefined ? words : (set ?? 'none of these'));
     const button = this.strip.button(index, file, said);
     button.setAttribute('aria-pressed', String(this.#chosen.has(index)));
-    button.title = [file, words && `by words: ${words}`, set !== undefined && `by the set: ${set ?? 'none of these'}${score === null ? '' : ` (${(100 * score).toFixed(1)} %)`}`]
+    const percent = score === null ? '' : ` (${(100 * score).toFixed(1)} %)`;
+    button.title = [file, words && `by words: ${words}`, set !== undefined && `by the set: ${set ?? 'none of these'}${percent}`]
       .filter(Boolean).join('\n');
     button.classList.toggle('failed', picture.error !== '');
     button.classList.toggle('by-set', set !== undefined);

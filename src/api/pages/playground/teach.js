@@ -62,7 +62,10 @@ class TeachView {
       this.#changed();
     },
   }, 'It has its own templates: use these instead');
-  none = h('input', { type: 'checkbox', onchange: () => { this.#set.none = this.none.checked; } });
+  none = h('input', { type: 'checkbox', onchange: () => {
+    this.#set.none = this.none.checked;
+    this.#state();
+  } });
   save = h('button', { type: 'submit', class: 'button primary' }, icon('check'), 'Save and measure');
   stored = h('span', { class: 'hint stored', role: 'status' });
 
@@ -91,7 +94,10 @@ class TeachView {
     this.byWords = settled(() => void this.#byWords(), 120);
     this.#build(root);
     this.stopModel = app.onModel(() => this.#modelChanged());
-    this.stopPrompt = app.prompt.onChange(() => this.byWords());
+    this.stopPrompt = app.prompt.onChange(() => {
+      this.#state();
+      this.byWords();
+    });
     this.#changed();
   }
 
@@ -127,7 +133,8 @@ class TeachView {
       h('button', { type: 'button', class: 'button small', onclick: () => this.#start(new TaughtSet()) }, icon('plus'), 'New'),
       this.app.copyAs(() => jsonSnippets(this.app.client.base, `v1/label-sets/${encodeURIComponent(this.#set.name)}?wait=true`,
         this.#set.definition(this.app.model.id, this.app.prompt.templates), { key: this.app.client.hasKey, method: 'PUT' }))),
-    h('div', { class: 'row' }, h('label', { class: 'check' }, this.none, 'None of these: a picture may fit no label'), h('div', { class: 'row' }, this.own, this.app.prompt.picker())));
+    h('div', { class: 'row' }, h('label', { class: 'check' }, this.none, 'None of these: a picture may fit no label'),
+      h('div', { class: 'row' }, this.own, this.app.prompt.picker())));
     fill(this.tray, h('div', { class: 'row between' }, h('div', { class: 'row' }, h('h2', { id: 'tray-title' }, 'Pictures'), this.progress),
       h('div', { class: 'row' }, this.fromFolder, h('button', { type: 'button', class: 'button small', onclick: choose }, icon('plus'), 'Pictures'))),
     this.empty, this.pictures.element);
@@ -202,7 +209,8 @@ class TeachView {
   #takeFolder() {
     const { store, found } = folder;
     if (!store) return;
-    const ready = Array.prototype.filter.call(found, (/** @type {number} */ index) => store.state[index] === READY).slice(0, Math.min(FROM_FOLDER, MOST - this.#store.count));
+    const most = Math.min(FROM_FOLDER, MOST - this.#store.count);
+    const ready = Array.prototype.filter.call(found, (/** @type {number} */ index) => store.state[index] === READY).slice(0, most);
     for (const index of ready) {
       const { file, name, bytes } = store.pictures[index];
       if (file) this.#store.add([{ file, name }]);
@@ -230,7 +238,9 @@ class TeachView {
     this.pictures.element.hidden = count === 0;
     const { state, reason } = this.#queue.progress;
     const open = this.#store.having(PENDING).length;
-    this.progress.textContent = count === 0 ? '' : open > 0 ? `${ready} of ${count} embedded${state === 'paused' ? `: ${reason}` : ''}` : `${count}${this.#set.labels.length === 0 ? '' : this.#guesses.size > 0 ? ', each with its best label by the saved set' : ', each with its best label by words'}`;
+    const by = this.#set.labels.length === 0 ? '' : `, each with its best label by ${this.#guesses.size > 0 ? 'the saved set' : 'words'}`;
+    const how = open > 0 ? `${ready} of ${count} embedded${state === 'paused' ? `: ${reason}` : ''}` : `${count}${by}`;
+    this.progress.textContent = count === 0 ? '' : how;
     this.board.draw();
     this.pictures.draw();
     this.#state();
@@ -260,14 +270,15 @@ class TeachView {
     const set = this.#set;
     this.own.hidden = set.rest.templates === undefined || set.storedAs === '' || same(set.rest.templates, this.app.prompt.templates);
     this.save.disabled = this.#busy || set.labels.length === 0;
-    this.stored.textContent = this.#busy ? 'Saving …' : set.version === '' ? '' : set.isStored ? 'Saved.' : 'Not saved yet.';
+    this.stored.textContent = this.#busy ? 'Saving …' : set.version === '' ? '' : set.isStored(this.app.model.id, this.app.prompt.templates) ? 'Saved.' : 'Not saved yet.';
     const { measured } = set;
     fill(this.summary);
     if (measured && measured.before !== null && measured.after !== null) {
       fill(this.summary, h('div', { class: 'card teach-measured' },
         h('p', {}, `Of ${measured.examples.toLocaleString()} examples, each left out in turn, so many are right:`),
         bar('by words', measured.before), bar('with the other examples', measured.after),
-        h('p', { class: 'hint' }, `A label with one example is judged by its words. ${(set.count + set.others).toLocaleString()} of ${MOST_EXAMPLES.toLocaleString()} examples are used.`)));
+        h('p', { class: 'hint' }, 'A label with one example is judged by its words. ' +
+          `${(set.count + set.others).toLocaleString()} of ${MOST_EXAMPLES.toLocaleString()} examples are used.`)));
     } else if (set.others > 0) {
       fill(this.summary, h('p', { class: 'hint' }, `The service has ${set.others.toLocaleString()} examples of this set; add some here to measure it.`));
     }
@@ -306,6 +317,9 @@ class TeachView {
     if (this.#busy || this.#set.labels.length === 0 || !this.name.reportValidity()) return;
     const set = this.#set;
     const around = { client: this.app.client, store: this.#store, model: this.app.model.id };
+    const lost = set.losing();
+    const question = `The service forgets all examples of a label at once. ${lost} earlier ones, which have no pictures here, would be lost, too.`;
+    if (lost > 0 && !(await confirmed(question, 'Save and lose them'))) return;
     this.#busy = true;
     this.#state();
     try {
@@ -335,7 +349,8 @@ class TeachView {
 
   /** @param {Label} label */
   async #forget(label) {
-    if (!(await confirmed(`Forget all examples of “${label.name}” that the service has? Those in this page are sent again when the set is saved.`, 'Forget them'))) return;
+    const question = `Forget all examples of “${label.name}” that the service has? Those in this page are sent again when the set is saved.`;
+    if (!(await confirmed(question, 'Forget them'))) return;
     try {
       await this.#set.forget(this.app.client, label.name);
       this.#changed();
@@ -358,7 +373,7 @@ class TeachView {
   /** @param {string} name */
   async #open(name) {
     try {
-      const set = TaughtSet.opened(await this.app.client.labelSet(name));
+      const set = TaughtSet.opened(await this.app.client.labelSet(name), this.app.model.id, this.app.prompt.templates);
       this.#start(set);
       this.name.focus();
       const around = { client: this.app.client, store: this.#store, model: this.app.model.id };
