@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import pathlib
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -44,7 +46,8 @@ class Placed(Embed):
 def node(address: str, *flags: str) -> subprocess.Popen:
     """A node in a process group of its own."""
     command = [RAY, "start", "--block", f"--node-ip-address={address}", "--object-store-memory=150000000", *flags]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    # Its lines are for whoever looks why it did not come.
+    return subprocess.Popen(command, stdout=sys.stderr, start_new_session=True)
 
 
 def kill(process: subprocess.Popen) -> None:
@@ -67,6 +70,15 @@ def kill(process: subprocess.Popen) -> None:
     process.wait()
 
 
+def listens() -> bool:
+    address, port = HEAD.split(":")
+    try:
+        socket.create_connection((address, int(port)), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
 def wait_for(what, seconds: float, words: str):
     deadline = time.monotonic() + seconds
     while not (found := what()):
@@ -77,9 +89,12 @@ def wait_for(what, seconds: float, words: str):
 
 def main(name: str) -> None:
     folder = pathlib.Path(name)
-    nodes = {"10.77.0.1": node("10.77.0.1", "--head", "--port=6399", "--num-cpus=0", "--include-dashboard=false")}
+    # Short, for the sockets in it.
+    scratch = tempfile.mkdtemp(prefix="rn", dir="/tmp")
+    head = ("--head", "--port=6399", "--num-cpus=0", "--include-dashboard=false", f"--temp-dir={scratch}")
+    nodes = {"10.77.0.1": node("10.77.0.1", *head)}
     try:
-        time.sleep(5)
+        wait_for(listens, 120, "the head did not come")
         for address in ("10.77.0.2", "10.77.0.3"):
             nodes[address] = node(address, f"--address={HEAD}", "--num-cpus=2")
         context = ray.data.DataContext.get_current()
@@ -112,6 +127,7 @@ def main(name: str) -> None:
     finally:
         for process in nodes.values():
             kill(process)
+        shutil.rmtree(scratch, ignore_errors=True)
     corpus.none_left(os.environ["SIGLIP_BIN"])
 
 
