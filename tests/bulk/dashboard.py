@@ -1,4 +1,4 @@
-"""Checks that every metric and label that the dashboard and the scaling ask for is there. Usage: dashboard.py BASE_URL BUILT_YAML"""
+"""Checks that what the dashboard and the scaling ask for is measured. Usage: dashboard.py BASE_URL BUILT_YAML"""
 
 import concurrent.futures
 import http.client

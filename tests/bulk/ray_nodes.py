@@ -1,6 +1,6 @@
 """Ray Data on three nodes, one of which is killed. Usage: ray_nodes.py CORPUS
 
-Runs in a network namespace whose loopback has the addresses 10.77.0.1 to 10.77.0.3. The first is the head, which computes nothing.
+Runs in a network namespace whose loopback has the addresses 10.77.0.1 to 10.77.0.3. The first is the head and computes nothing.
 """
 
 from __future__ import annotations
