@@ -1,7 +1,7 @@
 """The pictures of these tests, what `siglip embed` makes of them, and whether an engine's rows are those.
 
-A corpus is a folder with `files/` (pictures), `photos/` (the same and some bad rows, as Parquet files with the columns id, image and
-n), `expected.npy` and `expected.names.txt`.
+A corpus is a folder with `files/` (pictures), `photos/` (the same and some bad rows, as Parquet files with the columns id, image
+and n), `expected.npy` and `expected.names.txt`.
 """
 
 from __future__ import annotations

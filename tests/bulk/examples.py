@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 
+import daft
 import pyarrow.parquet as pq
 
 import corpus
@@ -46,10 +47,13 @@ def main(name: str) -> None:
                 assert len(done.stdout.split()) >= 2, done.stdout
                 print(f"{title}: ok")
                 continue
-            rows = [row for path in sorted(vectors.glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
             if title == "Daft":
+                # Its lists have a fixed length, which pyarrow 25 cannot read back where they are null.
+                rows = daft.read_parquet(str(vectors / "*.parquet")).to_pylist()
                 for row in rows:
                     row["error"] = corpus.BAD[row["id"]][1] if row["embedding"] is None else None
+            else:
+                rows = [row for path in sorted(vectors.glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
             print(f"{title}: {corpus.check(photos, rows)}", flush=True)
 
 

@@ -17,26 +17,28 @@ CUSTOM = {"ServiceMonitor", "ScaledObject"}
 
 
 def main(binary: str, folder: str, custom: str) -> None:
-    others = []
-    for path in sorted(pathlib.Path(folder).glob("*.yaml")):
-        objects = [document for document in yaml.safe_load_all(path.read_text()) if document]
-        assert objects, path
+    files = {
+        path.stem: [document for document in yaml.safe_load_all(path.read_text()) if document]
+        for path in sorted(pathlib.Path(folder).glob("*.yaml"))
+    }
+    others = [thing for objects in files.values() for thing in objects if thing["kind"] in CUSTOM]
+    assert len(files) == 4 and others
+    pathlib.Path(custom).write_text(json.dumps(others))
+    for name, objects in files.items():
         for thing in objects:
             assert thing["metadata"]["namespace"] == "siglip", thing
             if thing["kind"] in CUSTOM:
-                others.append(thing)
                 continue
             for version in VERSIONS:
                 kubernetes_validate.validate(thing, version, strict=True)
         for thing in objects:
             if thing["kind"] in ("Deployment", "Job"):
                 check_pod(binary, thing, objects)
-        if path.stem == "embed-job":
+        if name == "embed-job":
             check_job(objects)
         else:
-            check_service(path.stem, objects)
-        print(f"{path.stem}: {len(objects)} objects")
-    pathlib.Path(custom).write_text(json.dumps(others))
+            check_service(name, objects)
+        print(f"{name}: {len(objects)} objects")
 
 
 def one(objects: list, kind: str, name: str | None = None) -> dict:

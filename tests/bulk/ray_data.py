@@ -23,7 +23,6 @@ import ray.data
 
 import corpus
 import flaky
-import siglip_client
 from siglip_client.ray import Embed
 
 OPTIONS = {"model": "demo", "flags": ["--threads", "2"]}
@@ -96,7 +95,7 @@ def main(name: str) -> None:
             assert "was killed by signal 9 (SIGKILL); its last lines:" in str(error), error
         else:
             raise AssertionError("nothing was killed")
-    context.actor_task_retry_on_errors = [siglip_client.WorkerError]
+    context.retried_map_errors, context.max_map_retries = True, 3
     with tempfile.TemporaryDirectory() as state:
         rows = job(folder / "photos", Killed, folder=state).take_all()
         assert (pathlib.Path(state) / "killed").exists()

@@ -1,7 +1,7 @@
 """What each way does in a second, beside `siglip worker` alone. Usage: speed.py CORPUS COPIES
 
-Each way runs twice, over the corpus COPIES times and over twice that; what it does in a second follows from the difference, so that
-starting an engine does not count. That is the column `start`.
+Each way runs twice, over the corpus COPIES times and over twice that. What it does in a second follows from the difference, so
+that starting an engine does not count: that is the column `start`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from collections.abc import Callable
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-import siglip_client
+import siglip_client.ray
+import siglip_client.spark
 
 OPTIONS = {"model": "demo", "flags": ["--threads", "2"]}
 
@@ -99,9 +100,6 @@ WAYS: dict[str, Callable[[pathlib.Path], None]] = {
 
 
 def main(name: str, copies: str) -> None:
-    import siglip_client.ray
-    import siglip_client.spark
-
     scratch = pathlib.Path(tempfile.mkdtemp(dir=pathlib.Path(name)))
     try:
         small, large = scratch / "small", scratch / "large"

@@ -21,7 +21,7 @@ from .common import PICTURES, table
 
 
 class Scripted(http.server.ThreadingHTTPServer):
-    """A service of two numbers a vector: the row's length and 1. `answers` are what it says first: a status, or words for odd ones."""
+    """A service of two numbers a vector: the row's length and 1. `answers` are what it says first: a status, or a word."""
 
     daemon_threads = True
 

@@ -140,12 +140,12 @@ def added_schema(schema: pa.Schema, index: int, results: pa.Schema, keep_input: 
 def join(data: Data, index: int, results: list[pa.RecordBatch], keep_input: bool) -> Data:
     """The rows of a table or batch with their results beside them."""
     schema = added_schema(data.schema, index, results[0].schema, keep_input)
-    own = [column for at, column in enumerate(data.columns) if keep_input or at != index]
-    table = pa.Table.from_batches(results)
-    if isinstance(data, pa.Table):
-        return pa.Table.from_arrays([*own, *table.columns], schema=schema)
-    columns = [column.chunk(0) if column.num_chunks == 1 else _one(column) for column in table.columns]
-    return pa.RecordBatch.from_arrays([*own, *columns], schema=schema)
+    own: list[Any] = [column for at, column in enumerate(data.columns) if keep_input or at != index]
+    added: list[Any] = pa.Table.from_batches(results).columns
+    if not isinstance(data, pa.Table):
+        added = [_one(column) for column in added]
+    joined: Data = type(data).from_arrays([*own, *added], schema=schema)
+    return joined
 
 
 def variable_lists(data: Data, element: pa.DataType | None = None) -> Data:
@@ -156,10 +156,13 @@ def variable_lists(data: Data, element: pa.DataType | None = None) -> Data:
     index = data.schema.get_field_index("embedding")
     element = element or data.schema.field(index).type.value_type
     field = pa.field("embedding", pa.list_(pa.field("item", element)))
-    columns = list(data.columns)
+    columns: list[Any] = list(data.columns)
     columns[index] = columns[index].cast(field.type)
-    return type(data).from_arrays(columns, schema=data.schema.set(index, field))
+    changed: Data = type(data).from_arrays(columns, schema=data.schema.set(index, field))
+    return changed
 
 
 def _one(column: pa.ChunkedArray) -> pa.Array:
+    if column.num_chunks == 1:
+        return column.chunk(0)
     return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)

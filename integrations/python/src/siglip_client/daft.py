@@ -178,7 +178,7 @@ class _Classifier:
         return shared(**self._options, label_set=_label_file(tuple(labels)))
 
 
-_label_files: dict[tuple[str, ...], tempfile.NamedTemporaryFile[str]] = {}  # type: ignore[type-arg]
+_label_files: dict[tuple[str, ...], Any] = {}
 
 
 def _label_file(labels: tuple[str, ...]) -> str:

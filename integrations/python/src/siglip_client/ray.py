@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pyarrow as pa
@@ -24,17 +25,21 @@ class Embed:
 
     `options` are those of `siglip_client.connect`: `model=` for a worker of each actor, `url=` for a running service.
 
-    If the worker dies, the batch fails with WorkerError and the next call starts another one. So a batch may be tried again:
+    If the worker dies, the batch fails with WorkerError and the next call starts another one, so that a block may be tried again:
 
-        DataContext.get_current().actor_task_retry_on_errors = [siglip_client.WorkerError, siglip_client.ServiceError]
+        context = ray.data.DataContext.get_current()
+        context.retried_map_errors, context.max_map_retries = True, 3
     """
 
     def __init__(self, **options: Any) -> None:
         self._options = options
+        self._lock = threading.Lock()
         self._embedder = connect(**options)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        if not self._embedder.usable:
-            self._embedder.close()
-            self._embedder = connect(**self._options)
+        # An actor may have several calls at once.
+        with self._lock:
+            if not self._embedder.usable:
+                self._embedder.close()
+                self._embedder = connect(**self._options)
         return variable_lists(self._embedder.embed(batch))

@@ -210,6 +210,8 @@ class Service(Embedder):
             body = json.dumps({"model": self._name, "embeddings": numbers, "top_k": 1, **self._labels}).encode()
             headers = {**self._headers, "content-type": "application/json"}
             document, _ = self._http.ask("POST", "/v1/classify", body, headers, _too_late)
+            if len(document["data"]) != len(places):
+                raise ServiceError(f"{len(document['data'])} entries in the answer to {len(places)} embeddings")
             for at, entry in zip(places, document["data"]):
                 labels[at], scores[at] = entry["prediction"], entry["score"]
         return [pa.array(labels, pa.string()), pa.array(scores, pa.float32())]
