@@ -1,6 +1,9 @@
 //! What keeps a command from being done.
 
+use std::process::ExitCode;
+
 use crate::Error;
+use crate::bulk::Fault;
 use crate::checkpoint::CheckpointError;
 use crate::engine::{EngineError, WorkError};
 use crate::image::ImageError;
@@ -19,9 +22,22 @@ pub enum CommandError {
     /// Work that the command cannot do without.
     #[error(transparent)]
     Work(#[from] WorkError),
+    /// Bulk work ended before its end.
+    #[error(transparent)]
+    Bulk(#[from] Fault),
     /// Anything else, in words: the system refused, a service is not ready, nothing was left to write.
     #[error("{0}")]
     Failed(String),
+}
+
+impl CommandError {
+    /// The exit code of the process.
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Bulk(fault) => ExitCode::from(fault.kind.exit_code()),
+            _ => ExitCode::FAILURE,
+        }
+    }
 }
 
 /// Errors of the lower rooms, which the crate's own gathers.

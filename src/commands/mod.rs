@@ -12,11 +12,13 @@ macro_rules! outln {
 
 mod bench;
 mod classify;
+mod dedup;
 mod embed;
 mod error;
 mod health;
 mod inspect;
 mod progress;
+mod search;
 mod serve;
 mod session;
 mod verify;
@@ -44,8 +46,10 @@ pub fn run(cli: Cli) -> Result<ExitCode, CommandError> {
     match cli.command {
         Command::Serve(args) => Ok(serve::run(*args, cli.log.as_deref())?),
         Command::Health(args) => health::run(&args),
-        Command::Embed(args) => embed::run(args),
+        Command::Embed(args) => embed::run(*args),
         Command::Worker(args) => Ok(worker::run(&args)),
+        Command::Search(args) => search::run(&args),
+        Command::Dedup(args) => dedup::run(&args),
         Command::Classify(args) => classify::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Verify(args) => verify::run(&args),

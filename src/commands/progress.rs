@@ -18,11 +18,14 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// Begins to count towards `total` inputs.
+    /// Begins to count towards `total` inputs; 0 where nobody knows.
     pub(super) fn new(total: usize) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
-            let bar = ProgressBar::new(total as u64);
-            if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} {per_sec} {eta} left") {
+            let (bar, template) = match total {
+                0 => (ProgressBar::new_spinner(), "{spinner} {pos} {per_sec}"),
+                total => (ProgressBar::new(total as u64), "{bar:30} {pos}/{len} {per_sec} {eta} left"),
+            };
+            if let Ok(style) = ProgressStyle::with_template(template) {
                 bar.set_style(style);
             }
             bar.enable_steady_tick(Duration::from_millis(200));
@@ -69,6 +72,9 @@ impl Progress {
 /// `1200 of 5000 inputs, 40.0 per second, about 1 min 35 s left`
 fn line(done: usize, total: usize, elapsed: Duration) -> String {
     let rate = done as f64 / elapsed.as_secs_f64().max(1e-3);
+    if total == 0 {
+        return format!("{done} inputs, {rate:.1} per second");
+    }
     let left = total.saturating_sub(done) as f64 / rate.max(1e-9);
     format!("{done} of {total} inputs, {rate:.1} per second, about {} left", rough(left))
 }
@@ -98,6 +104,7 @@ mod tests {
             line(1, 10_001, Duration::from_secs(2)),
             "1 of 10001 inputs, 0.5 per second, about 5 h 33 min left"
         );
+        assert_eq!(line(7, 0, Duration::from_secs(2)), "7 inputs, 3.5 per second");
         assert_eq!(line(5, 5, Duration::from_secs(1)), "5 of 5 inputs, 5.0 per second, about 0 s left");
     }
 

@@ -1,6 +1,7 @@
 //! Command-line arguments and environment variables.
 
 mod choice;
+mod embed;
 pub mod environment;
 pub mod health;
 pub mod label_sets;
@@ -8,6 +9,7 @@ pub mod memory;
 pub mod model;
 mod parse;
 pub mod serve;
+mod vectors;
 pub mod worker;
 
 use std::path::PathBuf;
@@ -15,9 +17,11 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use choice::ModelChoice;
+pub use embed::{EmbedArgs, FindArgs};
 pub use health::HealthArgs;
-pub use model::{ComputeArgs, ModelArgs, WorkModelArgs};
+pub use model::{ComputeArgs, ModelArgs, WorkModelArgs, start_threads};
 pub use serve::{ServeArgs, ServeConfig};
+pub use vectors::{DedupArgs, SearchArgs};
 pub use worker::{VectorType, WorkerArgs};
 
 /// The command line.
@@ -45,10 +49,14 @@ pub enum Command {
     Serve(Box<ServeArgs>),
     /// Ask a running service whether it is ready; exit code 0 if it is
     Health(HealthArgs),
-    /// Embed images and texts into a file
-    Embed(EmbedArgs),
+    /// Embed images and texts into a file, or a folder of shards that a run can go on with
+    Embed(Box<EmbedArgs>),
     /// Answer Arrow streams with Arrow streams: the stage that data engines run
     Worker(Box<WorkerArgs>),
+    /// Find the rows of an index that are nearest to a text or an image
+    Search(SearchArgs),
+    /// Find rows of an index that are nearly the same
+    Dedup(DedupArgs),
     /// Ask which of some labels fit an image
     Classify(ClassifyArgs),
     /// Say what a model is: sizes, preprocessing, tokenizer, memory, fingerprint
@@ -57,36 +65,6 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Measure the engine alone
     Bench(BenchArgs),
-}
-
-/// `siglip embed`.
-#[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  \
-    siglip embed photos/ --output photos.npy            # and photos.names.txt, one name a row\n  \
-    siglip embed --text 'a cat' --text 'a dog' --output texts.jsonl\n  \
-    find . -name '*.jpg' | siglip embed - --output x.parquet\n\n\
-    Exit codes: 0 everything was embedded; 1 nothing was written; 3 some inputs were skipped, the rest was written;\n\
-    130 interrupted (Ctrl-C), what was done was written, and the last line says how to go on.")]
-pub struct EmbedArgs {
-    #[command(flatten)]
-    pub(crate) model: WorkModelArgs,
-    /// A text to embed; may be given more than once
-    #[arg(long = "text", value_name = "TEXT")]
-    pub texts: Vec<String>,
-    /// A text as token ids, separated by commas, padded to the context; may be given more than once
-    #[arg(long = "token-ids", value_name = "IDS")]
-    pub token_ids: Vec<String>,
-    /// Images, folders of images (searched to any depth), or - for a list of files on standard input
-    #[arg(value_name = "FILE")]
-    pub inputs: Vec<PathBuf>,
-    /// Where the embeddings go: .npy (with the names in .names.txt beside it), .jsonl or .parquet
-    #[arg(long, short, value_name = "FILE")]
-    pub output: PathBuf,
-    /// Leave out the first N inputs: how a run that was interrupted goes on, into another file
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub skip: usize,
-    #[command(flatten)]
-    pub(crate) work: WorkArgs,
 }
 
 /// How many inputs become vectors.
@@ -106,17 +84,19 @@ pub struct WorkArgs {
 /// `siglip classify`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
-    siglip classify cat.jpg --labels 'cat,dog,car'\n  \
-    siglip classify photos/*.jpg --label-set animals.csv --template imagenet-7 --none\n  \
-    siglip classify new.png --labels 'ours,theirs' --examples ours=logos/ours --examples theirs=logos/theirs\n\n\
+    siglip classify cat.jpg --model M --labels 'cat,dog,car'\n  \
+    siglip classify photos/ --model M --label-set animals.csv --template imagenet-7 --none --threshold 0.1\n  \
+    siglip classify new.png --model M --labels 'ours,theirs' --examples ours=logos/ours --examples theirs=logos/theirs\n\n\
     The probability of a label is its own: SigLIP is trained with a sigmoid, so that probabilities need not sum to 1.")]
 pub struct ClassifyArgs {
     #[command(flatten)]
     pub(crate) model: WorkModelArgs,
-    /// Images
+    /// Images, folders of images (searched to any depth), - or @FILE for a list of files
     #[arg(required = true, value_name = "IMAGE")]
     pub images: Vec<PathBuf>,
-    /// Labels, separated by commas; may be given more than once. Without any, those of the checkpoint's own classifier
+    #[command(flatten)]
+    pub(crate) find: FindArgs,
+    /// Labels, separated by commas, or @FILE with one on each line; may be given more than once. Without any, those of the checkpoint's own classifier
     #[arg(long, value_delimiter = ',', value_name = "LABELS")]
     pub labels: Vec<String>,
     /// Labels out of a file: .json as the service takes it, .csv, .txt, or a linear head in .safetensors; with --data-dir, the
@@ -141,6 +121,9 @@ pub struct ClassifyArgs {
     /// Shares that sum to 1 over the labels instead of each label's own probability
     #[arg(long)]
     pub softmax: bool,
+    /// Only labels whose probability is at least P [default: the thresholds of the label set, if it has any]
+    #[arg(long, value_name = "P")]
+    pub threshold: Option<f32>,
     /// Only so many labels of each image
     #[arg(long, value_name = "N")]
     pub top_k: Option<usize>,

@@ -97,15 +97,7 @@ impl ComputeArgs {
     /// # Errors
     /// If it is running already with another number of threads.
     pub fn start_threads(&self) -> Result<()> {
-        let threads = match self.threads {
-            Some(threads) => usize::from(threads),
-            None => std::thread::available_parallelism().map_or(1, usize::from),
-        };
-        rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .thread_name(|i| format!("compute-{i}"))
-            .build_global()
-            .map_err(|error| Error::Config(format!("--threads {threads}: {error}")))
+        start_threads(self.threads)
     }
 
     /// These options for one model.
@@ -120,6 +112,22 @@ impl ComputeArgs {
             canonicalization: self.canonicalization,
         }
     }
+}
+
+/// Starts the thread pool that the towers use.
+///
+/// # Errors
+/// If it is running already with another number of threads.
+pub fn start_threads(threads: Option<u16>) -> Result<()> {
+    let threads = match threads {
+        Some(threads) => usize::from(threads),
+        None => std::thread::available_parallelism().map_or(1, usize::from),
+    };
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .thread_name(|i| format!("compute-{i}"))
+        .build_global()
+        .map_err(|error| Error::Config(format!("--threads {threads}: {error}")))
 }
 
 impl ModelArgs {

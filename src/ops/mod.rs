@@ -14,6 +14,7 @@ pub mod norm;
 pub mod numerics;
 pub mod pixels;
 pub mod probe;
+pub mod products;
 pub mod profile;
 pub mod rows;
 pub mod run;
@@ -26,6 +27,7 @@ pub use norm::LayerNorm;
 pub use numerics::Numerics;
 pub use pixels::{PixelValues, normalize_pixels};
 pub use probe::Probe;
+pub use products::Products;
 pub use run::{Batch, Input, Runner};
 pub use segments::Segments;
 

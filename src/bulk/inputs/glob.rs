@@ -12,7 +12,8 @@ pub(super) struct Globs {
 
 impl Globs {
     pub(super) fn new(patterns: &[String]) -> Result<Self, Fault> {
-        let (names, parts): (Vec<&String>, Vec<&String>) = patterns.iter().partition(|text| text.contains('/'));
+        let (names, parts): (Vec<&String>, Vec<&String>) =
+            patterns.iter().partition(|text| text.contains('/'));
         let set = |patterns: Vec<&String>| {
             RegexSet::new(patterns.into_iter().map(|pattern| regex_of(pattern)))
                 .map_err(|error| Fault::usage(format!("--exclude: {error}")))
@@ -57,12 +58,19 @@ mod tests {
     #[test]
     fn patterns_are_of_names_or_of_paths() {
         let matches = |pattern: &str, name: &str| Globs::new(&[pattern.to_owned()]).unwrap().matches(name);
-        for (pattern, name) in
-            [("*.tmp", "a/b.tmp"), ("b?.png", "b1.png"), ("a/*.png", "a/x.png"), ("**/x.png", "x.png"), ("**/raw/**", "a/raw/b/c.png"), ("raw/", "a/raw")]
-        {
+        for (pattern, name) in [
+            ("*.tmp", "a/b.tmp"),
+            ("b?.png", "b1.png"),
+            ("a/*.png", "a/x.png"),
+            ("**/x.png", "x.png"),
+            ("**/raw/**", "a/raw/b/c.png"),
+            ("raw/", "a/raw"),
+        ] {
             assert!(matches(pattern, name), "{pattern} {name}");
         }
-        for (pattern, name) in [("*.tmp", "a.tmp.png"), ("a/*.png", "a/b/x.png"), ("a.png", "axpng"), ("a/*", "b/a/x")] {
+        for (pattern, name) in
+            [("*.tmp", "a.tmp.png"), ("a/*.png", "a/b/x.png"), ("a.png", "axpng"), ("a/*", "b/a/x")]
+        {
             assert!(!matches(pattern, name), "{pattern} {name}");
         }
     }

@@ -113,7 +113,7 @@ fn add(path: &Path, alone: bool, globs: &Globs, options: &FindOptions, found: &m
             let name = if alone { path.file_name().map_or(path, Path::new) } else { path };
             found.files.push(FileEntry::new(path, name, &metadata, Content::of(path)));
         }
-        Err(error) => found.left_out.add(&format!("cannot be read: {error}"), &name_of(path)),
+        Err(error) => found.left_out.fail(&error, &name_of(path)),
     }
 }
 

@@ -7,21 +7,35 @@ const EXAMPLES: usize = 3;
 
 /// Files that were left out, by reason.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct LeftOut(BTreeMap<String, (usize, Vec<String>)>);
+pub struct LeftOut {
+    reasons: BTreeMap<String, (usize, Vec<String>)>,
+    failed: usize,
+}
 
 impl LeftOut {
     /// One more.
     pub fn add(&mut self, reason: &str, name: &str) {
-        let (count, names) = self.0.entry(reason.to_owned()).or_default();
+        let (count, names) = self.reasons.entry(reason.to_owned()).or_default();
         *count += 1;
         if names.len() < EXAMPLES {
             names.push(name.to_owned());
         }
     }
 
+    /// One more that was asked for and cannot be read.
+    pub fn fail(&mut self, error: &std::io::Error, name: &str) {
+        self.failed += 1;
+        self.add(&format!("cannot be read: {error}"), name);
+    }
+
+    /// How many were asked for and cannot be read.
+    pub fn failed(&self) -> usize {
+        self.failed
+    }
+
     /// How many.
     pub fn total(&self) -> usize {
-        self.0.values().map(|(count, _)| count).sum()
+        self.reasons.values().map(|(count, _)| count).sum()
     }
 
     /// A line for each reason: how many, why, and some of them.
@@ -30,7 +44,7 @@ impl LeftOut {
             let more = if *count > names.len() { ", …" } else { "" };
             format!("not indexed: {count} {reason} ({}{more})", names.join(", "))
         };
-        self.0.iter().map(line).collect()
+        self.reasons.iter().map(line).collect()
     }
 }
 

@@ -11,8 +11,16 @@ use super::{Content, FileEntry, Found, name_of};
 const EXTENSIONS: [&str; 11] =
     ["jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff", "avif"];
 /// Folders that systems and cameras leave: thumbnails of a NAS, of macOS archives, what was thrown away.
-const LITTER: [&str; 8] =
-    ["@eaDir", "__MACOSX", "#recycle", "$RECYCLE.BIN", ".Trashes", ".thumbnails", "lost+found", "System Volume Information"];
+const LITTER: [&str; 8] = [
+    "@eaDir",
+    "__MACOSX",
+    "#recycle",
+    "$RECYCLE.BIN",
+    ".Trashes",
+    ".thumbnails",
+    "lost+found",
+    "System Volume Information",
+];
 
 /// Adds the pictures of a folder, in the order of names; what is not taken is counted.
 pub(super) fn walk(folder: &Path, base: &Path, globs: &Globs, follow: bool, found: &mut Found) {
@@ -32,12 +40,11 @@ struct Walk<'a> {
 impl Walk<'_> {
     fn folder(&mut self, folder: &Path) {
         let name = self.name(folder);
-        let listed = fs::read_dir(folder).and_then(|entries| {
-            entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>()
-        });
+        let listed = fs::read_dir(folder)
+            .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>());
         let mut entries = match listed {
             Ok(entries) => entries,
-            Err(error) => return self.found.left_out.add(&format!("folders that cannot be read: {error}"), &name),
+            Err(error) => return self.found.left_out.fail(&error, &name),
         };
         entries.sort();
         for path in entries {
@@ -52,7 +59,7 @@ impl Walk<'_> {
         let metadata = match fs::metadata(path) {
             Ok(metadata) => metadata,
             Err(_) if is_link => return self.leave_out("links that lead nowhere", &name),
-            Err(error) => return self.leave_out(&format!("cannot be read: {error}"), &name),
+            Err(error) => return self.found.left_out.fail(&error, &name),
         };
         if self.globs.matches(&name) {
             return self.leave_out("excluded (--exclude)", &name);
@@ -67,7 +74,9 @@ impl Walk<'_> {
             if !self.follow {
                 return self.leave_out("links to folders (--follow)", &name);
             }
-            let Ok(real) = path.canonicalize() else { return self.leave_out("links that lead nowhere", &name) };
+            let Ok(real) = path.canonicalize() else {
+                return self.leave_out("links that lead nowhere", &name);
+            };
             let above = path.parent().and_then(|parent| parent.canonicalize().ok());
             if above.is_some_and(|above| above.starts_with(&real)) || !self.above.insert(real.clone()) {
                 return self.leave_out("links that lead back", &name);

@@ -115,9 +115,8 @@ impl Wanted {
 
 /// What becomes of the columns of a stream.
 pub(super) struct Columns {
-    /// The column that is embedded, and what it holds.
+    /// The column that is embedded.
     pub(super) input: usize,
-    pub(super) kind: Kind,
     /// Those that go through.
     kept: Vec<usize>,
     /// Of what is written.
@@ -148,7 +147,7 @@ impl Columns {
             kept.iter().map(|&i| Arc::clone(&input.fields()[i])).chain(new.iter().cloned()).collect();
         let mut metadata: HashMap<String, String> = input.metadata().clone().into();
         metadata.extend(facts.iter().cloned());
-        Ok(Self { input: place, kind, kept, schema: Arc::new(Schema::new_with_metadata(fields, metadata)) })
+        Ok(Self { input: place, kept, schema: Arc::new(Schema::new_with_metadata(fields, metadata)) })
     }
 
     /// The columns of a batch that go through.

@@ -32,6 +32,7 @@ use crate::bulk::Session;
 use crate::bulk::fault::{Fault, Kind as FaultKind};
 use crate::engine::ModelHandle;
 
+pub(super) use columns::{Cells, MAX_TEXT_BYTES};
 pub use columns::{Kind, Wanted};
 pub use labels::RowLabels;
 #[cfg(unix)]

@@ -4,11 +4,11 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::Work;
 use crate::Error;
 use crate::bulk::Session;
 use crate::commands::embed::read_file;
 use crate::commands::error::{Result, failed};
-use crate::config::ClassifyArgs;
 use crate::engine::{Class, EmbedOptions, Labels, ScoreOptions, Viewed, WhenFull};
 use crate::image::{Overlay, ViewOptions};
 use crate::model::LabelSet;
@@ -19,18 +19,18 @@ const SIDE: u32 = 1024;
 /// Draws the map of a label over the first image, into `output`.
 pub(super) async fn draw(
     bulk: &Session,
-    args: &ClassifyArgs,
+    work: &Work<'_>,
     labels: &Arc<LabelSet>,
     label: usize,
     output: &Path,
 ) -> Result<()> {
-    let image = args.images.first().ok_or_else(|| failed("--heatmap: no image"))?;
+    let image = work.images.first().ok_or_else(|| failed("--heatmap: no image"))?;
     let bytes = read_file(image, bulk.max_bytes())?;
     let views = ViewOptions { preview: Some(SIDE), ..ViewOptions::default() };
     let options = EmbedOptions {
         class: Class::Background,
         when_full: WhenFull::Wait,
-        max_num_patches: args.max_num_patches,
+        max_num_patches: work.args.max_num_patches,
         ..EmbedOptions::default()
     };
     let mut found = bulk.model().embed_views(vec![bytes.into()], views, options).await?.results;

@@ -9,10 +9,11 @@ use futures::StreamExt;
 
 use crate::budget::MemoryBudget;
 use crate::bulk::Session;
+use crate::bulk::inputs::read_texts;
 use crate::commands::embed::find_images;
 use crate::commands::error::{Result, failed};
 use crate::commands::session::{self, Source};
-use crate::config::ClassifyArgs;
+use crate::config::{ClassifyArgs, FindArgs};
 use crate::engine::ScoreOptions;
 use crate::labels::store::read_set;
 use crate::labels::{
@@ -55,7 +56,7 @@ pub(super) fn content(args: &ClassifyArgs) -> Result<Option<Content>> {
                 let message = "--examples and --none need --labels or --label-set";
                 return if without { Err(failed(message)) } else { Ok(None) };
             }
-            Content::of(Definition::of(args.labels.iter().map(|label| label.trim().to_owned())))
+            Content::of(Definition::of(names(&args.labels)?))
         }
     };
     // There is one model here, whatever it was called elsewhere.
@@ -74,6 +75,23 @@ pub(super) fn content(args: &ClassifyArgs) -> Result<Option<Content>> {
     }
     content.definition.check().map_err(|error| failed(format!("the labels: {error}")))?;
     Ok(Some(content))
+}
+
+/// The labels of the command line: `@file` stands for the lines of a file.
+fn names(given: &[String]) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for label in given.iter().map(|label| label.trim()) {
+        match label.strip_prefix('@') {
+            Some(file) => read_texts(Path::new(file), |line| {
+                let line = line.trim();
+                if !line.is_empty() {
+                    names.push(line.to_owned());
+                }
+            })?,
+            None => names.push(label.to_owned()),
+        }
+    }
+    Ok(names)
 }
 
 /// Encodes labels, fits them to examples, and reads what they must beat.
@@ -188,7 +206,7 @@ async fn add_examples(
         if !version.names().iter().any(|name| **name == *label) {
             return Err(wrong("there is no such label"));
         }
-        let found = find_images(&[PathBuf::from(path)])?;
+        let found = find_images(&[PathBuf::from(path)], &FindArgs::default())?.0;
         if found.is_empty() {
             return Err(wrong("there is no image"));
         }

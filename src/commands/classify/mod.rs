@@ -4,6 +4,7 @@ mod heatmap;
 mod labels;
 mod own;
 
+use std::path::PathBuf;
 use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use futures::StreamExt;
 use serde_json::json;
 
+use super::embed::find_images;
 use super::error::{Result, failed};
 use super::session::{self, INTERRUPTED, Interrupt, Source};
 use super::some_skipped;
@@ -21,15 +23,32 @@ use crate::model::zero_shot::{Activation, Ranking};
 use crate::model::{Judged, Match, Question, Scores};
 
 pub(super) fn run(args: &ClassifyArgs) -> Result<ExitCode> {
-    if args.heatmap.is_some() && args.images.len() != 1 {
-        return Err(failed(format!("--heatmap draws one image, not {}", args.images.len())));
+    args.model.chosen()?;
+    if let Some(threshold) = args.threshold {
+        crate::labels::check_share("--threshold", threshold).map_err(|error| failed(error.to_string()))?;
     }
-    let Some(content) = labels::content(args)? else { return own::run(args) };
+    let (images, left_out) = find_images(&args.images, &args.find)?;
+    if args.heatmap.is_some() && images.len() != 1 {
+        return Err(failed(format!("--heatmap draws one image, not {}", images.len())));
+    }
+    let content = labels::content(args)?;
+    left_out.lines().iter().for_each(|line| eprintln!("{line}"));
+    let work = Work { args, images, missing: left_out.failed() };
+    let Some(content) = content else { return own::run(&work) };
     let bulk = session::start(&args.model, None)?;
-    bulk.block_on(classify(&bulk, args, content))
+    bulk.block_on(classify(&bulk, &work, content))
 }
 
-async fn classify(bulk: &Session, args: &ClassifyArgs, content: crate::labels::Content) -> Result<ExitCode> {
+/// What is to be classified, and how.
+struct Work<'a> {
+    args: &'a ClassifyArgs,
+    images: Vec<PathBuf>,
+    /// Files that were named and are not there.
+    missing: usize,
+}
+
+async fn classify(bulk: &Session, work: &Work<'_>, content: crate::labels::Content) -> Result<ExitCode> {
+    let args = work.args;
     let mut interrupt = Interrupt::listen()?;
     let info = bulk.model().info();
     let scores = match info.logit_scale.zip(info.logit_bias) {
@@ -52,20 +71,25 @@ async fn classify(bulk: &Session, args: &ClassifyArgs, content: crate::labels::C
     let definition = ready.version.definition();
     let activation = if args.softmax { Some(Activation::Softmax) } else { definition.activation };
     let question = Question {
-        ranking: Ranking { activation: activation.unwrap_or_default(), top_k: args.top_k, threshold: None },
-        thresholds: ready.version.thresholds(),
+        ranking: Ranking {
+            activation: activation.unwrap_or_default(),
+            top_k: args.top_k,
+            threshold: args.threshold,
+        },
+        // What is asked for here goes before what the set says.
+        thresholds: ready.version.thresholds().filter(|_| args.threshold.is_none()),
         none: ready.none,
         standard: None,
     };
     let names = ready.version.names();
-    let images = args.images.iter().map(|image| (image.display().to_string(), Source::File(image.clone())));
+    let images = work.images.iter().map(|image| (image.display().to_string(), Source::File(image.clone())));
     let mut results = pin!(session::embed(bulk, images.collect(), args.max_num_patches));
-    let (mut answered, mut skipped) = (0, 0);
+    let (mut answered, mut skipped) = (0, work.missing);
     loop {
         let next = tokio::select! {
             biased;
             () = interrupt.wait() => {
-                eprintln!("interrupted after {} of {} images", answered + skipped, args.images.len());
+                eprintln!("interrupted after {} of {} images", answered + skipped - work.missing, work.images.len());
                 return Ok(ExitCode::from(INTERRUPTED));
             }
             next = results.next() => next,
@@ -79,7 +103,7 @@ async fn classify(bulk: &Session, args: &ClassifyArgs, content: crate::labels::C
                 for judged in &judged.value {
                     print(args, names, &image, answered == 0, judged);
                     if let (Some(output), Some(best)) = (&args.heatmap, judged.matches.first()) {
-                        heatmap::draw(bulk, args, &ready.set, best.label, output).await?;
+                        heatmap::draw(bulk, work, &ready.set, best.label, output).await?;
                         eprintln!("{}: where {:?} is", output.display(), names[best.label]);
                     }
                 }

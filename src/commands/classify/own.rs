@@ -3,17 +3,17 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::print;
+use super::{Work, print};
 use crate::commands::embed::read_file;
 use crate::commands::error::{Result, failed};
 use crate::commands::some_skipped;
-use crate::config::ClassifyArgs;
 use crate::model::zero_shot::{Activation, Ranking};
 use crate::model::{Judged, LabelActivation};
 use crate::pipeline::Pipeline;
 
 /// One picture after the other: the engine embeds, and this head looks at what comes before the embedding.
-pub(super) fn run(args: &ClassifyArgs) -> Result<ExitCode> {
+pub(super) fn run(work: &Work<'_>) -> Result<ExitCode> {
+    let args = work.args;
     let pipeline = args.model.model_args()?.load()?;
     let Some(classifier) = pipeline.model().classifier() else {
         return Err(failed("--labels: this checkpoint has no classifier of its own"));
@@ -24,9 +24,9 @@ pub(super) fn run(args: &ClassifyArgs) -> Result<ExitCode> {
         LabelActivation::Softmax => Activation::Softmax,
         LabelActivation::Sigmoid => Activation::Sigmoid,
     };
-    let ranking = Ranking { activation, top_k: args.top_k, threshold: None };
-    let (mut answered, mut skipped) = (0, 0);
-    for image in &args.images {
+    let ranking = Ranking { activation, top_k: args.top_k, threshold: args.threshold };
+    let (mut answered, mut skipped) = (0, work.missing);
+    for image in &work.images {
         let name = image.display().to_string();
         match rank(&pipeline, image, args.max_num_patches, ranking) {
             Ok(ranked) => {

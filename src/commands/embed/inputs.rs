@@ -1,14 +1,12 @@
 //! What to embed: texts, token ids and files, in this order.
 
-use std::fs;
-use std::io::{BufRead, Read};
 use std::path::{Path, PathBuf};
 
-use crate::Error;
+use crate::bulk;
+use crate::bulk::inputs::{Content, LeftOut, read_texts};
 use crate::commands::error::{Result, failed};
 use crate::commands::session::Source;
-use crate::config::EmbedArgs;
-use crate::image::ImageError;
+use crate::config::{EmbedArgs, FindArgs};
 use crate::pipeline::ModelInfo;
 
 /// What a row of the output is of.
@@ -35,29 +33,38 @@ pub(super) struct Row {
     pub(super) source: Source,
 }
 
-/// Every input that the arguments name.
+/// Every input that the arguments name, and what was left out.
 ///
 /// # Errors
 /// If there is none, token ids cannot be read, or a file or folder does not exist.
-pub(super) fn list(args: &EmbedArgs) -> Result<Vec<Row>> {
-    if args.texts.is_empty() && args.token_ids.is_empty() && args.inputs.is_empty() {
-        return Err(failed("nothing to embed: give --text, files, folders, or - for a list"));
+pub(super) fn list(args: &EmbedArgs) -> Result<(Vec<Row>, LeftOut)> {
+    if args.texts.is_empty()
+        && args.text_files.is_empty()
+        && args.token_ids.is_empty()
+        && args.inputs.is_empty()
+    {
+        return Err(failed("nothing to embed: give --text, --texts, files, folders, or - for a list"));
     }
     let mut rows = Vec::new();
-    for text in &args.texts {
-        rows.push(Row { kind: Kind::Text, name: text.clone(), source: Source::Text(text.clone()) });
+    let text =
+        |text: &str| Row { kind: Kind::Text, name: text.to_owned(), source: Source::Text(text.to_owned()) };
+    rows.extend(args.texts.iter().map(|words| text(words)));
+    for file in &args.text_files {
+        read_texts(file, |words| rows.push(text(words)))?;
     }
     for list in &args.token_ids {
         rows.push(Row { kind: Kind::Text, name: list.clone(), source: Source::TokenIds(parse_ids(list)?) });
     }
-    for file in find(&args.inputs)? {
+    let (files, left_out) = find(&args.inputs, &args.find)?;
+    for file in files {
         let name = file.display().to_string();
         rows.push(Row { kind: Kind::Image, name, source: Source::File(file) });
     }
     if rows.is_empty() {
+        left_out.lines().iter().for_each(|line| eprintln!("{line}"));
         return Err(failed("no images were found in the folders given"));
     }
-    Ok(rows)
+    Ok((rows, left_out))
 }
 
 /// Checks that the model has the towers that the inputs need.
@@ -82,56 +89,19 @@ fn parse_ids(list: &str) -> Result<Vec<u32>> {
     list.split(',').map(id).collect()
 }
 
-/// Ends of the names of files that a folder is searched for; a file that is named is taken whatever it is called.
-const EXTENSIONS: [&str; 11] =
-    ["jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff", "avif"];
-
-/// Files in the order given, folders searched to any depth in the order of names, `-` a list on standard input.
+/// Files in the order given, folders searched to any depth in the order of names, `-` and `@file` lists; and what was left out.
 ///
 /// # Errors
-/// If a file or folder does not exist, or cannot be read.
-pub(in crate::commands) fn find(inputs: &[PathBuf]) -> Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for input in inputs {
-        if input.as_os_str() == "-" {
-            for line in std::io::stdin().lock().lines() {
-                let line = line.map_err(|source| Error::Io { path: "standard input".into(), source })?;
-                let line = line.trim_end_matches('\r');
-                if !line.is_empty() {
-                    files.push(PathBuf::from(line));
-                }
-            }
-        } else if input.is_dir() {
-            walk(input, &mut files)?;
-        } else {
-            files.push(input.clone());
-        }
+/// If a list cannot be read, the only thing named is not there, or a file is of many inputs.
+pub(in crate::commands) fn find(inputs: &[PathBuf], options: &FindArgs) -> Result<(Vec<PathBuf>, LeftOut)> {
+    let found = bulk::inputs::find(inputs, &options.options())?;
+    if let Some(file) = found.files.iter().find(|file| file.content != Content::Picture) {
+        return Err(failed(format!(
+            "{}: it holds many inputs, which go into a folder: --output DIR/",
+            file.path.display()
+        )));
     }
-    Ok(files)
-}
-
-fn walk(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
-    let io_error = |source| Error::Io { path: folder.to_path_buf(), source };
-    let mut entries = fs::read_dir(folder)
-        .map_err(io_error)?
-        .map(|entry| Ok(entry?.path()))
-        .collect::<std::io::Result<Vec<_>>>()
-        .map_err(io_error)?;
-    entries.sort();
-    for path in entries {
-        // Links to folders are not followed, so that a loop of links ends.
-        if path.is_dir() && !path.is_symlink() {
-            walk(&path, files)?;
-        } else if path.is_file() && has_image_extension(&path) {
-            files.push(path);
-        }
-    }
-    Ok(())
-}
-
-fn has_image_extension(path: &Path) -> bool {
-    let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
-    EXTENSIONS.contains(&extension.as_str())
+    Ok((found.files.into_iter().map(|file| file.path).collect(), found.left_out))
 }
 
 /// The bytes of a file, if it has no more than `limit`.
@@ -139,23 +109,15 @@ fn has_image_extension(path: &Path) -> bool {
 /// # Errors
 /// If it cannot be read, or is larger.
 pub(in crate::commands) fn read(path: &Path, limit: usize) -> Result<Vec<u8>> {
-    let io_error = |source| Error::Io { path: path.to_path_buf(), source };
-    let mut bytes = Vec::new();
-    // One byte more than the limit tells a file that is too large from one that just fits.
-    fs::File::open(path)
-        .map_err(io_error)?
-        .take(limit as u64 + 1)
-        .read_to_end(&mut bytes)
-        .map_err(io_error)?;
-    if bytes.len() > limit {
-        return Err(Error::from(ImageError::FileTooLarge { bytes: bytes.len(), limit }).into());
-    }
-    Ok(bytes)
+    Ok(bulk::read_file(path, limit)?.0)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+    use crate::Error;
     use crate::commands::error::CommandError;
 
     #[test]
@@ -165,7 +127,8 @@ mod tests {
         for name in ["c.JPG", "a.png", "b/x.webp", "notes.txt"] {
             fs::write(folder.path().join(name), "").unwrap();
         }
-        let found = find(&[folder.path().to_path_buf()]).unwrap();
+        let (found, left_out) = find(&[folder.path().to_path_buf()], &FindArgs::default()).unwrap();
+        assert_eq!(left_out.lines(), ["not indexed: 1 .txt, no picture by its name (notes.txt)"]);
         let names: Vec<_> =
             found.iter().map(|p| p.strip_prefix(folder.path()).unwrap().to_str().unwrap()).collect();
         assert_eq!(names, ["a.png", "b/x.webp", "c.JPG"]);

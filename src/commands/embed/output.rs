@@ -1,24 +1,23 @@
 //! Files of embeddings: NumPy, JSON lines, Parquet. Written beside their place and moved there when whole.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parquet::data_type::{ByteArray, ByteArrayType, FloatType};
+use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 use serde_json::json;
 
 use super::inputs::Kind;
+use crate::bulk::npy;
 use crate::{Error, Result};
 
 /// Rows of one group of a Parquet file, which is what is held in memory.
 const GROUP: usize = 4096;
-
-/// Length of a `.npy` header, whatever the number of rows in it.
-const NPY_HEADER: usize = 128;
 
 /// What the end of the file's name asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +38,7 @@ impl Format {
             Some("jsonl") => Ok(Self::Jsonl),
             Some("parquet") => Ok(Self::Parquet),
             _ => Err(Error::Config(format!(
-                "--output {}: the name must end in .npy, .jsonl or .parquet",
+                "--output {}: the name must end in .npy, .jsonl or .parquet, or be that of a folder",
                 path.display()
             ))),
         }
@@ -73,7 +72,7 @@ impl Draft {
         let mut part = place.clone().into_os_string();
         part.push(".part");
         let part = PathBuf::from(part);
-        let file = File::create(&part).map_err(|source| Error::Io { path: part.clone(), source })?;
+        let file = lock(&part).map_err(|source| Error::Io { path: place.clone(), source })?;
         Ok(Self { file: BufWriter::new(file), part, place, kept: false })
     }
 
@@ -83,6 +82,38 @@ impl Draft {
         self.kept = true;
         Ok(self.place.clone())
     }
+}
+
+/// A new file that no other run writes: the lock is given back when the process ends, however it ends.
+fn lock(part: &Path) -> std::io::Result<File> {
+    loop {
+        let file = File::options().write(true).create(true).truncate(false).open(part)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let text = "another run is writing it";
+                return Err(std::io::Error::new(std::io::ErrorKind::WouldBlock, text));
+            }
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+        // Whoever had the lock before may have moved the file to its place since it was opened here.
+        if is_at(&file, part) {
+            file.set_len(0)?;
+            return Ok(file);
+        }
+    }
+}
+
+#[cfg(unix)]
+fn is_at(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let same = |a: fs::Metadata, b: fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
+    file.metadata().and_then(|open| Ok(same(open, fs::metadata(path)?))).unwrap_or(false)
+}
+
+#[cfg(not(unix))]
+fn is_at(_: &File, path: &Path) -> bool {
+    path.exists()
 }
 
 impl Drop for Draft {
@@ -108,14 +139,15 @@ impl Output {
     ///
     /// # Errors
     /// If it cannot be created.
-    pub fn create(path: &Path, format: Format, width: usize) -> Result<Self> {
+    pub fn create(path: &Path, format: Format, width: usize, facts: &[(String, String)]) -> Result<Self> {
         let draft = Draft::create(path.to_path_buf())?;
         let writer = match format {
             Format::Npy => {
                 let mut values = draft;
                 // Overwritten when the number of rows is known.
-                let blank = [b' '; NPY_HEADER];
-                values.write_all(&blank).map_err(|source| Error::Io { path: path.to_path_buf(), source })?;
+                values
+                    .write_all(&npy::header(0, width))
+                    .map_err(|source| Error::Io { path: path.to_path_buf(), source })?;
                 Writer::Npy { values, names: Draft::create(path.with_extension("names.txt"))? }
             }
             Format::Jsonl => Writer::Jsonl(draft),
@@ -126,9 +158,11 @@ impl Output {
                     required group embedding (LIST) { repeated group list { required float element; } }
                 }";
                 let schema = parse_message_type(schema).map_err(|error| failed(path, error))?;
+                let facts = facts.iter().map(|(key, value)| KeyValue::new(key.clone(), value.clone()));
                 let properties = WriterProperties::builder()
                     .set_compression(parquet::basic::Compression::SNAPPY)
                     .set_dictionary_enabled(false)
+                    .set_key_value_metadata(Some(facts.collect()))
                     .build();
                 let file = SerializedFileWriter::new(draft, Arc::new(schema), Arc::new(properties))
                     .map_err(|error| failed(path, error))?;
@@ -182,7 +216,7 @@ impl Output {
         let path = self.path;
         match self.writer {
             Writer::Npy { mut values, names } => {
-                let header = npy_header(self.rows, self.width);
+                let header = npy::header(self.rows, self.width);
                 values
                     .file
                     .seek(SeekFrom::Start(0))
@@ -201,17 +235,6 @@ impl Output {
 
 fn failed(path: &Path, error: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::Io { path: path.to_path_buf(), source: std::io::Error::other(error) }
-}
-
-/// Version 1.0 of NumPy's format (`numpy/lib/format.py`), padded to a fixed length.
-fn npy_header(rows: usize, width: usize) -> [u8; NPY_HEADER] {
-    let mut header = [b' '; NPY_HEADER];
-    let text = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {width}), }}");
-    header[..8].copy_from_slice(b"\x93NUMPY\x01\x00");
-    header[8..10].copy_from_slice(&((NPY_HEADER - 10) as u16).to_le_bytes());
-    header[10..10 + text.len()].copy_from_slice(text.as_bytes());
-    header[NPY_HEADER - 1] = b'\n';
-    header
 }
 
 fn write_group(

@@ -1,6 +1,11 @@
 //! Bulk work through the program: Arrow streams, folders of shards, searches over what they wrote.
 
+mod inputs;
+#[cfg(unix)]
+mod killed;
+mod shards;
 mod streams;
+mod vectors;
 mod worker;
 mod worker_limits;
 
