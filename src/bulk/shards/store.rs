@@ -372,8 +372,8 @@ mod tests {
         // Files of nobody are removed, those of a part that works are not.
         let (mine, theirs) =
             (folder.path().join("part-1-of-2-x.parquet"), folder.path().join(".part-0-of-2-x.parquet"));
-        std::fs::write(&mine, "x").unwrap();
-        std::fs::write(&theirs, "x").unwrap();
+        fs::write(&mine, "x").unwrap();
+        fs::write(&theirs, "x").unwrap();
         other.settle(&space("a"), false).unwrap();
         assert!(!mine.exists() && theirs.exists());
         let mut whole = Store::open(folder.path(), Part::default()).unwrap();

@@ -60,9 +60,9 @@ impl RowLabels {
             NoneRule::Off => None,
             NoneRule::On => Some(NoneTest::Sigmoid(version.none_thresholds(NONE_THRESHOLD))),
             NoneRule::Threshold(threshold) => Some(NoneTest::Sigmoid(Thresholds::All(threshold))),
-            NoneRule::Against { against, .. } => {
+            NoneRule::Against { against: other, .. } | NoneRule::Background { background: other, .. } => {
                 let text =
-                    format!("--label-set: the set is used against another, {against:?}, which is not here");
+                    format!("--label-set: the set is used against another, {other:?}, which is not here");
                 return Err(Fault::usage(text));
             }
         };
@@ -71,6 +71,7 @@ impl RowLabels {
             ranking: Ranking { activation, top_k: Some(top_k), threshold: None },
             thresholds: version.thresholds(),
             none,
+            standard: None,
         };
         Ok(Self { names: Arc::clone(version.names()), set: Arc::clone(ready.set()), scores, question })
     }
