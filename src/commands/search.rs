@@ -21,6 +21,8 @@ pub(super) fn run(args: &SearchArgs) -> Result<ExitCode> {
     if needs_model {
         args.model.chosen()?;
     }
+    // Reading the vectors uses them, too.
+    start_threads(args.model.compute.threads)?;
     let started = Instant::now();
     let vectors = load(&args.index)?;
     let loaded = started.elapsed();
@@ -33,8 +35,6 @@ pub(super) fn run(args: &SearchArgs) -> Result<ExitCode> {
     }
     if needs_model {
         embed(args, &vectors, &mut names, &mut queries)?;
-    } else {
-        start_threads(args.model.compute.threads)?;
     }
     let started = Instant::now();
     let found = search(&vectors, &queries, args.top_k, args.threshold)?;
@@ -65,7 +65,7 @@ fn embed(
     names: &mut Vec<String>,
     queries: &mut Vec<f32>,
 ) -> Result<()> {
-    let session = session::start_or_fault(&args.model, None)?;
+    let session = session::load(&args.model, None)?;
     let info = session.info();
     let fingerprint = info.fingerprint_with(None, args.max_num_patches);
     if let Some(there) = vectors.fingerprint.as_ref().filter(|there| **there != fingerprint) {

@@ -37,12 +37,20 @@ pub(super) fn start_or_fault(
     args: &WorkModelArgs,
     max_batch_tokens: Option<usize>,
 ) -> Result<Session, Fault> {
-    let usage = |error: &dyn std::fmt::Display| Fault::new(FaultKind::Usage, error.to_string());
+    args.chosen().and_then(|_| args.compute.start_threads()).map_err(|error| usage(&error))?;
+    load(args, max_batch_tokens)
+}
+
+/// Loads the model, where the threads of the towers have been started.
+pub(super) fn load(args: &WorkModelArgs, max_batch_tokens: Option<usize>) -> Result<Session, Fault> {
     let chosen = args.chosen().map_err(|error| usage(&error))?;
     let reference = chosen.parse::<ModelRef>().map_err(|error| usage(&error))?;
-    args.compute.start_threads().map_err(|error| usage(&error))?;
     let options = args.compute.load_options(None);
     Session::start(&reference, &options, max_batch_tokens).map_err(|error| Fault::of_loading(&error))
+}
+
+fn usage(error: &dyn std::fmt::Display) -> Fault {
+    Fault::new(FaultKind::Usage, error.to_string())
 }
 
 /// The embedding of every input, in the order of the inputs, each with what it came with.

@@ -39,7 +39,7 @@ def main(name: str) -> None:
             }
             code = BEFORE.get(title, "") + code.replace(MODEL, "demo")
             done = subprocess.run(
-                [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, timeout=200
+                [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
             )
             assert done.returncode == 0, f"{title}: {done.stderr[-3000:]}"
             vectors = pathlib.Path(folder, "vectors")

@@ -159,8 +159,9 @@ class Requests(unittest.TestCase):
         with Scripted(*[429] * 1000) as server:
             service = Service(server.url, retry_for=600)
             threading.Timer(0.5, service.close).start()
+            # More requests than threads: some wait for one.
             with self.assertRaisesRegex(ServiceError, "closed"):
-                service.embed(table([b"x"]))
+                service.embed(table([b"x"] * 500))
             with self.assertRaisesRegex(ServiceError, "closed"):
                 service.embed(table([b"x"]))
 

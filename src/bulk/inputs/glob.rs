@@ -12,10 +12,11 @@ pub(super) struct Globs {
 
 impl Globs {
     pub(super) fn new(patterns: &[String]) -> Result<Self, Fault> {
-        let (names, parts): (Vec<&String>, Vec<&String>) =
-            patterns.iter().partition(|text| text.contains('/'));
-        let set = |patterns: Vec<&String>| {
-            RegexSet::new(patterns.into_iter().map(|pattern| regex_of(pattern)))
+        // A folder may be written with its `/`.
+        let patterns = patterns.iter().map(|pattern| pattern.trim_end_matches('/'));
+        let (names, parts): (Vec<&str>, Vec<&str>) = patterns.partition(|text| text.contains('/'));
+        let set = |patterns: Vec<&str>| {
+            RegexSet::new(patterns.into_iter().map(regex_of))
                 .map_err(|error| Fault::usage(format!("--exclude: {error}")))
         };
         Ok(Self { parts: set(parts)?, names: set(names)? })
@@ -29,7 +30,7 @@ impl Globs {
 
 fn regex_of(pattern: &str) -> String {
     let mut regex = String::from("^");
-    let mut rest = pattern.trim_end_matches('/');
+    let mut rest = pattern;
     while let Some(c) = rest.chars().next() {
         let taken = if let Some(after) = rest.strip_prefix("**/") {
             regex.push_str("(?:.*/)?");

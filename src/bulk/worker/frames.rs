@@ -185,3 +185,71 @@ impl<R: Read> Read for Frames<R> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow_array::builder::{ListBuilder, StringBuilder, StringDictionaryBuilder};
+    use arrow_array::types::Int32Type;
+    use arrow_array::{ArrayRef, BinaryViewArray, NullArray, RecordBatch};
+    use arrow_ipc::reader::StreamReader;
+    use arrow_ipc::writer::StreamWriter;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MOST: usize = 1 << 20;
+
+    fn stream() -> Vec<u8> {
+        let mut words = StringDictionaryBuilder::<Int32Type>::new();
+        let mut lists = ListBuilder::new(StringBuilder::new());
+        for row in 0..5 {
+            words.append_value(["a", "b"][row % 2]);
+            lists.append_value((0..row).map(|i| Some(i.to_string())));
+        }
+        let views = BinaryViewArray::from_iter((0..5).map(|row| (row != 1).then(|| vec![7u8; row * 9])));
+        let columns: Vec<(&str, ArrayRef)> = vec![
+            ("word", Arc::new(words.finish())),
+            ("list", Arc::new(lists.finish())),
+            ("view", Arc::new(views)),
+            ("none", Arc::new(NullArray::new(5))),
+        ];
+        let batch = RecordBatch::try_from_iter(columns).unwrap();
+        let mut writer = StreamWriter::try_new(Vec::new(), &batch.schema()).unwrap();
+        writer.write(&batch).unwrap();
+        writer.write(&batch).unwrap();
+        writer.into_inner().unwrap()
+    }
+
+    /// Rows of a stream, until it ends or is wrong.
+    fn rows(bytes: &[u8]) -> usize {
+        let frames = Frames::new(bytes, MOST, 100, Gate::new(2 * MOST as u64));
+        let Ok(stream) = StreamReader::try_new(frames, None) else { return 0 };
+        stream.map_while(std::result::Result::ok).map(|batch| batch.num_rows()).sum()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        /// Whatever is changed, nothing larger than the limit comes out, and nothing waits for ever.
+        #[test]
+        fn damaged_streams_end(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4)) {
+            let mut bytes = stream();
+            for (at, value) in changes {
+                let at = at.index(bytes.len());
+                bytes[at] = value;
+            }
+            // A panic of the library ends the stream with an error (`rows.rs`).
+            let found = std::panic::catch_unwind(|| rows(&bytes)).unwrap_or(0);
+            prop_assert!(found * 100 <= MOST);
+        }
+    }
+
+    #[test]
+    fn a_whole_stream_passes_and_a_cut_one_does_not_hang() {
+        let bytes = stream();
+        assert_eq!(rows(&bytes), 10);
+        assert!((0..bytes.len()).all(|end| rows(&bytes[..end]) <= 10));
+    }
+}

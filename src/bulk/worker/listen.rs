@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
 use super::{Summary, Worker};
 use crate::bulk::fault::{Fault, Kind};
@@ -112,7 +112,7 @@ impl Listener {
         report: impl Fn(usize, &Result<Summary, Fault>),
     ) -> usize {
         let places = Arc::new(Semaphore::new(most));
-        let mut streams: JoinSet<(usize, Result<Summary, Fault>)> = JoinSet::new();
+        let mut streams: JoinSet<Ended> = JoinSet::new();
         let mut stop = std::pin::pin!(stop);
         let mut number = 0;
         loop {
@@ -124,11 +124,7 @@ impl Listener {
             tokio::select! {
                 biased;
                 () = &mut stop => break,
-                Some(ended) = streams.join_next() => {
-                    if let Ok((number, result)) = ended {
-                        report(number, &result);
-                    }
-                }
+                Some(ended) = streams.join_next() => told(ended, &report),
                 (place, connection) = next => match connection {
                     Ok(connection) => {
                         number += 1;
@@ -146,9 +142,7 @@ impl Listener {
         drop(self);
         let drained = async {
             while let Some(ended) = streams.join_next().await {
-                if let Ok((number, result)) = ended {
-                    report(number, &result);
-                }
+                told(ended, &report);
             }
         };
         let _ = tokio::time::timeout(drain, drained).await;
@@ -171,6 +165,16 @@ impl Listener {
                 Ok(Connection::Tcp(stream))
             }
         }
+    }
+}
+
+/// What became of a stream: its number, and how it ended.
+type Ended = (usize, Result<Summary, Fault>);
+
+fn told(ended: Result<Ended, JoinError>, report: &impl Fn(usize, &Result<Summary, Fault>)) {
+    match ended {
+        Ok((number, result)) => report(number, &result),
+        Err(error) => report(0, &Err(Fault::new(Kind::Model, format!("a stream was lost: {error}")))),
     }
 }
 

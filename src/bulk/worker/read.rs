@@ -20,7 +20,7 @@ pub(super) enum Part {
     Batch(Work),
     /// The input is not such a stream; nothing comes after it.
     Fault(Fault),
-    /// The end, as the input has it.
+    /// The end, as the input has it. Without it the thread was lost.
     End,
 }
 

@@ -178,30 +178,25 @@ impl<'a> Rows<'a> {
 
 /// The rows of every batch, each batch followed by its end.
 fn inputs(batches: mpsc::Receiver<Part>) -> impl Stream<Item = (Tag, Result<Input, RowError>)> {
-    let parts = stream::unfold(batches, |mut batches| async {
-        let part = batches.recv().await?;
-        Some((part, batches))
-    });
-    parts.flat_map(|part| {
-        match part {
-            Part::Batch(work) => Inputs::Rows { next: 0, work: Some(Box::new(work)) },
-            Part::Fault(fault) => Inputs::Fault(Some(fault)),
-            Part::Columns(_) | Part::End => Inputs::Fault(None),
+    let parts = stream::unfold(Some(batches), |batches| async {
+        let mut batches = batches?;
+        match batches.recv().await {
+            Some(Part::Batch(work)) => {
+                Some((Inputs::Rows { next: 0, work: Some(Box::new(work)) }, Some(batches)))
+            }
+            Some(Part::Fault(fault)) => Some((Inputs::Fault(Some(fault)), None)),
+            Some(Part::End | Part::Columns(_)) => None,
+            // Nobody said that this is the end: the thread was lost.
+            None => Some((Inputs::Fault(Some(Fault::input("the input: reading it panicked"))), None)),
         }
-        .into_stream()
-    })
+    });
+    parts.flat_map(stream::iter)
 }
 
 /// The inputs of one part.
 enum Inputs {
     Rows { next: usize, work: Option<Box<Work>> },
     Fault(Option<Fault>),
-}
-
-impl Inputs {
-    fn into_stream(self) -> impl Stream<Item = (Tag, Result<Input, RowError>)> {
-        stream::iter(self)
-    }
 }
 
 impl Iterator for Inputs {

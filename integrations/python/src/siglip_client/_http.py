@@ -69,6 +69,8 @@ class Http:
         deadline = time.monotonic() + self._retry_for
         pause = 0.2
         while True:
+            if self._closed.is_set():
+                raise ServiceError("the client was closed")
             try:
                 status, answer, data = self._once(method, path, body, {**self._headers, **(headers or {})})
                 if status == 200:
@@ -93,8 +95,7 @@ class Http:
             if time.monotonic() + wait > deadline:
                 message = f"{error} (tried again for {self._retry_for:g} s)"
                 raise ServiceError(message, error.status)
-            if self._closed.wait(wait):
-                raise ServiceError("the client was closed")
+            self._closed.wait(wait)
 
     def _once(
         self, method: str, path: str, body: bytes | None, headers: dict[str, str]

@@ -129,7 +129,8 @@ class Service(Embedder):
         """Gives up what was not asked yet."""
         self._closed = True
         self._http.close()
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        # What waits for a thread finds the connection closed.
+        self._threads.shutdown(wait=False)
 
     def _submit(self, piece: Piece) -> Future[pa.RecordBatch]:
         self._room.acquire()
