@@ -243,11 +243,13 @@ impl Question {
         }
     }
 
-    /// Standardised logits are ranked and are the scores; each label keeps its own logit. Thresholds of a label set are
-    /// probabilities, so that only the ranking's own counts.
+    /// Standardised logits are ranked, compared with thresholds and are the scores; each label keeps its own logit.
     fn select_standard(&self, logits: &[f32], standard: &[f32]) -> Vec<Match> {
-        let plain = Ranking { activation: Activation::None, ..self.ranking };
-        let mut matches = plain.select(standard);
+        let ranking = Ranking { activation: Activation::None, ..self.ranking };
+        let mut matches = match &self.thresholds {
+            None => ranking.select(standard),
+            Some(thresholds) => ranking.select_above(standard, Some(|label| thresholds.of(label))),
+        };
         matches.iter_mut().for_each(|found| found.logit = logits[found.label]);
         matches
     }

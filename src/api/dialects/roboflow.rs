@@ -175,7 +175,8 @@ struct Prompt {
 
 impl Heap for Prompt {
     fn heap(&self) -> usize {
-        self.parts.heap() + self.names.heap()
+        // The list is made once more, with the subject.
+        self.parts.heap() + 2 * self.parts.len() * size_of::<Part>() + self.names.heap()
     }
 }
 

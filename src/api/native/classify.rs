@@ -24,7 +24,7 @@ use crate::api::run::{self, Classified, RunOptions, scores};
 use crate::api::source::Source;
 use crate::budget::{Charge, MemoryKind};
 use crate::model::zero_shot::Ranking;
-use crate::model::{Judged, Match, Question, Scores};
+use crate::model::{Judged, Match, Question, Scores, Thresholds};
 use subject::Subject;
 
 /// Says which of your labels fit pictures.
@@ -148,7 +148,11 @@ async fn answer(call: &Call, task: Task, format: Format) -> ApiResult<Response> 
             top_k: options.top_k,
             threshold: None,
         },
-        thresholds: subject.thresholds(options.threshold),
+        thresholds: match standard {
+            // Those of a set are probabilities.
+            Some(_) => options.threshold.map(Thresholds::All),
+            None => subject.thresholds(options.threshold),
+        },
         none,
         standard,
     };

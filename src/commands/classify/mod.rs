@@ -27,11 +27,12 @@ pub(super) fn run(args: &ClassifyArgs) -> Result<ExitCode> {
     if let Some(threshold) = args.threshold {
         crate::labels::check_share("--threshold", threshold).map_err(|error| failed(error.to_string()))?;
     }
+    // What is wrong with the arguments is said before any file is looked for.
+    let content = labels::content(args)?;
     let (images, left_out) = find_images(&args.images, &args.find)?;
     if args.heatmap.is_some() && images.len() != 1 {
         return Err(failed(format!("--heatmap draws one image, not {}", images.len())));
     }
-    let content = labels::content(args)?;
     left_out.lines().iter().for_each(|line| eprintln!("{line}"));
     let work = Work { args, images, missing: left_out.failed() };
     let Some(content) = content else { return own::run(&work) };
