@@ -18,10 +18,7 @@ import corpus
 DOCUMENT = pathlib.Path(__file__).parents[2] / "docs/clusters.md"
 MODEL = "google/siglip2-base-patch16-224"
 # What a cluster has set up already.
-BEFORE = {
-    "Ray Data": "import ray\nray.init(address='local', num_cpus=2, include_dashboard=False, _node_ip_address='127.0.0.1', "
-    "object_store_memory=200_000_000, log_to_driver=False)\n",
-}
+BEFORE = {"Ray Data": "import ray_data\nray_data.start()\n"}
 SPARK = "spark.master local[2]\nspark.ui.enabled false\nspark.driver.bindAddress 127.0.0.1\nspark.driver.host 127.0.0.1\n"
 
 

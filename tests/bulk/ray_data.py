@@ -65,10 +65,18 @@ def start() -> None:
     context.enable_progress_bars = False
     # As many blocks as a larger table would have: a block is what is tried again, and what a checkpoint knows.
     context.target_max_block_size = 300_000
-    ray.init(
-        address="local", num_cpus=4, include_dashboard=False, _node_ip_address="127.0.0.1",
-        object_store_memory=200_000_000, log_to_driver=False, logging_level="error",
-    )
+    for tries in range(3):
+        try:
+            ray.init(
+                address="local", num_cpus=4, include_dashboard=False, _node_ip_address="127.0.0.1",
+                object_store_memory=200_000_000, log_to_driver=False, logging_level="error",
+            )
+            return
+        except Exception:
+            # On a machine that is busy Ray's own processes do not find each other in time.
+            ray.shutdown()
+            if tries == 2:
+                raise
 
 
 def job(photos: pathlib.Path, kind: type = Embed, **options) -> ray.data.Dataset:
