@@ -6,13 +6,16 @@ const PHONE = { width: 390, height: 844 };
 
 /** The first view with its bars and a heat map. */
 async function ready(t, page) {
-  await t.until(async () => (await page.locator('.shot .caption').allTextContents()).every((text) => text !== '…'), 'the samples are embedded');
+  await t.until(async () => {
+    const captions = await page.locator('.shot .caption').allTextContents();
+    return captions.length === 7 && captions.every((text) => text !== '…');
+  }, 'the samples are embedded');
   await t.until(async () => (await page.locator('.texts li').count()) > 0, 'the texts are tokenised');
 }
 
 export async function test(t) {
   for (const scheme of ['light', 'dark']) {
-    const page = await t.open('', { viewport: { width: 1120, height: 740 }, colorScheme: scheme });
+    const page = await t.open('', { viewport: { width: 1160, height: 650 }, colorScheme: scheme });
     await ready(t, page);
     if (scheme === 'light') await t.screenshot(page, 'playground-light');
     await page.getByRole('button', { name: 'four-things.png', exact: true }).click();

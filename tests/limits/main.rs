@@ -275,6 +275,7 @@ fn routes() -> Vec<(&'static str, Vec<(&'static str, &'static str)>)> {
             &[("images", PICTURE), ("texts", "[\"a\"]")],
             &["method", "window", "budget", "boxes", "threshold", "overlay", "token_ids"],
         ),
+        with("/v1/tokenize", &[("texts", "[\"a\"]")], &[]),
     ]
 }
 

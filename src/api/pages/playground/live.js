@@ -42,7 +42,7 @@ class Live {
   #generation = 0;
   #abort = new AbortController();
 
-  image = h('img', { class: 'shown', alt: '' });
+  image = h('img', { class: 'shown', alt: '', hidden: true });
   stage = h('div', { class: 'stage' });
   problem = h('p', { class: 'bad', role: 'alert' });
   strip = h('div', { class: 'film', role: 'group', 'aria-label': 'Pictures' });

@@ -23,7 +23,7 @@ export class SeesPicture {
     this.about = h('p', { class: 'hint' });
     this.grid = h('input', { type: 'checkbox', onchange: () => this.#frame.classList.toggle('gridded', this.grid.checked) });
     this.#frame = h('div', { class: 'pixel-frame' }, this.canvas, h('span', { class: 'patch-lines', 'aria-hidden': 'true' }));
-    this.root = h('div', { class: 'stack tight' }, this.#frame, h('label', { class: 'check' }, this.grid, 'Show the patches'), this.about);
+    this.root = h('div', { class: 'stack tight', hidden: true }, this.#frame, h('label', { class: 'check' }, this.grid, 'Show the patches'), this.about);
   }
 
   /** @type {HTMLElement} */
