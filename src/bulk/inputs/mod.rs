@@ -6,7 +6,7 @@ mod summary;
 mod walk;
 
 use std::fs::Metadata;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 pub use lists::{read_texts, split_list};
@@ -152,17 +152,7 @@ pub(super) fn mtime_of(metadata: &Metadata) -> i64 {
 
 /// A path as a name: without `./` at its beginning, with `/` between its parts.
 fn name_of(path: &Path) -> String {
-    let parts = path.components().filter(|part| !matches!(part, std::path::Component::CurDir));
-    let name = parts.as_path_buf().to_string_lossy().into_owned();
+    let parts: PathBuf = path.components().filter(|part| !matches!(part, Component::CurDir)).collect();
+    let name = parts.to_string_lossy().into_owned();
     if std::path::MAIN_SEPARATOR == '/' { name } else { name.replace(std::path::MAIN_SEPARATOR, "/") }
-}
-
-trait AsPath {
-    fn as_path_buf(self) -> PathBuf;
-}
-
-impl<'a, I: Iterator<Item = std::path::Component<'a>>> AsPath for I {
-    fn as_path_buf(self) -> PathBuf {
-        self.collect()
-    }
 }
