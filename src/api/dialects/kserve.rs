@@ -221,7 +221,7 @@ struct Task {
 
 impl Request {
     /// `tensors` are the binary tensors behind the JSON.
-    fn resolve(self, tensors: Bytes, most: usize, memory: Charge) -> ApiResult<Task> {
+    fn resolve(self, tensors: Bytes, most: usize, mut memory: Charge) -> ApiResult<Task> {
         let parameters = self.parameters.unwrap_or_default();
         let mut binary = parameters.binary_data_output.unwrap_or(false);
         if let Some(Only(output)) = self.outputs {
@@ -255,6 +255,9 @@ impl Request {
             }
             (None, Some(size)) if size == tensors.len() => {
                 let limit = if pictures { most } else { MOST };
+                // While the list grows there are two of it.
+                let longest = limit.min(tensors.len() / size_of::<u32>()) + 1;
+                memory.grow(longest * 3 * size_of::<Bytes>())?;
                 let elements = elements(&tensors, &name, limit)?;
                 check_count(&name, elements.len(), limit)?;
                 let mut batch = Batch::new(memory);

@@ -14,6 +14,7 @@ use arrow_array::types::{Int64Type, TimestampMicrosecondType};
 use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::arrow::{ArrowWriter, ProjectionMask};
 use parquet::basic::Compression;
 use parquet::file::metadata::KeyValue;
@@ -143,7 +144,10 @@ impl ShardWriter {
                     .set_max_row_group_row_count(Some(GROUP))
                     .set_key_value_metadata(Some(facts.collect()))
                     .build();
-                let file = ArrowWriter::try_new(open(0)?, Arc::clone(&schema), Some(properties))
+                // Without Arrow's own schema in it: pyarrow 25 and older cannot read a fixed-size list with a null, which a bad
+                // row has. As Parquet has it, it is a list.
+                let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
+                let file = ArrowWriter::try_new_with_options(open(0)?, Arc::clone(&schema), options)
                     .map_err(|error| cannot(&files[0].hidden, error))?;
                 Writer::Parquet { file: Box::new(file), columns: Box::new(Columns::new(width)), schema }
             }
