@@ -146,7 +146,8 @@ impl ShardWriter {
                     .build();
                 // Without Arrow's own schema in it: pyarrow 25 and older cannot read a fixed-size list with a null, which a bad
                 // row has. As Parquet has it, it is a list.
-                let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
+                let options =
+                    ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
                 let file = ArrowWriter::try_new_with_options(open(0)?, Arc::clone(&schema), options)
                     .map_err(|error| cannot(&files[0].hidden, error))?;
                 Writer::Parquet { file: Box::new(file), columns: Box::new(Columns::new(width)), schema }

@@ -61,7 +61,7 @@ pub fn rows(folder: &Path) -> BTreeMap<String, Result<Vec<f32>, String>> {
         for batch in batches(&file).1 {
             let names = batch.column_by_name("name").unwrap().as_string::<i32>();
             let errors = batch.column_by_name("error").unwrap().as_string::<i32>();
-            let vectors = batch.column_by_name("embedding").unwrap().as_fixed_size_list();
+            let vectors = batch.column_by_name("embedding").unwrap().as_list::<i32>();
             for row in 0..batch.num_rows() {
                 let result = match vectors.is_valid(row) {
                     true => Ok(vectors.value(row).as_primitive::<Float32Type>().values().to_vec()),
