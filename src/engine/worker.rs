@@ -402,7 +402,10 @@ impl Worker<'_> {
 
 /// The same result for several tickets. Errors cannot be cloned: the copies carry the text.
 fn copies(result: Result<Embedding>, count: usize) -> Vec<Result<Embedding>> {
-    let copy = |result: &Result<Embedding>| result.as_ref().map(Clone::clone).map_err(WorkError::copy);
+    let copy = |result: &Result<Embedding>| match result {
+        Ok(embedding) => Ok(embedding.clone()),
+        Err(error) => Err(error.copy()),
+    };
     let mut all: Vec<_> = (1..count).map(|_| copy(&result)).collect();
     all.push(result);
     all
