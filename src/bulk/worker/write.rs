@@ -18,11 +18,11 @@ pub(super) enum Part {
     End,
 }
 
-/// Starts to write: the schema at once. The second value tells how it ended.
-pub(super) fn start(
-    output: impl Write + Send + 'static,
-    schema: SchemaRef,
-) -> Result<(mpsc::Sender<Part>, oneshot::Receiver<Result<(), Fault>>), Fault> {
+/// Where parts go, and how writing ended.
+type Writer = (mpsc::Sender<Part>, oneshot::Receiver<Result<(), Fault>>);
+
+/// Starts to write: the schema at once.
+pub(super) fn start(output: impl Write + Send + 'static, schema: SchemaRef) -> Result<Writer, Fault> {
     let (sender, parts) = mpsc::channel(1);
     let (done, ended) = oneshot::channel();
     let write = move || {
