@@ -9,7 +9,7 @@ use tracing::Span;
 
 use super::batch::{self, Embed};
 use super::cache::TextKey;
-use super::error::{Result, WorkError};
+use super::error::Result;
 use super::job::{Class, Lane};
 use super::lane::{Prepared, Ready};
 use super::queues::{Batch, Taker, Work};

@@ -121,8 +121,15 @@ impl Service {
         let memory = MemoryBudget::new(budget);
         BUDGET.store(Box::leak(Box::new(memory.clone())), Ordering::SeqCst);
         let config = ApiConfig { max_body_bytes: longest, memory: memory.clone(), ..ApiConfig::default() };
-        let engine =
-            EngineConfig { prepare_threads: 1, tokenize_threads: 1, memory, ..EngineConfig::default() };
+        // It has a bound of its own, and would be filled by what it may keep.
+        let cache_bytes = 0;
+        let engine = EngineConfig {
+            prepare_threads: 1,
+            tokenize_threads: 1,
+            memory,
+            cache_bytes,
+            ..EngineConfig::default()
+        };
         let state = runtime.block_on(async {
             let engine = Engine::start(engine);
             engine.insert(&["fake"], Arc::new(fake::Fake::new("fake"))).unwrap();
@@ -528,7 +535,7 @@ fn label_sets(service: &Service) {
             format!("{{\"labels\":[{{\"name\":\"a\",\"prompts\":[\"{}\"]}}]}}", "{}".repeat(2000)),
             422,
         ),
-        ("many equal labels", format!("{{\"labels\":{many}}}"), 422),
+        ("many equal labels", format!("{{\"labels\":{many}}}"), 413),
     ] {
         let request = Request::put(format!("{SET}?wait=true")).header("content-type", JSON);
         let outcome = service.ask(request.body(body.into()).unwrap());
