@@ -100,7 +100,7 @@ fn labels(c: &mut Criterion) {
     let scores = Scores { scale: 100.0, bias: -10.0 };
     let ranking = Ranking { top_k: Some(5), ..Ranking::default() };
     let none = Some(NoneTest::Sigmoid(Thresholds::All(0.01)));
-    let question = Question { ranking, thresholds: None, none };
+    let question = Question { ranking, none, ..Question::default() };
     for count in [1000, 100_000] {
         let names = (0..count).map(|i| Arc::from(format!("label {i}"))).collect();
         let set = LabelSet::of_directions(names, &values(count * WIDTH), "space".into()).expect("labels");

@@ -173,6 +173,8 @@ pub(super) fn stored(call: &Call, put: Put) -> ApiResult<Response> {
     responses(
         (status = 204, description = "It is removed"),
         (status = 412, description = "It is at another version", body = crate::api::edge::error::ErrorBody),
+        (status = 422, description = "No set can have that name", body = crate::api::edge::error::ErrorBody),
+        (status = 504, description = "Not finished in time", body = crate::api::edge::error::ErrorBody),
         ReadErrors,
     )
 )]

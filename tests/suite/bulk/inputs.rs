@@ -132,7 +132,7 @@ fn tars_tables_and_texts_are_shards_of_their_own() {
     writer.write(&table).unwrap();
     writer.close().unwrap();
     let captions = batch(vec![("text", Arc::new(StringArray::from(vec!["a cat", "a dog"])) as ArrayRef)]);
-    fs::write(path.join("c.arrows"), stream(&[captions.clone()])).unwrap();
+    fs::write(path.join("c.arrows"), stream(std::slice::from_ref(&captions))).unwrap();
     let mut writer =
         FileWriter::try_new(File::create(path.join("c.arrow")).unwrap(), &captions.schema()).unwrap();
     writer.write(&captions).unwrap();
