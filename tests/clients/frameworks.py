@@ -97,8 +97,10 @@ def infinity():
     from infinity_client import Client
     from infinity_client.api.default import embeddings as api
     from infinity_client.models import OpenAIEmbeddingInputText
+    from infinity_client.types import UNSET
 
-    body = OpenAIEmbeddingInputText(input_=TEXTS, model="demo")
+    # It would send 0, which is no width of an embedding.
+    body = OpenAIEmbeddingInputText(input_=TEXTS, model="demo", dimensions=UNSET)
     answer = api.sync(client=Client(base_url=BASE), body=body)
     same([entry.embedding for entry in answer.data], texts, "infinity_client")
 
