@@ -97,12 +97,13 @@ def infinity():
     from infinity_client import Client
     from infinity_client.api.default import embeddings as api
     from infinity_client.models import OpenAIEmbeddingInputText
-    from infinity_client.types import UNSET
 
-    # It would send 0, which is no width of an embedding.
-    body = OpenAIEmbeddingInputText(input_=TEXTS, model="demo", dimensions=UNSET)
+    # It sends `dimensions: 0`, and reads the errors of 422 as FastAPI writes them.
+    body = OpenAIEmbeddingInputText(input_=TEXTS, model="demo")
     answer = api.sync(client=Client(base_url=BASE), body=body)
     same([entry.embedding for entry in answer.data], texts, "infinity_client")
+    refused = api.sync(client=Client(base_url=BASE), body=OpenAIEmbeddingInputText(input_=TEXTS, model="demo", dimensions=7))
+    assert "dimensions" in refused.detail[0].msg, refused
 
 
 for client in (haystack, llamaindex, langchain, litellm, infinity):

@@ -3,6 +3,7 @@
 //! contract.
 
 use axum::Json;
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
@@ -39,13 +40,35 @@ pub static DIALECT: Dialect = Dialect {
 #[derive(Serialize)]
 struct ErrorAnswer<'a> {
     error: &'a ErrorDetail,
-    detail: &'a str,
+    detail: Detail<'a>,
 }
 
-/// Our own shape, which is OpenAI's, and the message again where clients of Jina and Voyage look for it.
+/// The message as services made with FastAPI write it: a list where they find a request invalid (422), else a text.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Detail<'a> {
+    Text(&'a str),
+    Invalid([Invalid<'a>; 1]),
+}
+
+#[derive(Serialize)]
+struct Invalid<'a> {
+    loc: Vec<&'a str>,
+    msg: &'a str,
+    r#type: &'a str,
+}
+
+/// Our own shape, which is OpenAI's, and the message again where clients of Jina, Voyage and infinity look for it.
 fn shape(error: &ApiError) -> Response {
-    let detail = shortened(&error.detail.message, 200);
-    Json(ErrorAnswer { error: &error.detail, detail: &detail }).into_response()
+    let text = &shortened(&error.detail.message, 200);
+    let detail = match error.status {
+        StatusCode::UNPROCESSABLE_ENTITY => {
+            let loc = ["body"].into_iter().chain(error.detail.param.as_deref()).collect();
+            Detail::Invalid([Invalid { loc, msg: text, r#type: &error.detail.code }])
+        }
+        _ => Detail::Text(text),
+    };
+    Json(ErrorAnswer { error: &error.detail, detail }).into_response()
 }
 
 /// A conversation of one message with one text or one picture: vLLM's input of models that embed pictures.
@@ -145,7 +168,8 @@ pub fn inputs(options: &mut EmbeddingsRequest, served: bool) -> ApiResult<(&'sta
     }
     options.normalize = options.normalize.or(options.normalized);
     options.embedding_type = options.embedding_type.or(options.output_dtype).or(options.encoding_type);
-    options.dimensions = options.dimensions.or(options.output_dimension);
+    // infinity's client sends 0 where nothing is asked for.
+    options.dimensions = options.dimensions.or(options.output_dimension).filter(|&dimensions| dimensions > 0);
     match (options.input.take(), options.messages.take()) {
         (Some(inputs), None) => Ok(("input", inputs)),
         (None, Some(Messages(Only(Message { content: Content(part) })))) => {

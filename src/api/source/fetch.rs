@@ -6,7 +6,6 @@
 //! cookies, no credentials, no kept connections. Bytes and time are bounded.
 
 use std::fmt;
-use std::io::{ErrorKind, Read};
 use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -21,16 +20,14 @@ use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 use url::{Host, Url};
 
 use super::is_public;
+use super::outbound::{self, Unread};
 use super::slots::Slots;
-use crate::api::edge::buffer::ChargedBuffer;
 use crate::api::edge::error::{ApiError, ApiResult};
 use crate::budget::{Charge, MemoryBudget, MemoryKind};
 use crate::telemetry;
 
 /// Fetches that run at once; more wait. One client gets half of them at most.
 const CONCURRENT: usize = 64;
-/// Bytes that are read from a host at once.
-const PIECE: usize = 32 << 10;
 
 /// Where pictures may be fetched from, and how much of them.
 #[derive(Debug, Clone)]
@@ -146,7 +143,7 @@ fn fetch(mut url: Url, policy: &Arc<FetchPolicy>, memory: Charge) -> ApiResult<B
         if left.is_zero() {
             return Err(too_slow(policy));
         }
-        let mut response = agent(left, policy).get(url.as_str()).call().map_err(|e| failed(&e, policy))?;
+        let response = agent(left, policy).get(url.as_str()).call().map_err(|e| failed(&e, policy))?;
         let status = response.status();
         if status.is_redirection() {
             let location = response.headers().get("location").and_then(|v| v.to_str().ok());
@@ -161,22 +158,11 @@ fn fetch(mut url: Url, policy: &Arc<FetchPolicy>, memory: Charge) -> ApiResult<B
         if !status.is_success() {
             return Err(unusable(format!("the host answered {status}")));
         }
-        let limit = policy.max_bytes;
-        let mut buffer = ChargedBuffer::new(memory, None);
-        let mut reader = response.body_mut().as_reader();
-        let mut piece = vec![0; PIECE];
-        loop {
-            let read = match reader.read(&mut piece) {
-                Ok(0) => return Ok(buffer.into_bytes()),
-                Ok(read) => read,
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) => return Err(failed(&ureq::Error::from(error), policy)),
-            };
-            if read > limit - buffer.len() {
-                return Err(unusable(format!("the picture is larger than {limit} bytes")));
-            }
-            buffer.add(&piece[..read])?;
-        }
+        return outbound::read(response, policy.max_bytes, memory).map_err(|unread| match unread {
+            Unread::Failed(error) => failed(&error, policy),
+            Unread::TooLarge => unusable(format!("the picture is larger than {} bytes", policy.max_bytes)),
+            Unread::Memory(exceeded) => exceeded.into(),
+        });
     }
     Err(unusable(format!("more than {} redirects", policy.max_redirects)))
 }
@@ -199,17 +185,7 @@ fn check(url: &Url, policy: &FetchPolicy) -> ApiResult<()> {
 
 /// A client for one request: nothing is shared with another one.
 fn agent(timeout: Duration, policy: &Arc<FetchPolicy>) -> ureq::Agent {
-    let config = Config::builder()
-        .timeout_global(Some(timeout))
-        .max_redirects(0)
-        .max_redirects_will_error(false)
-        .http_status_as_error(false)
-        .proxy(None)
-        .max_idle_connections(0)
-        .user_agent(concat!("siglip/", env!("CARGO_PKG_VERSION")))
-        .accept("image/*")
-        .accept_encoding("identity")
-        .build();
+    let config = outbound::settings(timeout, "image/*");
     ureq::Agent::with_parts(config, DefaultConnector::default(), PublicOnly { policy: Arc::clone(policy) })
 }
 

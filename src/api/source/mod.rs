@@ -3,6 +3,7 @@
 mod address;
 mod decode;
 mod fetch;
+pub mod outbound;
 mod slots;
 
 pub use address::is_public;

@@ -1,6 +1,5 @@
 //! Another machine learning service of Immich, asked for what is not done here.
 
-use std::io::{ErrorKind, Read};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,21 +8,19 @@ use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use ureq::config::Config;
+use ureq::config::AutoHeaderValue;
 use url::Url;
 
 use crate::api::call::Call;
-use crate::api::edge::buffer::ChargedBuffer;
 use crate::api::edge::error::{ApiError, ApiResult, shortened};
 use crate::api::source::Slots;
+use crate::api::source::outbound::{self, Unread};
 use crate::budget::{Charge, MemoryKind};
 
 /// Requests that are forwarded at once; more wait. One client gets half of them at most.
 const CONCURRENT: usize = 32;
 /// Longest answer: faces of a picture are some kB each.
 const MOST_BYTES: usize = 16 << 20;
-/// Bytes of an answer that are read at once.
-const PIECE: usize = 32 << 10;
 
 /// The other service. The operator names it, so its address may be private.
 #[derive(Debug, Clone)]
@@ -37,13 +34,14 @@ impl FromStr for Upstream {
 
     /// Its address, `http://host:3003`.
     fn from_str(address: &str) -> Result<Self, String> {
-        let mut url = Url::parse(address).map_err(|error| format!("{address:?} is not a URL: {error}"))?;
-        let plain = url.username().is_empty()
-            && url.password().is_none()
-            && url.query().is_none()
-            && url.fragment().is_none();
+        // Neither message says the address: it may hold a password.
+        let mut url = Url::parse(address).map_err(|error| format!("not a URL: {error}"))?;
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err("a user name or password is not sent; leave it out".to_owned());
+        }
+        let plain = url.query().is_none() && url.fragment().is_none();
         if !matches!(url.scheme(), "http" | "https") || !url.has_host() || !plain {
-            return Err(format!("{address:?} is not an address like http://immich-machine-learning:3003"));
+            return Err("not an address like http://immich-machine-learning:3003".to_owned());
         }
         let path = format!("{}/predict", url.path().trim_end_matches('/'));
         url.set_path(&path);
@@ -92,37 +90,18 @@ fn ask(
     left: Duration,
     charge: Charge,
 ) -> Result<Response, Failure> {
-    let config = Config::builder()
-        .timeout_global(Some(left))
-        .max_redirects(0)
-        .max_redirects_will_error(false)
-        .http_status_as_error(false)
-        .proxy(None)
-        .max_idle_connections(0)
-        .user_agent(concat!("siglip/", env!("CARGO_PKG_VERSION")))
-        .accept_encoding("identity")
-        .build();
-    let agent = ureq::Agent::new_with_config(config);
+    let agent = ureq::Agent::new_with_config(outbound::settings(left, AutoHeaderValue::Default));
     let request = agent.post(url.as_str()).header(header::CONTENT_TYPE, content_type);
-    let mut answer = request.send(body).map_err(Failure::Asking)?;
+    let answer = request.send(body).map_err(Failure::Asking)?;
     let status = answer.status();
     let content_type = answer.headers().get(header::CONTENT_TYPE).cloned();
-    let mut buffer = ChargedBuffer::new(charge, None);
-    let mut reader = answer.body_mut().as_reader();
-    let mut piece = vec![0; PIECE];
-    loop {
-        match reader.read(&mut piece) {
-            Ok(0) => break,
-            Ok(read) if read > MOST_BYTES - buffer.len() => {
-                let message = format!("the answer of --immich-upstream is larger than {MOST_BYTES} bytes");
-                return Err(Failure::Api(failed(message)));
-            }
-            Ok(read) => buffer.add(&piece[..read]).map_err(|exceeded| Failure::Api(exceeded.into()))?,
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(Failure::Asking(error.into())),
+    let bytes = outbound::read(answer, MOST_BYTES, charge).map_err(|unread| match unread {
+        Unread::Failed(error) => Failure::Asking(error),
+        Unread::TooLarge => {
+            Failure::Api(failed(format!("the answer of --immich-upstream is larger than {MOST_BYTES} bytes")))
         }
-    }
-    let bytes = buffer.into_bytes();
+        Unread::Memory(exceeded) => Failure::Api(exceeded.into()),
+    })?;
     if status.is_success() {
         let json = HeaderValue::from_static("application/json");
         let content_type = content_type.unwrap_or(json);
@@ -151,6 +130,10 @@ mod tests {
         assert_eq!(path("https://ml/immich/").unwrap(), "https://ml/immich/predict");
         for wrong in ["ml:3003", "ftp://ml", "http://", "http://a:b@ml", "http://ml/?x=1", ""] {
             assert!(path(wrong).is_err(), "{wrong}");
+        }
+        for secret in ["http://me:secret@ml:3003", "http://me:secret@ml:99999", "http://secret@ml/?x=secret"]
+        {
+            assert!(!path(secret).unwrap_err().contains("secret"), "{secret}");
         }
     }
 }

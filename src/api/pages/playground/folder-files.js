@@ -35,6 +35,29 @@ export function droppedFiles(transfer) {
 }
 
 /**
+ * Lets files be dropped anywhere on a page; it has the class `over` meanwhile.
+ * @param {HTMLElement} root
+ * @param {(files: Named[]) => void} onFiles
+ * @param {(error: unknown) => void} onError
+ */
+export function takesDrops(root, onFiles, onError) {
+  root.addEventListener('dragover', (event) => {
+    if (!event.dataTransfer?.types.includes('Files')) return;
+    event.preventDefault();
+    root.classList.add('over');
+  });
+  root.addEventListener('dragleave', (event) => {
+    if (!(event.relatedTarget instanceof Node && root.contains(event.relatedTarget))) root.classList.remove('over');
+  });
+  root.addEventListener('drop', (event) => {
+    root.classList.remove('over');
+    if (!event.dataTransfer?.types.includes('Files')) return;
+    event.preventDefault();
+    droppedFiles(event.dataTransfer).then(onFiles, onError);
+  });
+}
+
+/**
  * The files of an `<input type="file">`, with or without `webkitdirectory`.
  * @param {Iterable<File>} files
  * @returns {Named[]}

@@ -2,7 +2,7 @@
 // service.
 
 import { fill, h, icon } from './dom.js';
-import { chosenFiles, droppedFiles, MOST, sortPictures } from './folder-files.js';
+import { chosenFiles, MOST, sortPictures, takesDrops } from './folder-files.js';
 import { Detail } from './folder-detail.js';
 import { Grid } from './folder-grid.js';
 import { Groups } from './folder-groups.js';
@@ -129,19 +129,7 @@ class FolderView {
       h('div', { class: 'folder-body' }, h('div', { class: 'folder-main' }, this.grid.element, this.groups.element, this.map.element), this.detail.element));
     root.classList.add('stack');
     fill(root, h('h1', { class: 'sr' }, 'A folder of photos'), folderInput, filesInput, archive, this.drop, this.work);
-    root.addEventListener('dragover', (event) => {
-      if (!event.dataTransfer?.types.includes('Files')) return;
-      event.preventDefault();
-      root.classList.add('over');
-    });
-    root.addEventListener('dragleave', (event) => {
-      if (!(event.relatedTarget instanceof Node && root.contains(event.relatedTarget))) root.classList.remove('over');
-    });
-    root.addEventListener('drop', (event) => {
-      event.preventDefault();
-      root.classList.remove('over');
-      if (event.dataTransfer) droppedFiles(event.dataTransfer).then((files) => this.#take(files), (error) => this.app.failed(error));
-    });
+    takesDrops(root, (files) => this.#take(files), (error) => this.app.failed(error));
   }
 
   show() {

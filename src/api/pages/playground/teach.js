@@ -4,7 +4,7 @@ import { isAbort } from './api.js';
 import { jsonSnippets } from './copy.js';
 import { fill, h, icon, settled } from './dom.js';
 import { folder } from './folder.js';
-import { chosenFiles, droppedFiles, sortPictures } from './folder-files.js';
+import { chosenFiles, droppedFiles, sortPictures, takesDrops } from './folder-files.js';
 import { PENDING, READY, Store } from './folder-store.js';
 import { Thumbs } from './folder-thumbs.js';
 import { dot } from './math.js';
@@ -140,20 +140,7 @@ class TeachView {
     this.empty, this.pictures.element);
     root.classList.add('stack');
     fill(root, h('h1', { class: 'sr' }, 'Teach it'), files, form, this.summary, this.board.element, this.tray, this.saved.element);
-    root.addEventListener('dragover', (event) => {
-      if (!event.dataTransfer?.types.includes('Files')) return;
-      event.preventDefault();
-      root.classList.add('over');
-    });
-    root.addEventListener('dragleave', (event) => {
-      if (!(event.relatedTarget instanceof Node && root.contains(event.relatedTarget))) root.classList.remove('over');
-    });
-    root.addEventListener('drop', (event) => {
-      root.classList.remove('over');
-      if (!event.dataTransfer?.types.includes('Files')) return;
-      event.preventDefault();
-      droppedFiles(event.dataTransfer).then((dropped) => this.#take(dropped, null), (error) => this.app.failed(error));
-    });
+    takesDrops(root, (dropped) => this.#take(dropped, null), (error) => this.app.failed(error));
   }
 
   show() {

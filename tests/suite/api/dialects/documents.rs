@@ -6,18 +6,7 @@ use serde_json::{Value, json};
 
 use super::super::fake::DIM;
 use super::super::{Service, assert_close, fake, floats, unit};
-use super::VERTEX;
-
-const PICTURE: &[u8] = b"PIC\x01\x02";
-const LONG: &str = "a text of more than sixteen bytes";
-
-fn picture() -> String {
-    STANDARD.encode(PICTURE)
-}
-
-fn data_url() -> String {
-    format!("data:image/png;base64,{}", picture())
-}
+use super::{LONG, PICTURE, VERTEX, data_url, picture};
 
 #[tokio::test]
 async fn openais_request_as_others_write_it() {
@@ -61,8 +50,8 @@ async fn openais_request_as_others_write_it() {
             let answer = service.json(path, body.clone()).await;
             let message = answer.refused(status, "/error/message");
             assert!(message.contains(part), "{message}");
-            // Where Jina's and Voyage's clients look for it.
-            let detail = answer.refused(status, "/detail");
+            // Where Jina's and Voyage's clients look for it, and infinity's, which reads a list at 422.
+            let detail = answer.refused(status, if status == 422 { "/detail/0/msg" } else { "/detail" });
             assert_eq!(detail.split('…').next(), Some(&message[..detail.find('…').unwrap_or(message.len())]));
         }
     }
@@ -70,6 +59,14 @@ async fn openais_request_as_others_write_it() {
     assert!(long.bytes.len() < 2000 && long.refused(400, "/detail").len() < 210);
     let query = service.json("/v1/embeddings?task=x", json!({"input": "a"})).await;
     assert!(query.refused(400, "/error/message").contains("JSON body"));
+    let invalid = service.json("/v1/embeddings", json!({"input": "a", "dimensions": 7})).await.json();
+    assert_eq!(invalid["detail"][0]["loc"], json!(["body", "dimensions"]));
+    assert_eq!(invalid["detail"][0]["type"], invalid["error"]["code"]);
+    let any = json!({"input": ["cat"], "dimensions": 0});
+    assert_close(
+        &floats(&service.json("/v1/embeddings", any).await.ok()["data"][0]["embedding"]),
+        &unit(b"cat"),
+    );
     assert_eq!(service.get("/models").await.ok(), service.get("/v1/models").await.ok());
     assert_eq!(service.get("/models/other").await.ok()["id"], "other");
 }

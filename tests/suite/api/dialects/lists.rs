@@ -6,25 +6,13 @@ use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::http::Request;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use siglip::api::{ApiConfig, AppState, app};
 use siglip::engine::Engine;
 
 use super::super::fake::{BIAS, DIM, Fake, SCALE};
 use super::super::{Answer, Service, assert_close, engine_config, fake, floats, unit};
-
-const PICTURE: &[u8] = b"PIC\x01\x02";
-const LONG: &str = "a text of more than sixteen bytes";
-
-fn picture() -> String {
-    STANDARD.encode(PICTURE)
-}
-
-fn data_url() -> String {
-    format!("data:image/png;base64,{}", picture())
-}
+use super::{LONG, PICTURE, data_url, picture};
 
 fn cosine(a: &[u8], b: &[u8]) -> f32 {
     unit(a).iter().zip(unit(b)).map(|(x, y)| x * y).sum()

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::Request;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use siglip::api::{ApiConfig, ApiKeys, Dialects};
 use siglip::engine::EngineConfig;
@@ -24,6 +26,17 @@ struct Case {
 
 const HUGGING_FACE: &str = "/models/fake/pipeline/feature-extraction";
 const VERTEX: &str = "/v1/projects/p/locations/l/publishers/google/models/fake:predict";
+
+const PICTURE: &[u8] = b"PIC\x01\x02";
+const LONG: &str = "a text of more than sixteen bytes";
+
+fn picture() -> String {
+    STANDARD.encode(PICTURE)
+}
+
+fn data_url() -> String {
+    format!("data:image/png;base64,{}", picture())
+}
 
 fn cases() -> Vec<Case> {
     let case = |dialect, path, body, message| Case { dialect, path, body, message };
