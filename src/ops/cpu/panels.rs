@@ -4,7 +4,7 @@ use half::bf16;
 use rayon::prelude::*;
 
 use super::buffer::{Buffer, Plain, as_words, as_words_mut, with_scratch};
-use super::micro::{Float, Micro, Operand, Quantized, round_all, round_bf16, widen_bf16};
+use super::micro::{Float, Micro, Operand, Quantized, round_all, round_bf16, round_bits, widen_bf16};
 use super::vectorised::{Arithmetic, vectorised};
 use super::words;
 
@@ -20,6 +20,8 @@ pub trait Element: Plain {
     fn of(x: f32) -> Self;
     /// Narrowed, all at once: see [`round_all`].
     fn of_all<const N: usize>(x: [f32; N]) -> [Self; N];
+    /// The bits of the nearest bf16 to each, all at once: see [`round_all`].
+    fn bf16_bits<const N: usize>(x: &[Self; N]) -> [u32; N];
 }
 
 impl Element for f32 {
@@ -44,6 +46,11 @@ impl Element for f32 {
     fn of_all<const N: usize>(x: [f32; N]) -> [Self; N] {
         x
     }
+
+    #[inline(always)]
+    fn bf16_bits<const N: usize>(x: &[Self; N]) -> [u32; N] {
+        round_bits(*x)
+    }
 }
 
 impl Element for bf16 {
@@ -67,6 +74,11 @@ impl Element for bf16 {
     #[inline(always)]
     fn of_all<const N: usize>(x: [f32; N]) -> [Self; N] {
         round_all(x)
+    }
+
+    #[inline(always)]
+    fn bf16_bits<const N: usize>(x: &[Self; N]) -> [u32; N] {
+        x.map(|x| u32::from(x.to_bits()))
     }
 }
 
@@ -332,7 +344,13 @@ fn interleave<T: Element, P: Operand>(
     panel: &mut [P],
     (lanes, unit): (usize, usize),
 ) {
+    let whole = columns.len() == lanes;
     for (k, group) in panel.chunks_exact_mut(lanes * unit).enumerate() {
+        // An operand of 2 bytes is bf16.
+        if size_of::<P>() == 2 && unit == 2 && whole && lanes.is_multiple_of(8) && 2 * k + 1 < inner {
+            pairs(&x.row(2 * k)[columns.clone()], &x.row(2 * k + 1)[columns.clone()], as_words_mut(group));
+            continue;
+        }
         for u in 0..unit {
             let k = k * unit + u;
             let row = if k < inner { &x.row(k)[columns.clone()] } else { &[] };
@@ -349,6 +367,18 @@ fn interleave<T: Element, P: Operand>(
                     to[u] = row.get(j).map_or(P::default(), |value| value.operand());
                 }
             }
+        }
+    }
+}
+
+/// Pairs of bf16, each as one word: two neighbours along K. So the compiler makes vectors of it.
+#[inline(always)]
+fn pairs<T: Element>(low: &[T], high: &[T], to: &mut [u32]) {
+    let (low, high, to) = (low.as_chunks::<8>().0, high.as_chunks::<8>().0, to.as_chunks_mut::<8>().0);
+    for ((to, low), high) in to.iter_mut().zip(low).zip(high) {
+        let (low, high) = (T::bf16_bits(low), T::bf16_bits(high));
+        for ((to, low), high) in to.iter_mut().zip(low).zip(high) {
+            *to = low | high << 16;
         }
     }
 }
@@ -424,6 +454,38 @@ mod tests {
         fn quantize [] (x: &[f32], bytes: &mut [u8]) -> Quantum {
             to_bytes::<A>(x, bytes)
         }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn pairs_of_bf16_lie_side_by_side() {
+        use crate::ops::cpu::micro::avx512::Bf16;
+
+        at_every_level(|level| {
+            for (inner, columns) in [(1usize, 48usize), (2, 48), (7, 48), (8, 96), (9, 50), (4, 3)] {
+                let mut x: Vec<f32> = (0..inner * columns).map(|i| (i as f32 * 0.37).sin() * 3.0).collect();
+                x[0] = f32::NAN;
+                let narrow: Vec<bf16> = x.iter().map(|&x| bf16::from_f32(x)).collect();
+                let panels = columns.div_ceil(Bf16::COLUMNS) * b_panel::<Bf16>(inner);
+                let mut packed = Buffer::<bf16>::zeros(panels);
+                let mut from_narrow = Buffer::<bf16>::zeros(panels);
+                pack_b::<Bf16, f32>(Matrix { data: &x, stride: columns, columns }, inner, &mut packed);
+                pack_b::<Bf16, bf16>(
+                    Matrix { data: &narrow, stride: columns, columns },
+                    inner,
+                    &mut from_narrow,
+                );
+                for (i, (&a, &b)) in packed.iter().zip(from_narrow.iter()).enumerate() {
+                    let (panel, i) = (i / b_panel::<Bf16>(inner), i % b_panel::<Bf16>(inner));
+                    let (k, lane) = (i / (2 * Bf16::COLUMNS) * 2 + i % 2, i / 2 % Bf16::COLUMNS);
+                    let column = panel * Bf16::COLUMNS + lane;
+                    let expected =
+                        if k < inner && column < columns { narrow[k * columns + column] } else { bf16::ZERO };
+                    assert_eq!(a.to_bits(), expected.to_bits(), "{level:?} {inner} {columns}: {k} {column}");
+                    assert_eq!(b.to_bits(), expected.to_bits(), "{level:?} {inner} {columns}: {k} {column}");
+                }
+            }
+        });
     }
 
     #[test]

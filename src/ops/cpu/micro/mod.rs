@@ -131,6 +131,16 @@ pub fn round_bf16(x: f32) -> bf16 {
 /// over whole words without a choice in it, and another that halves them: else the compiler makes scalar code of it.
 #[inline(always)]
 pub fn round_all<const N: usize>(x: [f32; N]) -> [bf16; N] {
+    let mut results = [bf16::ZERO; N];
+    for (result, word) in results.iter_mut().zip(round_bits(x)) {
+        *result = bf16::from_bits(word as u16);
+    }
+    results
+}
+
+/// The bits of what [`round_all`] gives, each in the low half of a word.
+#[inline(always)]
+pub fn round_bits<const N: usize>(x: [f32; N]) -> [u32; N] {
     const INFINITY: u32 = 0x7f80_0000;
     let mut words = [0u32; N];
     for (word, x) in words.iter_mut().zip(x) {
@@ -139,11 +149,7 @@ pub fn round_all<const N: usize>(x: [f32; N]) -> [bf16; N] {
         let nan = u32::from(bits & !(1 << 31) > INFINITY).wrapping_neg();
         *word = rounded & !nan | 0x7fc0 & nan;
     }
-    let mut results = [bf16::ZERO; N];
-    for (result, word) in results.iter_mut().zip(words) {
-        *result = bf16::from_bits(word as u16);
-    }
-    results
+    words
 }
 
 /// `x` as f32. As `half` has it, but so that it is vectorised.
