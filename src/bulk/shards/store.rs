@@ -170,10 +170,13 @@ impl Store {
 
     fn claim(&self, space: &Space) -> Result<(), Fault> {
         let path = self.root.join(FOLDER).join("space.json");
-        let temporary = self.root.join(FOLDER).join(format!(".space-{}.json", uuid::Uuid::new_v4()));
-        let content = serde_json::to_vec_pretty(space).map_err(|error| Fault::usage(error.to_string()))?;
-        if create_whole(&path, &temporary, &content).map_err(|error| cannot(&path, &error))? {
-            return Ok(());
+        // Where it is there already, nothing has to be written, for which there may be no room.
+        if !path.exists() {
+            let temporary = self.root.join(FOLDER).join(format!(".space-{}.json", uuid::Uuid::new_v4()));
+            let content = serde_json::to_vec_pretty(space).map_err(|error| Fault::usage(error.to_string()))?;
+            if create_whole(&path, &temporary, &content).map_err(|error| cannot(&path, &error))? {
+                return Ok(());
+            }
         }
         let text = fs::read(&path).map_err(|error| cannot(&path, &error))?;
         let there: Space = serde_json::from_slice(&text)
