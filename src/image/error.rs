@@ -121,6 +121,19 @@ pub enum ImageError {
         /// Frames allowed.
         limit: u32,
     },
+    /// Going through an animation would take more time than [`ImageLimits::max_decode_work`](super::ImageLimits) allows.
+    #[error(
+        "going through the {format} animation would take too long: its frames have {pixels} pixels together; the limit is \
+         {limit}"
+    )]
+    AnimationTooLong {
+        /// Format found.
+        format: Format,
+        /// Pixels of all frames that have to be decoded.
+        pixels: u64,
+        /// Pixels allowed.
+        limit: u64,
+    },
     /// The file is valid, but uses something that is not read here.
     #[error("the {format} image uses a feature that is not supported: {reason}")]
     Unsupported {

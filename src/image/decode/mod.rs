@@ -3,6 +3,7 @@
 //! The order is the point: the size of the file, then the header, then every limit, and only then the
 //! first allocation whose size the file chose.
 
+mod animation;
 #[cfg(feature = "avif")]
 mod avif;
 mod bmp;
@@ -22,6 +23,8 @@ use serde::Serialize;
 
 use super::orientation::Orientation;
 use super::{Format, ImageError, ImageLimits, Picture};
+
+pub use animation::{Frame, frames};
 
 /// What the header of a picture says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
