@@ -5,6 +5,7 @@ mod full_disk;
 mod inputs;
 #[cfg(unix)]
 mod killed;
+mod moving;
 mod shards;
 mod streams;
 mod vectors;

@@ -102,7 +102,7 @@ fn a_folder_has_every_file_once_and_costs_only_what_is_new() {
     assert_eq!((facts["siglip.model"].as_str(), facts["siglip.fingerprint"].len()), ("demo", 64));
     let columns: Vec<String> =
         batches[0].schema().fields().iter().map(|field| field.name().clone()).collect();
-    assert_eq!(columns.join(" "), "name kind size mtime sha256 embedding error");
+    assert_eq!(columns.join(" "), "name kind time size mtime sha256 embedding error");
     for record in manifest(path, "0-of-1") {
         assert_eq!(record["fingerprint"], facts["siglip.fingerprint"].as_str());
         let file = &record["files"][0];
