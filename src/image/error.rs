@@ -36,7 +36,10 @@ pub enum ImageError {
         name: &'static str,
     },
     /// The format is known, but this build has no decoder for it.
-    #[error("this is an {format} image, and this build of the program cannot read {format}")]
+    #[error(
+        "this is {article} {format} image, and this build of the program cannot read {format}; convert it to JPEG, PNG or WebP",
+        article = if *format == Format::Heic { "a" } else { "an" }
+    )]
     FormatNotBuilt {
         /// Format found.
         format: Format,
