@@ -1,4 +1,4 @@
-//! Compresses the files of the playground; compiles the CUDA kernels for the feature `cuda`.
+//! Compresses the files of the playground; compiles the CUDA kernels for the feature `cuda`; finds libheif for `heif`.
 //!
 //! `SIGLIP_CUDA_ARCHS` names the compute capabilities, such as `80,90` (then `CUDA_COMPUTE_CAP`, then `80,90`). Each gets its
 //! own machine code, all in one file from which the driver takes what the GPU needs. The newest of each generation is also
@@ -22,6 +22,10 @@ fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed={PLAYGROUND}");
     playground(&PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")));
+    #[cfg(feature = "heif")]
+    if let Err(error) = pkg_config::Config::new().atleast_version("1.15").probe("libheif") {
+        panic!("the feature heif needs libheif (Debian: libheif-dev): {error}");
+    }
     if env::var_os("CARGO_FEATURE_CUDA").is_none() {
         return;
     }

@@ -1,16 +1,19 @@
 //! Decodes, resizes and cuts pictures for programs in other languages, without a model: the parity tests
 //! drive it. Each line of standard input is a JSON request, `{"path": "…", "step": "decode"}`, with
 //! `"step": "resize"` and `height`, `width`, `resample`; or with `"step": "patches"`, `patch`, `resample`
-//! and either `height` and `width` or `max_num_patches`, and `"fast": true` for scaling while decoding. Each answer is a line of JSON: `{"shape": […]}`
+//! and either `height` and `width` or `max_num_patches`, and `"fast": true` for scaling while decoding; or with `"step": "frames"`
+//! and `count`. Each answer is a line of JSON: `{"shape": […]}` (of frames also `animated` and a list of time, height and width)
 //! followed by as many raw bytes, or `{"error": "…"}`.
 
 use std::error::Error;
 use std::io::{BufRead, Write};
-use std::path::PathBuf;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use siglip::image::{
-    Geometry, ImageDecode, ImageLimits, ImageOptions, ImageSpec, Preprocessor, Resample, decode, resize,
+    Geometry, ImageDecode, ImageLimits, ImageOptions, ImageSpec, Preprocessor, Resample, decode, frames,
+    resize,
 };
 
 #[derive(Deserialize)]
@@ -18,6 +21,10 @@ use siglip::image::{
 enum Request {
     Decode {
         path: PathBuf,
+    },
+    Frames {
+        path: PathBuf,
+        count: usize,
     },
     Resize {
         path: PathBuf,
@@ -40,9 +47,30 @@ enum Request {
 /// Shape and bytes.
 type Answer = Result<(Vec<usize>, Vec<u8>), Box<dyn Error>>;
 
-fn answer(line: &str) -> Answer {
+/// Time, height and width of each frame, and the bytes of all.
+fn moving(path: &Path, count: usize) -> Result<(serde_json::Value, Vec<u8>), Box<dyn Error>> {
+    let (mut found, mut bytes) = (Vec::new(), Vec::new());
+    let animated = frames(&std::fs::read(path)?, &ImageLimits::default(), count, &mut |frame| {
+        found.push((frame.time, frame.picture.height(), frame.picture.width()));
+        bytes.extend(frame.picture.into_pixels());
+        ControlFlow::Continue(())
+    })?;
+    Ok((serde_json::json!({ "shape": [bytes.len()], "animated": animated, "frames": found }), bytes))
+}
+
+fn answer(line: &str) -> Result<(serde_json::Value, Vec<u8>), Box<dyn Error>> {
+    let request = serde_json::from_str(line)?;
+    if let Request::Frames { path, count } = request {
+        return moving(&path, count);
+    }
+    let (shape, bytes) = picture(request)?;
+    Ok((serde_json::json!({ "shape": shape }), bytes))
+}
+
+fn picture(request: Request) -> Answer {
     let limits = ImageLimits::default();
-    match serde_json::from_str(line)? {
+    match request {
+        Request::Frames { .. } => Err("several pictures".into()),
         Request::Decode { path } => {
             let picture = decode(&std::fs::read(path)?, &limits)?;
             let shape = vec![picture.height() as usize, picture.width() as usize, 3];
@@ -81,8 +109,8 @@ fn main() -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     for line in std::io::stdin().lock().lines() {
         match answer(&line?) {
-            Ok((shape, bytes)) => {
-                writeln!(out, "{}", serde_json::json!({ "shape": shape }))?;
+            Ok((head, bytes)) => {
+                writeln!(out, "{head}")?;
                 out.write_all(&bytes)?;
             }
             Err(error) => writeln!(out, "{}", serde_json::json!({ "error": error.to_string() }))?,

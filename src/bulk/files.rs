@@ -57,19 +57,22 @@ pub(super) fn sync_folder(folder: &Path) -> std::io::Result<()> {
 
 /// Creates a file with all of its content, or says that there is one: `false`.
 pub(super) fn create_whole(path: &Path, temporary: &Path, content: &[u8]) -> std::io::Result<bool> {
-    let mut file = File::create(temporary)?;
-    file.write_all(content)?;
-    file.sync_all()?;
-    let linked = match fs::hard_link(temporary, path) {
-        Ok(()) => Ok(true),
-        Err(_) if path.exists() => Ok(false),
-        // Not every file system has links.
-        Err(_) => match File::create_new(path) {
-            Ok(mut file) => file.write_all(content).and_then(|()| file.sync_all()).map(|()| true),
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(false),
-            Err(error) => Err(error),
-        },
-    };
+    let write = |mut file: File| file.write_all(content).and_then(|()| file.sync_all());
+    let linked =
+        File::create(temporary).and_then(write).and_then(|()| match fs::hard_link(temporary, path) {
+            Ok(()) => Ok(true),
+            Err(_) if path.exists() => Ok(false),
+            // Not every file system has links.
+            Err(_) => match File::create_new(path) {
+                Ok(file) => match write(file) {
+                    Ok(()) => Ok(true),
+                    // A part of it must not be taken for the whole.
+                    Err(error) => fs::remove_file(path).and(Err(error)),
+                },
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(false),
+                Err(error) => Err(error),
+            },
+        });
     let _ = fs::remove_file(temporary);
     linked
 }

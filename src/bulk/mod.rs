@@ -8,10 +8,14 @@ pub mod containers;
 pub mod facts;
 mod fault;
 mod files;
+pub mod frames;
+mod gate;
 pub mod inputs;
 pub mod npy;
+pub mod objects;
 mod session;
 pub mod shards;
+mod stored;
 pub mod vectors;
 pub mod worker;
 

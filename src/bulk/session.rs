@@ -71,6 +71,11 @@ impl Session {
         self.limits.max_bytes
     }
 
+    /// What a picture may cost.
+    pub fn image_limits(&self) -> ImageLimits {
+        self.limits
+    }
+
     /// The engine, which has no other model.
     pub fn engine(&self) -> &Engine {
         &self.engine

@@ -32,6 +32,8 @@ use std::path::Path;
 pub use error::CheckpointError;
 pub use files::{Blob, Files};
 pub use hub::HubOptions;
+#[cfg(feature = "object-store")]
+pub(crate) use hub::certificates;
 pub use layout::Layout;
 pub use npz::read_npy_matrix;
 pub use reference::ModelRef;

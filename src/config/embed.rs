@@ -32,7 +32,7 @@ pub struct EmbedArgs {
     #[arg(long = "token-ids", value_name = "IDS")]
     pub token_ids: Vec<String>,
     /// Images, folders of images (searched to any depth), - or @FILE for a list of files; into a folder also .tar (webdataset),
-    /// .parquet and .arrow
+    /// .parquet and .arrow, and objects: s3://, gs://, az:// (where the program was built with them)
     #[arg(value_name = "FILE")]
     pub inputs: Vec<PathBuf>,
     /// Where the embeddings go: a folder of shards (a name without an end, or with / at its end), or one file: .npy (with the
@@ -59,6 +59,10 @@ pub struct EmbedArgs {
     /// Make shards again that have bad rows
     #[arg(long, help_heading = "Folders of shards")]
     pub retry_bad: bool,
+    /// Frames of each animation (GIF, WebP, PNG), evenly spaced over its time, as rows with a time; of videos, too, if there is
+    /// an ffmpeg [default: the first frame, and no videos]
+    #[arg(long, value_name = "N", value_parser = parse::at_least_one, help_heading = "Folders of shards")]
+    pub frames: Option<usize>,
     /// The column of tables that is embedded [default: image or text, whichever there is]
     #[arg(long, value_name = "NAME", help_heading = "Folders of shards")]
     pub column: Option<String>,

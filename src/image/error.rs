@@ -36,7 +36,10 @@ pub enum ImageError {
         name: &'static str,
     },
     /// The format is known, but this build has no decoder for it.
-    #[error("this is an {format} image, and this build of the program cannot read {format}")]
+    #[error(
+        "this is {article} {format} image, and this build of the program cannot read {format}; convert it to JPEG, PNG or WebP",
+        article = if *format == Format::Heic { "a" } else { "an" }
+    )]
     FormatNotBuilt {
         /// Format found.
         format: Format,
@@ -120,6 +123,19 @@ pub enum ImageError {
         format: Format,
         /// Frames allowed.
         limit: u32,
+    },
+    /// Going through an animation would take more time than [`ImageLimits::max_decode_work`](super::ImageLimits) allows.
+    #[error(
+        "going through the {format} animation would take too long: its frames have {pixels} pixels together; the limit is \
+         {limit}"
+    )]
+    AnimationTooLong {
+        /// Format found.
+        format: Format,
+        /// Pixels of all frames that have to be decoded.
+        pixels: u64,
+        /// Pixels allowed.
+        limit: u64,
     },
     /// The file is valid, but uses something that is not read here.
     #[error("the {format} image uses a feature that is not supported: {reason}")]

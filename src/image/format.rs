@@ -23,8 +23,10 @@ pub enum Format {
     Bmp,
     /// TIFF: the first directory.
     Tiff,
-    /// AVIF, where the feature `avif` is built in.
+    /// AVIF: the first picture, where the feature `heif` is built in.
     Avif,
+    /// HEIC: the first picture, where the feature `heif` is built in.
+    Heic,
 }
 
 impl fmt::Display for Format {
@@ -37,6 +39,7 @@ impl fmt::Display for Format {
             Self::Bmp => "BMP",
             Self::Tiff => "TIFF",
             Self::Avif => "AVIF",
+            Self::Heic => "HEIC",
         })
     }
 }
@@ -57,7 +60,7 @@ impl Format {
             [b'I', b'I', 42 | 43, 0, ..] | [b'M', b'M', 0, 42 | 43, ..] => Ok(Self::Tiff),
             [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Ok(Self::WebP),
             _ if is_avif(bytes) => Ok(Self::Avif),
-            _ if is_heic(bytes) => Err(ImageError::UnreadableFormat { name: "HEIC (HEIF)" }),
+            _ if is_heic(bytes) => Ok(Self::Heic),
             [0xff, 0x0a, ..] | [0, 0, 0, 0x0c, b'J', b'X', b'L', b' ', ..] => {
                 Err(ImageError::UnreadableFormat { name: "JPEG XL" })
             }
@@ -114,9 +117,7 @@ mod tests {
         let error = Format::sniff(&[0, 1, 254]).unwrap_err();
         assert!(error.to_string().contains("00 01 fe"), "{error}");
         for (bytes, name) in [
-            (&b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"[..], "HEIC"),
-            (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "HEIC"),
-            (b"\xff\x0a\xfa\x1f", "JPEG XL"),
+            (&b"\xff\x0a\xfa\x1f"[..], "JPEG XL"),
             (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
             (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
         ] {
@@ -125,6 +126,9 @@ mod tests {
         }
         for brands in [&b"\0\0\0\x1cftypavif\0\0\0\0"[..], b"\0\0\0\x18ftypmif1\0\0\0\0mif1avif"] {
             assert_eq!(Format::sniff(brands), Ok(Format::Avif));
+        }
+        for brands in [&b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"[..], b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic"] {
+            assert_eq!(Format::sniff(brands), Ok(Format::Heic));
         }
         assert_eq!(Format::sniff(b""), Err(ImageError::Empty));
     }

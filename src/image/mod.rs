@@ -13,7 +13,7 @@ mod resize;
 mod spec;
 mod views;
 
-pub use decode::{ImageInfo, decode, probe};
+pub use decode::{Frame, ImageInfo, decode, frames, probe};
 pub use error::ImageError;
 pub use format::Format;
 pub use limits::ImageLimits;

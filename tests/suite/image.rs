@@ -1,6 +1,7 @@
 //! Pictures against what Pillow makes of them, from `tests/fixtures/make_images.py`.
 
 use std::fmt::Write;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use proptest::prelude::*;
@@ -8,7 +9,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use siglip::image::{
     Format, Geometry, ImageDecode, ImageError, ImageLimits, ImageOptions, ImageSpec, Picture, Preprocessor,
-    Resample, decode, probe, resize,
+    Resample, decode, frames, probe, resize,
 };
 
 #[derive(Deserialize)]
@@ -197,14 +198,54 @@ fn the_scans_of_a_jpeg_are_bounded_by_the_samples_that_they_go_over() {
     assert!(decode(&fixture("420.jpg"), &ImageLimits { max_decode_work: 3 * 48 * 32, ..limits }).is_ok());
 }
 
+/// What Pillow 13 shows after `seek(1)`; `tests/parity/animations.py` has hundreds more.
 #[test]
-fn an_avif_says_whether_this_build_can_read_it() {
-    let error = decode(b"\0\0\0\x1cftypavif\0\0\0\0", &ImageLimits::default()).unwrap_err();
-    let message = error.to_string();
-    if cfg!(feature = "avif") {
-        assert!(message.contains("AVIF"), "{message}");
-    } else {
-        assert_eq!(error, ImageError::FormatNotBuilt { format: Format::Avif });
+fn frames_of_animations_are_those_of_pillow() {
+    let limits = ImageLimits::default();
+    let all = |file: &str, limits: &ImageLimits, count: usize| {
+        let mut found = Vec::new();
+        let moved = frames(&fixture(file), limits, count, &mut |frame| {
+            found.push(frame);
+            ControlFlow::Continue(())
+        });
+        moved.map(|moved| (moved, found))
+    };
+    for (file, second) in [
+        ("animated.gif", "00c5aeb243ff1bd7df8210363554f671fdc60e2c2ae497ef685ed41242ba4549"),
+        ("animated.png", "e7f9a6de0d003eefbfb5a5167c493981a48bd522b501fd47ea8af2eb19770730"),
+        ("animated.webp", "e7f9a6de0d003eefbfb5a5167c493981a48bd522b501fd47ea8af2eb19770730"),
+        ("animated-lossy.webp", "93b86692b0b117dc519e44652c84a47796d2e03f170f6c90474961f574662870"),
+        (
+            "webp-animated-clear-lossless.webp",
+            "b8fe283f951896ca0ca59956c3782e5234a5aafd567a03c9682816d3220643db",
+        ),
+        ("webp-animated-clear-40.webp", "1222a7e5f823f3afa3d3ae689bd02c6e38672b84bfd6f942ed49a85d74ef36cd"),
+    ] {
+        let (moved, found) = all(file, &limits, 100).unwrap();
+        assert!(moved && found.len() == 2, "{file}: {} frames", found.len());
+        assert_eq!(found[0].picture, decode(&fixture(file), &limits).unwrap(), "{file}");
+        assert_eq!(sha256(found[1].picture.pixels()), second, "{file}");
+        assert!(found[0].time < found[1].time, "{file}");
+        assert_eq!(all(file, &limits, 1).unwrap().1.len(), 1);
+        let error = all(file, &ImageLimits { max_decode_work: 100, ..limits }, 2).unwrap_err();
+        assert!(matches!(error, ImageError::AnimationTooLong { limit: 100, .. }), "{error}");
+        let error = all(file, &ImageLimits { max_frames: 1, ..limits }, 2).unwrap_err();
+        assert!(matches!(error, ImageError::TooManyFrames { .. }), "{error}");
+    }
+    assert_eq!(all("420.jpg", &limits, 9).unwrap(), (false, Vec::new()));
+}
+
+#[test]
+fn heic_and_avif_say_whether_this_build_can_read_them() {
+    for (bytes, format) in
+        [(b"\0\0\0\x1cftypavif\0\0\0\0", Format::Avif), (b"\0\0\0\x1cftypheic\0\0\0\0", Format::Heic)]
+    {
+        let error = decode(bytes, &ImageLimits::default()).unwrap_err();
+        let message = error.to_string();
+        assert!(message.contains(&format.to_string()), "{message}");
+        if cfg!(not(feature = "heif")) {
+            assert_eq!(error, ImageError::FormatNotBuilt { format });
+        }
     }
 }
 
@@ -245,6 +286,9 @@ proptest! {
     #[test]
     fn no_damage_panics_or_passes_a_limit((name, bytes) in damaged()) {
         let limits = ImageLimits { max_pixels: 1 << 20, max_side: 4096, ..ImageLimits::default() };
+        let few = ImageLimits { max_decode_work: 1 << 22, ..limits };
+        let moved = frames(&bytes, &few, 3, &mut |_| ControlFlow::Continue(()));
+        prop_assert!(!matches!(moved, Err(ImageError::DecoderFailed { .. })), "{name}: frames panicked");
         match decode(&bytes, &limits) {
             Ok(picture) => {
                 prop_assert!(picture.width().max(picture.height()) <= limits.max_side, "{name}");

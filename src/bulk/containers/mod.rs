@@ -1,16 +1,17 @@
 //! Files that hold many inputs, read one after the other: tars, tables, texts. Each gives its rows to a function, which says
 //! whether it wants more.
 
+mod pages;
 mod tables;
 mod tar;
 
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use bytes::Bytes;
-
-use super::fault::Fault;
+use super::fault::{Fault, Kind};
+use super::frames::Frames;
 use super::inputs::{Content, FileEntry, read_texts};
+use super::objects::Object;
 use super::worker::{MAX_TEXT_BYTES, Wanted};
 use crate::engine::Input;
 
@@ -19,11 +20,31 @@ use crate::engine::Input;
 pub struct Contained {
     /// What it is called.
     pub name: String,
+    /// When a frame of an animation is shown, in seconds.
+    pub time: Option<f64>,
+    /// The file that it is a part of, where it is not all of one.
+    pub origin: Option<Origin>,
     /// The input, or why there is none.
     pub input: Result<Input, String>,
 }
 
-/// What is taken out of tables.
+/// A file that several inputs are made of.
+#[derive(Debug, Clone)]
+pub struct Origin {
+    /// Bytes.
+    pub size: u64,
+    /// SHA-256 in hex.
+    pub sha256: Option<String>,
+}
+
+impl Contained {
+    /// An input that is not made of another.
+    pub fn new(name: String, input: Result<Input, String>) -> Self {
+        Self { name, time: None, origin: None, input }
+    }
+}
+
+/// What is taken out of files.
 #[derive(Debug, Clone, Default)]
 pub struct ContainerOptions {
     /// The column that is embedded.
@@ -32,6 +53,8 @@ pub struct ContainerOptions {
     pub names: Option<String>,
     /// Bytes of a picture at most.
     pub max_bytes: usize,
+    /// Frames of animations, where more than the first is wanted.
+    pub frames: Option<Frames>,
 }
 
 /// Gives every input of a file to `each`, until it breaks.
@@ -44,14 +67,28 @@ pub fn read(
     each: &mut dyn FnMut(Contained) -> ControlFlow<()>,
 ) -> Result<(), Fault> {
     // Files are not trusted, and libraries that read them have bugs.
-    let read = AssertUnwindSafe(|| match file.content {
+    let read = AssertUnwindSafe(|| match &options.frames {
+        None => inputs(file, options, each),
+        Some(frames) => inputs(file, options, &mut |contained| frames.split(contained, each)),
+    });
+    let read = catch_unwind(read).unwrap_or_else(|_| Err(wrong(file, "reading it panicked")));
+    // Not the file is at fault where its store cannot be reached.
+    let lost = || file.object.as_ref().and_then(Object::lost);
+    read.map_err(|fault| lost().map_or(fault, |text| Fault::new(Kind::Temporary, text)))
+}
+
+fn inputs(
+    file: &FileEntry,
+    options: &ContainerOptions,
+    each: &mut dyn FnMut(Contained) -> ControlFlow<()>,
+) -> Result<(), Fault> {
+    match file.content {
         Content::Tar => tar::read(file, options, each),
         Content::Parquet => tables::read_parquet(file, options, each),
         Content::Arrow => tables::read_arrow(file, options, each),
         Content::Texts => texts(file, each),
-        Content::Picture => picture(file, options, each),
-    });
-    catch_unwind(read).unwrap_or_else(|_| Err(wrong(file, "reading it panicked")))
+        Content::Picture | Content::Video => Err(wrong(file, "it holds one input")),
+    }
 }
 
 fn wrong(file: &FileEntry, what: impl std::fmt::Display) -> Fault {
@@ -69,18 +106,6 @@ fn texts(file: &FileEntry, each: &mut dyn FnMut(Contained) -> ControlFlow<()>) -
             false => Ok(Input::Text(text.to_owned())),
         };
         // A text is its own name.
-        ended = each(Contained { name: text.to_owned(), input }).is_break();
+        ended = each(Contained::new(text.to_owned(), input)).is_break();
     })
-}
-
-fn picture(
-    file: &FileEntry,
-    options: &ContainerOptions,
-    each: &mut dyn FnMut(Contained) -> ControlFlow<()>,
-) -> Result<(), Fault> {
-    let input =
-        super::files::read(&file.path, options.max_bytes).map(|(bytes, _)| Input::Image(Bytes::from(bytes)));
-    let input = input.map_err(|error| error.to_string());
-    let _ = each(Contained { name: file.name.clone(), input });
-    Ok(())
 }

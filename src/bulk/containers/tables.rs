@@ -1,24 +1,30 @@
 //! Rows of tables: Parquet, and Arrow's file and stream formats.
 
-use std::fs::File;
-use std::io::{BufReader, Read};
 use std::ops::ControlFlow;
 
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayRef, RecordBatch};
-use arrow_ipc::reader::{FileReader, StreamReader};
+use arrow_ipc::reader::StreamReader;
 use arrow_schema::{ArrowError, DataType, Schema};
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
+};
+use parquet::file::metadata::PageIndexPolicy;
 
+use super::pages::Pages;
 use super::{Contained, ContainerOptions, wrong};
 use crate::bulk::fault::Fault;
+use crate::bulk::gate::Gate;
 use crate::bulk::inputs::FileEntry;
-use crate::bulk::worker::Cells;
+use crate::bulk::stored::{Sequential, Stored};
+use crate::bulk::worker::{Cells, Frames, MAX_BATCH_BYTES};
 
 /// Rows that are read from Parquet at once: each may be a photograph.
 const ROWS: usize = 32;
 const ARROW_FILE: &[u8] = b"ARROW1";
+/// What a row of an Arrow file takes at least, so that there is an end of rows that are nothing.
+const ROW_BYTES: usize = 64;
 
 type Each<'a> = &'a mut dyn FnMut(Contained) -> ControlFlow<()>;
 
@@ -27,31 +33,45 @@ pub(super) fn read_parquet(
     options: &ContainerOptions,
     each: Each<'_>,
 ) -> Result<(), Fault> {
-    let open = File::open(&file.path).map_err(|error| wrong(file, error))?;
-    let builder = ParquetRecordBatchReaderBuilder::try_new(open).map_err(|error| wrong(file, error))?;
-    let columns = Columns::find(builder.schema(), file, options)?;
+    let pages = Pages::new(file.open().map_err(|error| wrong(file, error))?);
+    // As Parquet has it: types of Arrow's own, such as long lists of bytes, have no bound. Pages are read one after the other.
+    let reading = ArrowReaderOptions::new()
+        .with_skip_arrow_metadata(true)
+        .with_page_index_policy(PageIndexPolicy::Skip);
+    let metadata = ArrowReaderMetadata::load(&pages, reading).map_err(|error| wrong(file, error))?;
+    let columns = Columns::find(metadata.schema(), file, options)?;
     let roots = std::iter::once(columns.input).chain(columns.names);
-    let mask = ProjectionMask::roots(builder.parquet_schema(), roots);
+    let mask = ProjectionMask::roots(metadata.parquet_schema(), roots);
+    let read: Vec<usize> =
+        (0..metadata.parquet_schema().num_columns()).filter(|&leaf| mask.leaf_included(leaf)).collect();
+    let pages = pages.with(metadata.metadata(), &read).map_err(|error| wrong(file, error))?;
     let columns = columns.alone();
+    let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(pages, metadata);
     let reader = builder.with_batch_size(ROWS).with_projection(mask).build();
     let reader = reader.map_err(|error| wrong(file, error))?;
     rows(file, columns, reader, each)
 }
 
+/// Both formats of Arrow: a file is a stream behind a mark, with a table of contents that is not needed at its end.
 pub(super) fn read_arrow(file: &FileEntry, options: &ContainerOptions, each: Each<'_>) -> Result<(), Fault> {
-    let mut magic = [0; 6];
-    let mut open = File::open(&file.path).map_err(|error| wrong(file, error))?;
-    let is_file = open.read_exact(&mut magic).is_ok() && magic == *ARROW_FILE;
-    let open = BufReader::new(File::open(&file.path).map_err(|error| wrong(file, error))?);
-    if is_file {
-        let reader = FileReader::try_new(open, None).map_err(|error| wrong(file, error))?;
-        let columns = Columns::find(&reader.schema(), file, options)?;
-        rows(file, columns, reader, each)
-    } else {
-        let reader = StreamReader::try_new(open, None).map_err(|error| wrong(file, error))?;
-        let columns = Columns::find(&reader.schema(), file, options)?;
-        rows(file, columns, reader, each)
+    let stored = file.open().map_err(|error| wrong(file, error))?;
+    let start = start(&*stored).map_err(|error| wrong(file, error))?;
+    let input = Sequential::new(stored, start);
+    let gate = Gate::new(MAX_BATCH_BYTES as u64);
+    let frames = Frames::new(input, MAX_BATCH_BYTES, ROW_BYTES, gate);
+    let reader = StreamReader::try_new(frames, None).map_err(|error| wrong(file, error))?;
+    let columns = Columns::find(&reader.schema(), file, options)?;
+    rows(file, columns, reader, each)
+}
+
+/// Where the stream begins: behind the mark of a file, and the zeros that some writers leave up to a multiple of 64 bytes.
+fn start(stored: &dyn Stored) -> std::io::Result<u64> {
+    let head = stored.read_at(0, 128)?;
+    if !head.starts_with(ARROW_FILE) {
+        return Ok(0);
     }
+    let zeros = head.as_chunks::<8>().0.iter().skip(1).take_while(|word| **word == [0; 8]).count();
+    Ok(8 * (1 + zeros as u64))
 }
 
 /// The columns that are read.
@@ -108,7 +128,7 @@ fn rows(
             let name = names.and_then(|names| name_at(names, Some(row)));
             let name = name.unwrap_or_else(|| format!("{}#{number}", file.name));
             let input = cells.get(row).map_err(|error| error.to_string());
-            if each(Contained { name, input }).is_break() {
+            if each(Contained::new(name, input)).is_break() {
                 return Ok(());
             }
             number += 1;

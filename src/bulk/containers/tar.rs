@@ -1,8 +1,7 @@
 //! Pictures in a tar, as webdataset keeps them. Of the format only what is needed: names, sizes and kinds of members, in
 //! ustar, GNU's and POSIX's (pax) forms. What a header says is bounded before it is used.
 
-use std::fs::File;
-use std::io::{BufReader, Error, ErrorKind, Read, Result};
+use std::io::{Error, ErrorKind, Read, Result};
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
@@ -10,22 +9,23 @@ use bytes::Bytes;
 use super::{Contained, ContainerOptions, wrong};
 use crate::bulk::fault::Fault;
 use crate::bulk::inputs::FileEntry;
+use crate::bulk::stored::Sequential;
 use crate::engine::Input;
 
 const BLOCK: u64 = 512;
 /// Bytes of a long name, and of extended headers.
 const NAME_BYTES: u64 = 1 << 20;
 /// Ends of the names of pictures.
-const EXTENSIONS: [&str; 11] =
-    ["jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff", "avif"];
+const EXTENSIONS: [&str; 13] =
+    ["jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff", "avif", "heic", "heif"];
 
 pub(super) fn read(
     file: &FileEntry,
     options: &ContainerOptions,
     each: &mut dyn FnMut(Contained) -> ControlFlow<()>,
 ) -> std::result::Result<(), Fault> {
-    let open = File::open(&file.path).map_err(|error| wrong(file, error))?;
-    let mut members = Members { input: BufReader::with_capacity(1 << 18, open) };
+    let stored = file.open().map_err(|error| wrong(file, error))?;
+    let mut members = Members { input: Sequential::new(stored, 0) };
     while let Some(member) = members.next().map_err(|error| wrong(file, error))? {
         let is_picture = member.is_file && has_image_extension(&member.name);
         let fits = member.size <= options.max_bytes as u64;
@@ -43,7 +43,7 @@ pub(super) fn read(
             }
             false => Err(format!("the file has {} bytes; the limit is {}", member.size, options.max_bytes)),
         };
-        if each(Contained { name: format!("{}/{}", file.name, member.name), input }).is_break() {
+        if each(Contained::new(format!("{}/{}", file.name, member.name), input)).is_break() {
             break;
         }
     }

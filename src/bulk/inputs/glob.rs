@@ -5,7 +5,7 @@ use regex::RegexSet;
 use crate::bulk::fault::Fault;
 
 /// Patterns. One without `/` is compared with the last part of a name, another with the whole name.
-pub(super) struct Globs {
+pub(in crate::bulk) struct Globs {
     parts: RegexSet,
     names: RegexSet,
 }

@@ -7,21 +7,30 @@ mod walk;
 
 use std::fs::Metadata;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 use std::time::UNIX_EPOCH;
+
+use bytes::Bytes;
 
 pub use lists::{read_texts, split_list};
 pub use summary::LeftOut;
+#[cfg(feature = "object-store")]
+pub(super) use walk::taken_from_store;
 
-use self::glob::Globs;
-use super::fault::Fault;
+pub(super) use self::glob::Globs;
+use super::fault::{Fault, Kind};
+use super::objects::{self, Object, is_url};
+use super::stored::{self, Stored};
 
 /// A file that is to be embedded, or whose rows are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileEntry {
     /// What it is called in the output, with `/` between its parts.
     pub name: String,
-    /// Where it is.
+    /// Where it is: a path, or the URL of an object.
     pub path: PathBuf,
+    /// The object, where it is one.
+    pub object: Option<Object>,
     /// Bytes.
     pub size: u64,
     /// When it was changed, in microseconds since 1970.
@@ -35,6 +44,8 @@ pub struct FileEntry {
 pub enum Content {
     /// A picture.
     Picture,
+    /// A video, of which frames are taken.
+    Video,
     /// Many pictures, in a tar (webdataset).
     Tar,
     /// Rows with a picture or a text: Parquet.
@@ -47,13 +58,43 @@ pub enum Content {
 
 impl Content {
     /// By the end of a file's name; a file that was named is a picture if it is nothing else.
-    fn of(path: &Path) -> Self {
+    pub(super) fn of(path: &Path) -> Self {
         let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
         match extension.to_ascii_lowercase().as_str() {
             "tar" => Self::Tar,
             "parquet" => Self::Parquet,
             "arrow" | "arrows" | "feather" => Self::Arrow,
+            "mp4" | "m4v" | "mov" | "mkv" | "webm" | "avi" | "mpg" | "mpeg" | "m2ts" | "wmv" | "flv"
+            | "3gp" | "ogv" => Self::Video,
             _ => Self::Picture,
+        }
+    }
+
+    /// Whether a file is one input, or frames of one, and not rows of its own.
+    pub fn is_loose(self) -> bool {
+        matches!(self, Self::Picture | Self::Video)
+    }
+}
+
+/// What becomes of videos.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Videos {
+    /// No frames are asked for.
+    #[default]
+    LeftOut,
+    /// Frames are asked for, and there is no `ffmpeg`.
+    NoProgram,
+    /// Their frames are taken.
+    Taken,
+}
+
+impl Videos {
+    /// Why they are left out.
+    fn reason(self) -> Option<&'static str> {
+        match self {
+            Self::LeftOut => Some("videos (--frames)"),
+            Self::NoProgram => Some("videos, for which ffmpeg must be on PATH"),
+            Self::Taken => None,
         }
     }
 }
@@ -67,6 +108,8 @@ pub struct FindOptions {
     pub exclude: Vec<String>,
     /// Whether names in lists end with NUL instead of a line break.
     pub null: bool,
+    /// What becomes of videos.
+    pub videos: Videos,
 }
 
 /// What was found.
@@ -92,8 +135,13 @@ pub fn find(inputs: &[PathBuf], options: &FindOptions) -> Result<Found, Fault> {
         let list = input.to_str().and_then(|text| text.strip_prefix('@')).filter(|_| !input.exists());
         if input.as_os_str() == "-" || list.is_some() {
             for path in lists::read_list(list.map(Path::new), options.null)? {
-                add(&path, false, &globs, options, &mut found);
+                match path.to_str().filter(|_| is_url(&path)) {
+                    Some(url) => objects::find(url, false, &globs, options, &mut found)?,
+                    None => add(&path, false, &globs, options, &mut found),
+                }
             }
+        } else if let Some(url) = input.to_str().filter(|_| is_url(input)) {
+            objects::find(url, alone, &globs, options, &mut found)?;
         } else if alone && !input.exists() {
             return Err(Fault::usage(format!("{}: there is no such file or folder", input.display())));
         } else {
@@ -107,11 +155,15 @@ fn add(path: &Path, alone: bool, globs: &Globs, options: &FindOptions, found: &m
     match std::fs::metadata(path) {
         Ok(metadata) if metadata.is_dir() => {
             let base = if alone { path } else { Path::new("") };
-            walk::walk(path, base, globs, options.follow, found);
+            walk::walk(path, base, globs, options, found);
         }
         Ok(metadata) => {
             let name = if alone { path.file_name().map_or(path, Path::new) } else { path };
-            found.files.push(FileEntry::new(path, name, &metadata, Content::of(path)));
+            let content = Content::of(path);
+            match options.videos.reason().filter(|_| content == Content::Video) {
+                Some(reason) => found.left_out.add(reason, &name_of(name)),
+                None => found.files.push(FileEntry::new(path, name, &metadata, content)),
+            }
         }
         Err(error) => found.left_out.fail(&error, &name_of(path)),
     }
@@ -123,10 +175,41 @@ impl FileEntry {
         Self {
             name: name_of(name),
             path: path.to_owned(),
+            object: None,
             size: metadata.len(),
             mtime: mtime_of(metadata),
             content,
         }
+    }
+
+    /// Opens it, to be read anywhere.
+    pub(super) fn open(&self) -> std::io::Result<Arc<dyn Stored>> {
+        match &self.object {
+            Some(object) => object.open(),
+            None => stored::open(&self.path),
+        }
+    }
+
+    /// All of its bytes, if there are no more than `limit`; its size and time as they are now.
+    ///
+    /// # Errors
+    /// Why it cannot be an input, or why the run must end: its store cannot be reached.
+    pub(super) fn read(&self, limit: usize) -> Result<(Bytes, u64, i64), ReadError> {
+        let Some(object) = &self.object else {
+            let (bytes, metadata) =
+                super::files::read(&self.path, limit).map_err(|error| ReadError::Input(error.to_string()))?;
+            return Ok((bytes.into(), metadata.len(), mtime_of(&metadata)));
+        };
+        if self.size > limit as u64 {
+            let text = format!("the file has {} bytes; the limit is {limit}", self.size);
+            return Err(ReadError::Input(text));
+        }
+        let read = object.open().and_then(|stored| stored::exactly(&*stored, 0, self.size as usize));
+        let bytes = read.map_err(|error| match object.lost() {
+            Some(text) => ReadError::Fault(Fault::new(Kind::Temporary, text)),
+            None => ReadError::Input(error.to_string()),
+        })?;
+        Ok((bytes, self.size, self.mtime))
     }
 
     /// A file with a text on each line.
@@ -140,8 +223,16 @@ impl FileEntry {
     }
 }
 
+/// Why a file cannot be read.
+pub(super) enum ReadError {
+    /// It cannot be an input.
+    Input(String),
+    /// It may be one later.
+    Fault(Fault),
+}
+
 /// When a file was changed, in microseconds since 1970; 0 where the system does not know.
-pub(super) fn mtime_of(metadata: &Metadata) -> i64 {
+fn mtime_of(metadata: &Metadata) -> i64 {
     let Ok(time) = metadata.modified() else { return 0 };
     let micros = |time: std::time::Duration| i64::try_from(time.as_micros()).unwrap_or(i64::MAX);
     match time.duration_since(UNIX_EPOCH) {

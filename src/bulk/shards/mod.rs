@@ -24,6 +24,7 @@ use self::rows::{Row, ShardWriter};
 use super::containers::ContainerOptions;
 use super::facts::facts;
 use super::fault::{Fault, Kind};
+use super::frames::Frames;
 use super::inputs::FileEntry;
 use super::session::{Failures, Session};
 use crate::engine::Embedding;
@@ -105,6 +106,7 @@ pub async fn run(
         dimensions: info.embedding_dim,
         normalized: options.normalize,
         format: options.format.name().to_owned(),
+        frames: options.containers.frames.as_ref().map(Frames::count),
     };
     for shard in store.settle(&space, options.verify)? {
         watch.note(&format!("{shard}: not as the manifest says; it is made again"));
@@ -216,8 +218,8 @@ impl Job<'_> {
         if let Err(error) = &result {
             self.note(&format!("bad: {}: {error}", short(&row.name)), watch);
         }
-        let RowOf { name, kind, size, mtime, sha256 } = row;
-        self.writer()?.write(Row { name, kind, size, mtime, sha256, result })
+        let RowOf { name, kind, time, size, mtime, sha256 } = row;
+        self.writer()?.write(Row { name, kind, time, size, mtime, sha256, result })
     }
 
     /// A line about a row, as long as there are few.
@@ -232,6 +234,10 @@ impl Job<'_> {
 
     fn end(&mut self, result: Result<(), Fault>, watch: &mut dyn Watch) -> Result<(), Fault> {
         if let Err(fault) = result {
+            // It may be there later, and then it is to have its shard.
+            if fault.kind == Kind::Temporary {
+                return Err(fault);
+            }
             watch.note(&format!("skipped {fault}"));
             self.report.failed += 1;
             self.writer = None;

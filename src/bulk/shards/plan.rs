@@ -9,7 +9,7 @@ use super::rows::{ShardFormat, identities};
 use super::store::{Part, Store};
 use crate::bulk::fault::Fault;
 use crate::bulk::files::hex;
-use crate::bulk::inputs::{Content, FileEntry};
+use crate::bulk::inputs::FileEntry;
 
 /// Digits of the digest of its input in the name of a shard.
 const DIGITS: usize = 20;
@@ -53,10 +53,8 @@ pub(super) struct Cut {
 /// Compares what is there with what is done.
 pub(super) fn plan(store: &Store, files: Vec<FileEntry>, cut: Cut) -> Result<Plan, Fault> {
     let part = store.part();
-    let (loose, whole): (Vec<FileEntry>, Vec<FileEntry>) = files
-        .into_iter()
-        .filter(|file| is_of(part, &file.name))
-        .partition(|file| file.content == Content::Picture);
+    let (loose, whole): (Vec<FileEntry>, Vec<FileEntry>) =
+        files.into_iter().filter(|file| is_of(part, &file.name)).partition(|file| file.content.is_loose());
     let mut plan = Plan::default();
     let loose = rest_of_loose(store, loose, cut, &mut plan)?;
     for files in loose.chunks(cut.rows.max(1)) {
@@ -86,15 +84,15 @@ fn rest_of_loose(
     for record in records {
         let (mut rows, mut outdated) = (Vec::new(), cut.retry_bad && record.bad > 0);
         let mut gone = 0;
-        identities(store.root(), &record.files, cut.format, |row| match present.get(&key(&row.name)) {
+        identities(store.root(), &record.files, cut.format, |row| match present.get(&key(row.file())) {
             Some(&(i, _)) => {
                 let file = &loose[i];
                 // Sizes and times are those of the file when it was read.
                 outdated |= (Some(file.mtime), file.size) != (row.mtime, row.size) && row.mtime.is_some();
-                rows.push(key(&row.name));
+                rows.push(key(row.file()));
             }
             // Others of another division are no business of this part.
-            None => gone += usize::from(is_of(store.part(), &row.name)),
+            None => gone += usize::from(is_of(store.part(), row.file())),
         })?;
         outdated |= cut.prune && gone > 0;
         match outdated {

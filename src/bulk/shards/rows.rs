@@ -7,10 +7,11 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use arrow_array::builder::{
-    FixedSizeListBuilder, Float32Builder, Int64Builder, StringBuilder, TimestampMicrosecondBuilder,
+    FixedSizeListBuilder, Float32Builder, Float64Builder, Int64Builder, StringBuilder,
+    TimestampMicrosecondBuilder,
 };
 use arrow_array::cast::AsArray;
-use arrow_array::types::{Int64Type, TimestampMicrosecondType};
+use arrow_array::types::{Float64Type, Int64Type, TimestampMicrosecondType};
 use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -80,6 +81,8 @@ pub(super) struct Row {
     pub(super) name: String,
     /// `image` or `text`.
     pub(super) kind: &'static str,
+    /// When a frame of an animation is shown, in seconds; none for what does not move.
+    pub(super) time: Option<f64>,
     /// Bytes of the input.
     pub(super) size: u64,
     /// When its file was changed, in microseconds since 1970; none for what is inside a file.
@@ -88,6 +91,18 @@ pub(super) struct Row {
     pub(super) sha256: Option<String>,
     /// The vector, or why there is none.
     pub(super) result: Result<Vec<f32>, String>,
+}
+
+impl Row {
+    /// What a line of JSON says of it, but for the result.
+    fn line(&self) -> serde_json::Value {
+        let Self { name, kind, time, size, mtime, sha256, .. } = self;
+        let mut line = json!({ "name": name, "kind": kind, "size": size, "mtime": mtime, "sha256": sha256 });
+        if let Some(time) = time {
+            line["time"] = json!(time);
+        }
+        line
+    }
 }
 
 /// A shard in the making. Dropped before it is finished, it leaves nothing.
@@ -176,9 +191,7 @@ impl ShardWriter {
                 }
             }
             Writer::Npy { values, names, good, .. } => {
-                let mut line = json!({
-                    "name": row.name, "kind": row.kind, "size": row.size, "mtime": row.mtime, "sha256": row.sha256,
-                });
+                let mut line = row.line();
                 let values = match row.result {
                     Ok(vector) => {
                         line["row"] = json!(*good);
@@ -194,9 +207,7 @@ impl ShardWriter {
                 values.and_then(|()| writeln!(names, "{line}")).map_err(|error| error.to_string())
             }
             Writer::Jsonl(file) => {
-                let mut line = json!({
-                    "name": row.name, "kind": row.kind, "size": row.size, "mtime": row.mtime, "sha256": row.sha256,
-                });
+                let mut line = row.line();
                 match row.result {
                     Ok(vector) => line["embedding"] = json!(vector),
                     Err(error) => line["error"] = json!(error),
@@ -254,6 +265,7 @@ fn schema(width: usize) -> SchemaRef {
     Arc::new(Schema::new(vec![
         Field::new("name", DataType::Utf8, false),
         Field::new("kind", DataType::Utf8, false),
+        Field::new("time", DataType::Float64, true),
         Field::new("size", DataType::Int64, false),
         Field::new("mtime", time, true),
         Field::new("sha256", DataType::Utf8, true),
@@ -268,6 +280,7 @@ struct Columns {
     width: usize,
     name: StringBuilder,
     kind: StringBuilder,
+    time: Float64Builder,
     size: Int64Builder,
     mtime: TimestampMicrosecondBuilder,
     sha256: StringBuilder,
@@ -284,6 +297,7 @@ impl Columns {
             width,
             name: StringBuilder::new(),
             kind: StringBuilder::new(),
+            time: Float64Builder::new(),
             size: Int64Builder::new(),
             mtime: TimestampMicrosecondBuilder::new().with_timezone("UTC"),
             sha256: StringBuilder::new(),
@@ -296,6 +310,7 @@ impl Columns {
         self.rows += 1;
         self.name.append_value(row.name);
         self.kind.append_value(row.kind);
+        self.time.append_option(row.time);
         self.size.append_value(i64::try_from(row.size).unwrap_or(i64::MAX));
         self.mtime.append_option(row.mtime);
         self.sha256.append_option(row.sha256);
@@ -321,6 +336,7 @@ impl Columns {
         let columns: Vec<ArrayRef> = vec![
             Arc::new(self.name.finish()),
             Arc::new(self.kind.finish()),
+            Arc::new(self.time.finish()),
             Arc::new(self.size.finish()),
             Arc::new(self.mtime.finish()),
             Arc::new(self.sha256.finish()),
@@ -333,11 +349,23 @@ impl Columns {
 }
 
 /// What a shard says of the file that a row is of.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 pub(super) struct Identity {
     pub(super) name: String,
     pub(super) size: u64,
     pub(super) mtime: Option<i64>,
+    #[serde(default)]
+    time: Option<f64>,
+}
+
+impl Identity {
+    /// The name of its file: that of a frame says when it is shown, too.
+    pub(super) fn file(&self) -> &str {
+        match self.time {
+            Some(_) => self.name.rsplit_once("#t=").map_or(&*self.name, |(file, _)| file),
+            None => &self.name,
+        }
+    }
 }
 
 /// The identity of every row of a shard, without its vectors.
@@ -360,7 +388,7 @@ pub(super) fn identities(
         return Ok(());
     }
     let builder = ParquetRecordBatchReaderBuilder::try_new(open).map_err(|error| wrong(error.to_string()))?;
-    let mask = ProjectionMask::columns(builder.parquet_schema(), ["name", "size", "mtime"]);
+    let mask = ProjectionMask::columns(builder.parquet_schema(), ["name", "time", "size", "mtime"]);
     let reader = builder.with_projection(mask).build().map_err(|error| wrong(error.to_string()))?;
     for batch in reader {
         let batch = batch.map_err(|error| wrong(error.to_string()))?;
@@ -370,12 +398,14 @@ pub(super) fn identities(
         let names = column("name")?.as_string_opt::<i32>();
         let sizes = column("size")?.as_primitive_opt::<Int64Type>();
         let times = column("mtime")?.as_primitive_opt::<TimestampMicrosecondType>();
-        let (Some(names), Some(sizes), Some(times)) = (names, sizes, times) else {
+        let moments = column("time")?.as_primitive_opt::<Float64Type>();
+        let (Some(names), Some(moments), Some(sizes), Some(times)) = (names, moments, sizes, times) else {
             return Err(wrong("columns of other types".to_owned()));
         };
         for row in 0..batch.num_rows() {
             each(Identity {
                 name: names.value(row).to_owned(),
+                time: moments.is_valid(row).then(|| moments.value(row)),
                 size: u64::try_from(sizes.value(row)).unwrap_or(0),
                 mtime: times.is_valid(row).then(|| times.value(row)),
             });

@@ -79,6 +79,9 @@ pub struct Space {
     pub normalized: bool,
     /// `parquet`, `npy` or `jsonl`.
     pub format: String,
+    /// Frames of each animation, where more than the first is taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frames: Option<usize>,
 }
 
 /// A folder, with the lock of one part.
@@ -170,10 +173,14 @@ impl Store {
 
     fn claim(&self, space: &Space) -> Result<(), Fault> {
         let path = self.root.join(FOLDER).join("space.json");
-        let temporary = self.root.join(FOLDER).join(format!(".space-{}.json", uuid::Uuid::new_v4()));
-        let content = serde_json::to_vec_pretty(space).map_err(|error| Fault::usage(error.to_string()))?;
-        if create_whole(&path, &temporary, &content).map_err(|error| cannot(&path, &error))? {
-            return Ok(());
+        // Where it is there already, nothing has to be written, for which there may be no room.
+        if !path.exists() {
+            let temporary = self.root.join(FOLDER).join(format!(".space-{}.json", uuid::Uuid::new_v4()));
+            let content =
+                serde_json::to_vec_pretty(space).map_err(|error| Fault::usage(error.to_string()))?;
+            if create_whole(&path, &temporary, &content).map_err(|error| cannot(&path, &error))? {
+                return Ok(());
+            }
         }
         let text = fs::read(&path).map_err(|error| cannot(&path, &error))?;
         let there: Space = serde_json::from_slice(&text)
@@ -190,6 +197,16 @@ impl Store {
         if there.format != space.format {
             let text =
                 format!("{} has shards in {}, not {}", self.root.display(), there.format, space.format);
+            return Err(Fault::usage(text));
+        }
+        if there.frames != space.frames {
+            let of = |frames: Option<usize>| match frames {
+                Some(frames) => format!("{frames} frames"),
+                None => "the first frame".to_owned(),
+            };
+            let (there, here) = (of(there.frames), of(space.frames));
+            let text =
+                format!("{} has {there} of each animation, not {here} (--frames)", self.root.display());
             return Err(Fault::usage(text));
         }
         Ok(())
@@ -357,6 +374,7 @@ mod tests {
             dimensions: 2,
             normalized: true,
             format: "parquet".to_owned(),
+            frames: None,
         };
         let (first, second) = (Part { index: 0, of: 2 }, Part { index: 1, of: 2 });
         let mut store = Store::open(folder.path(), first).unwrap();

@@ -1,19 +1,22 @@
-//! The frames of an Arrow stream: what a message says of its size is checked before any of its body is read.
+//! The frames of an Arrow stream: what a message says of its size is checked before any of its body is read, and what its
+//! compressed buffers say of theirs before any is decompressed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io::{Error, ErrorKind, Read, Result};
 use std::sync::Arc;
 
 use arrow_ipc::{Message, MessageHeader, RecordBatch, root_as_message};
 
-use super::gate::{Gate, Permit};
+use crate::bulk::gate::{Gate, Permit};
 
 /// Bytes of a message without its body, at most: names, types and sizes of columns.
 const HEAD_BYTES: usize = 16 << 20;
 const CONTINUATION: [u8; 4] = [0xff; 4];
+/// What a compressed buffer says before its bytes: how many they become, -1 for bytes as they are.
+const PREFIX: u64 = 8;
 
 /// Passes a stream on, message by message. The body of one that is too large is never read.
-pub(super) struct Frames<R> {
+pub(in crate::bulk) struct Frames<R> {
     input: R,
     /// Bytes of a batch at most: its own and those of what is made of it.
     most: u64,
@@ -24,15 +27,32 @@ pub(super) struct Frames<R> {
     /// The prefix and the metadata of the present message, and how much of them was passed on.
     head: Vec<u8>,
     passed: usize,
-    /// What is left of its body.
+    /// Bytes of its body, and how many of them were passed on.
     body: u64,
+    body_passed: u64,
+    /// Where its compressed buffers begin, as far as they are still to come; what of the next prefix came already; whose
+    /// bytes they are.
+    prefixes: VecDeque<u64>,
+    prefix: Vec<u8>,
+    of: Of,
     /// Bytes of each dictionary: they stay until the end.
     dictionaries: HashMap<i64, u64>,
     ended: bool,
 }
 
+/// What a message is of.
+#[derive(Debug, Clone, Copy)]
+enum Of {
+    /// Neither: nothing is charged.
+    Schema,
+    /// A batch, and what it costs by now.
+    Batch { rows: u64, cost: u64 },
+    /// A dictionary of this number.
+    Dictionary(i64),
+}
+
 impl<R: Read> Frames<R> {
-    pub(super) fn new(input: R, most: usize, row_bytes: usize, gate: Arc<Gate>) -> Self {
+    pub(in crate::bulk) fn new(input: R, most: usize, row_bytes: usize, gate: Arc<Gate>) -> Self {
         Self {
             input,
             most: most as u64,
@@ -42,6 +62,10 @@ impl<R: Read> Frames<R> {
             head: Vec::new(),
             passed: 0,
             body: 0,
+            body_passed: 0,
+            prefixes: VecDeque::new(),
+            prefix: Vec::new(),
+            of: Of::Schema,
             dictionaries: HashMap::new(),
             ended: false,
         }
@@ -80,13 +104,59 @@ impl<R: Read> Frames<R> {
             .map_err(|error| wrong(format!("a message that cannot be read: {error}")))?;
         let body = u64::try_from(message.bodyLength()).map_err(|_| wrong("a body of negative length"))?;
         self.permit = None;
-        let cost = check(&message, body, self.most, self.row_bytes, &mut self.dictionaries)?;
-        if cost > 0 {
+        (self.of, self.prefixes) = check(&message, body, self.most, self.row_bytes, &mut self.dictionaries)?;
+        if let Of::Batch { cost, .. } = self.of {
             // What is held by earlier batches is free again when they were written.
             self.permit = Some(self.gate.acquire(cost));
         }
-        self.body = body;
+        (self.body, self.body_passed) = (body, 0);
+        self.prefix.clear();
         Ok(true)
+    }
+
+    /// Looks at what is passed on of a body: what compressed buffers become is charged before the reader has all of it.
+    fn look(&mut self, bytes: &[u8]) -> Result<()> {
+        let (from, to) = (self.body_passed, self.body_passed + bytes.len() as u64);
+        self.body_passed = to;
+        while let Some(start) = self.prefixes.front().copied().filter(|&start| start < to) {
+            let end = start + PREFIX;
+            let place = |at: u64| usize::try_from(at - from).unwrap_or(bytes.len()).min(bytes.len());
+            self.prefix.extend_from_slice(&bytes[place(start.max(from))..place(end.min(to))]);
+            let Ok(prefix) = <[u8; PREFIX as usize]>::try_from(self.prefix.as_slice()) else { break };
+            self.prefixes.pop_front();
+            self.prefix.clear();
+            self.charge(i64::from_le_bytes(prefix))?;
+        }
+        Ok(())
+    }
+
+    fn charge(&mut self, size: i64) -> Result<()> {
+        let more = match size {
+            -1 => return Ok(()),
+            size => u64::try_from(size).map_err(|_| wrong("a compressed buffer of negative length"))?,
+        };
+        let most = self.most;
+        match &mut self.of {
+            Of::Schema => {}
+            Of::Batch { rows, cost } => {
+                *cost = cost.saturating_add(more);
+                if *cost > most {
+                    return Err(wrong(format!(
+                        "a record batch of {rows} rows needs at least {cost} bytes when it is decompressed; the limit is \
+                         {most} (--max-batch-bytes)"
+                    )));
+                }
+                if let Some(permit) = &mut self.permit {
+                    permit.grow(more);
+                }
+            }
+            Of::Dictionary(id) => {
+                let held = self.dictionaries.entry(*id).or_default();
+                *held = held.saturating_add(more);
+                check_dictionaries(&self.dictionaries, most)?;
+            }
+        }
+        Ok(())
     }
 
     /// The first four bytes of a message; false at the end of the input.
@@ -114,14 +184,14 @@ impl<R: Read> Frames<R> {
     }
 }
 
-/// What a message costs while its batch is worked on; nothing for a schema or a dictionary.
+/// What a message is, with what it costs while its batch is worked on; and where its compressed buffers begin.
 fn check(
     message: &Message<'_>,
     body: u64,
     most: u64,
     row_bytes: u64,
     dictionaries: &mut HashMap<i64, u64>,
-) -> Result<u64> {
+) -> Result<(Of, VecDeque<u64>)> {
     let (batch, dictionary) = match message.header_type() {
         MessageHeader::RecordBatch => (message.header_as_record_batch(), None),
         MessageHeader::DictionaryBatch => {
@@ -130,25 +200,18 @@ fn check(
         }
         // A schema has no body, and what else there is the reader refuses.
         _ if body > HEAD_BYTES as u64 => return Err(wrong("a message without rows that has a body")),
-        _ => return Ok(0),
+        _ => return Ok((Of::Schema, VecDeque::new())),
     };
     let batch: RecordBatch<'_> = batch.ok_or_else(|| wrong("a batch without a header"))?;
-    if batch.compression().is_some() {
-        return Err(wrong("the bodies are compressed: write the stream without compression"));
-    }
+    let prefixes = prefixes(&batch, body)?;
     let rows = u64::try_from(batch.length()).map_err(|_| wrong("a batch of negative length"))?;
     if let Some(dictionary) = dictionary {
         // Values without a body (a dictionary of nulls) are counted by their number.
         let own = body.max(rows);
         let held = dictionaries.entry(dictionary.id()).or_default();
         *held = if dictionary.isDelta() { held.saturating_add(own) } else { own };
-        let all = dictionaries.values().fold(0u64, |sum, &bytes| sum.saturating_add(bytes));
-        return match all > most {
-            true => {
-                Err(wrong(format!("dictionaries of {all} bytes; the limit is {most} (--max-batch-bytes)")))
-            }
-            false => Ok(0),
-        };
+        check_dictionaries(dictionaries, most)?;
+        return Ok((Of::Dictionary(dictionary.id()), prefixes));
     }
     let made = rows.saturating_mul(row_bytes);
     let cost = body.saturating_add(made);
@@ -158,7 +221,38 @@ fn check(
              the limit is {most} (--max-batch-bytes)"
         )));
     }
-    Ok(cost)
+    Ok((Of::Batch { rows, cost }, prefixes))
+}
+
+fn check_dictionaries(dictionaries: &HashMap<i64, u64>, most: u64) -> Result<()> {
+    let all = dictionaries.values().fold(0u64, |sum, &bytes| sum.saturating_add(bytes));
+    match all > most {
+        true => Err(wrong(format!("dictionaries of {all} bytes; the limit is {most} (--max-batch-bytes)"))),
+        false => Ok(()),
+    }
+}
+
+/// Where the compressed buffers of a batch begin; none where it is not compressed.
+fn prefixes(batch: &RecordBatch<'_>, body: u64) -> Result<VecDeque<u64>> {
+    let mut prefixes = VecDeque::new();
+    if batch.compression().is_none() {
+        return Ok(prefixes);
+    }
+    let mut end = 0;
+    for buffer in batch.buffers().into_iter().flatten() {
+        let (start, length) = (u64::try_from(buffer.offset()), u64::try_from(buffer.length()));
+        let (Ok(start), Ok(length)) = (start, length) else {
+            return Err(wrong("a buffer of negative length"));
+        };
+        if length == 0 {
+            continue;
+        }
+        let after =
+            start.checked_add(length).filter(|&after| start >= end && length >= PREFIX && after <= body);
+        end = after.ok_or_else(|| wrong("compressed buffers that are not one after the other"))?;
+        prefixes.push_back(start);
+    }
+    Ok(prefixes)
 }
 
 fn wrong(text: impl Into<String>) -> Error {
@@ -173,10 +267,11 @@ impl<R: Read> Read for Frames<R> {
                 self.passed += read;
                 return Ok(read);
             }
-            if self.body > 0 {
-                let room = usize::try_from(self.body).unwrap_or(usize::MAX).min(buffer.len());
+            if self.body_passed < self.body {
+                let left = self.body - self.body_passed;
+                let room = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
                 let read = self.input.read(&mut buffer[..room])?;
-                self.body -= read as u64;
+                self.look(&buffer[..read])?;
                 return Ok(read);
             }
             if !self.next_head()? {
@@ -192,16 +287,19 @@ mod tests {
 
     use arrow_array::builder::{ListBuilder, StringBuilder, StringDictionaryBuilder};
     use arrow_array::types::Int32Type;
-    use arrow_array::{ArrayRef, BinaryViewArray, NullArray, RecordBatch};
+    use arrow_array::{ArrayRef, BinaryArray, BinaryViewArray, NullArray, RecordBatch};
+    use arrow_ipc::CompressionType;
     use arrow_ipc::reader::StreamReader;
-    use arrow_ipc::writer::StreamWriter;
+    use arrow_ipc::writer::{IpcWriteOptions, StreamWriter};
     use proptest::prelude::*;
 
     use super::*;
 
     const MOST: usize = 1 << 20;
+    const COMPRESSIONS: [Option<CompressionType>; 3] =
+        [None, Some(CompressionType::LZ4_FRAME), Some(CompressionType::ZSTD)];
 
-    fn stream() -> Vec<u8> {
+    fn stream(compression: Option<CompressionType>) -> Vec<u8> {
         let mut words = StringDictionaryBuilder::<Int32Type>::new();
         let mut lists = ListBuilder::new(StringBuilder::new());
         for row in 0..5 {
@@ -214,9 +312,11 @@ mod tests {
             ("list", Arc::new(lists.finish())),
             ("view", Arc::new(views)),
             ("none", Arc::new(NullArray::new(5))),
+            ("long", Arc::new(BinaryArray::from_iter_values((0..5).map(|_| vec![1u8; 1000])))),
         ];
         let batch = RecordBatch::try_from_iter(columns).unwrap();
-        let mut writer = StreamWriter::try_new(Vec::new(), &batch.schema()).unwrap();
+        let options = IpcWriteOptions::default().try_with_compression(compression).unwrap();
+        let mut writer = StreamWriter::try_new_with_options(Vec::new(), &batch.schema(), options).unwrap();
         writer.write(&batch).unwrap();
         writer.write(&batch).unwrap();
         writer.into_inner().unwrap()
@@ -224,7 +324,11 @@ mod tests {
 
     /// Rows of a stream, until it ends or is wrong.
     fn rows(bytes: &[u8]) -> usize {
-        let frames = Frames::new(bytes, MOST, 100, Gate::new(2 * MOST as u64));
+        rows_within(bytes, MOST)
+    }
+
+    fn rows_within(bytes: &[u8], most: usize) -> usize {
+        let frames = Frames::new(bytes, most, 100, Gate::new(2 * most as u64));
         let Ok(stream) = StreamReader::try_new(frames, None) else { return 0 };
         stream.map_while(std::result::Result::ok).map(|batch| batch.num_rows()).sum()
     }
@@ -234,8 +338,11 @@ mod tests {
 
         /// Whatever is changed, nothing larger than the limit comes out, and nothing waits for ever.
         #[test]
-        fn damaged_streams_end(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4)) {
-            let mut bytes = stream();
+        fn damaged_streams_end(
+            compression in prop::sample::select(&COMPRESSIONS[..]),
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+        ) {
+            let mut bytes = stream(compression);
             for (at, value) in changes {
                 let at = at.index(bytes.len());
                 bytes[at] = value;
@@ -248,8 +355,46 @@ mod tests {
 
     #[test]
     fn a_whole_stream_passes_and_a_cut_one_does_not_hang() {
-        let bytes = stream();
-        assert_eq!(rows(&bytes), 10);
-        assert!((0..bytes.len()).all(|end| rows(&bytes[..end]) <= 10));
+        for compression in COMPRESSIONS {
+            let bytes = stream(compression);
+            assert_eq!(rows(&bytes), 10);
+            assert!((0..bytes.len()).all(|end| rows(&bytes[..end]) <= 10));
+        }
+    }
+
+    #[test]
+    fn what_compressed_buffers_become_is_charged_before_they_are_decompressed() {
+        for compression in &COMPRESSIONS[1..] {
+            let zeros = BinaryArray::from_iter_values([vec![0u8; 300_000]]);
+            let batch = RecordBatch::try_from_iter([("image", Arc::new(zeros) as ArrayRef)]).unwrap();
+            let options = IpcWriteOptions::default().try_with_compression(*compression).unwrap();
+            let mut writer =
+                StreamWriter::try_new_with_options(Vec::new(), &batch.schema(), options).unwrap();
+            (0..3).for_each(|_| writer.write(&batch).unwrap());
+            let bytes = writer.into_inner().unwrap();
+            assert!(bytes.len() < 20_000, "{}", bytes.len());
+            assert_eq!((rows_within(&bytes, 310_000), rows_within(&bytes, 300_000)), (3, 0));
+            // One that says that it is of exabytes.
+            let size = 300_000i64.to_le_bytes();
+            let at = bytes.windows(8).position(|window| window == size).unwrap();
+            let mut bomb = bytes.clone();
+            bomb[at..at + 8].copy_from_slice(&i64::MAX.to_le_bytes());
+            assert_eq!(rows(&bomb), 0);
+            // One that says less than it is.
+            bomb[at..at + 8].copy_from_slice(&100i64.to_le_bytes());
+            assert_eq!(rows(&bomb), 0);
+            // Byte by byte, as a slow pipe gives it.
+            let frames = Frames::new(Drops(&bytes), MOST, 100, Gate::new(2 * MOST as u64));
+            assert_eq!(StreamReader::try_new(frames, None).unwrap().flatten().count(), 3);
+        }
+    }
+
+    struct Drops<'a>(&'a [u8]);
+
+    impl Read for Drops<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
+            let most = buffer.len().min(1);
+            self.0.read(&mut buffer[..most])
+        }
     }
 }

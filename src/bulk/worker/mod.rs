@@ -6,7 +6,7 @@
 //! ```
 //!
 //! - The size of a batch is checked before its body is read ([`frames`]), with that of what is made of it.
-//! - A [`gate`] holds the batches of a stream to twice the largest: one is read while another is computed or written. When
+//! - A gate ([`crate::bulk::gate`]) holds the batches of a stream to twice the largest: one is read while another is computed or written. When
 //!   the output is not read, nothing more is taken from the input.
 //! - A row that cannot be embedded has an error in its place; only a stream that cannot be read and a model that is broken
 //!   end it.
@@ -14,7 +14,6 @@
 mod answer;
 mod columns;
 mod frames;
-mod gate;
 mod labels;
 #[cfg(unix)]
 mod listen;
@@ -26,14 +25,15 @@ use std::io::{Read, Write};
 
 use tokio::sync::mpsc;
 
-use self::gate::Gate;
 use self::rows::Rows;
 use crate::bulk::Session;
 use crate::bulk::fault::{Fault, Kind as FaultKind};
+use crate::bulk::gate::Gate;
 use crate::engine::ModelHandle;
 
 pub(super) use columns::{Cells, MAX_TEXT_BYTES};
 pub use columns::{Kind, Wanted};
+pub(super) use frames::Frames;
 pub use labels::RowLabels;
 #[cfg(unix)]
 pub use listen::{Address, Listener};
@@ -128,7 +128,7 @@ impl Worker {
     ) -> Result<Summary, Fault> {
         // The gate opens for a batch that needs all of it; twice that lets the next one be read meanwhile.
         let gate = Gate::new(self.options.max_batch_bytes as u64 * 2);
-        let frames = frames::Frames::new(input, self.options.max_batch_bytes, self.row_bytes(), gate);
+        let frames = Frames::new(input, self.options.max_batch_bytes, self.row_bytes(), gate);
         let (sender, mut batches) = mpsc::channel(1);
         let answered = self.answered();
         let plan = {

@@ -9,8 +9,8 @@ use tokio::sync::mpsc::Sender;
 
 use super::columns::{Cells, Columns};
 use super::frames::Frames;
-use super::gate::Permit;
 use crate::bulk::fault::{Fault, Kind};
+use crate::bulk::gate::Permit;
 
 /// What the reader gives.
 pub(super) enum Part {

@@ -7,8 +7,8 @@ use arrow_ipc::writer::StreamWriter;
 use arrow_schema::{ArrowError, SchemaRef};
 use tokio::sync::{mpsc, oneshot};
 
-use super::gate::Permit;
 use crate::bulk::fault::{Fault, Kind};
+use crate::bulk::gate::Permit;
 
 /// What is written.
 pub(super) enum Part {

@@ -382,7 +382,8 @@ fn digest<H: Digest>(path: &Path, header: &[u8]) -> std::io::Result<String> {
 }
 
 /// The certificates of a PEM file.
-fn certificates(path: &Path) -> Result<Vec<Certificate<'static>>, CheckpointError> {
+/// The certificates in a file.
+pub(crate) fn certificates(path: &Path) -> Result<Vec<Certificate<'static>>, CheckpointError> {
     let file = path.display().to_string();
     let pem = std::fs::read(path).map_err(|source| CheckpointError::Read { file: file.clone(), source })?;
     let certificates: Vec<_> = parse_pem(&pem)

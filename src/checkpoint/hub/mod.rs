@@ -9,6 +9,8 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+#[cfg(feature = "object-store")]
+pub(crate) use client::certificates;
 pub use options::HubOptions;
 
 use self::client::{Client, is_plain};

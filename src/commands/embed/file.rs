@@ -19,6 +19,9 @@ use crate::model::scores::l2_normalize;
 
 pub(super) fn run(args: EmbedArgs) -> Result<ExitCode> {
     let format = output::Format::of(&args.output)?;
+    if args.frames.is_some() {
+        return Err(failed("--frames makes several rows of a file, which go into a folder: --output DIR/"));
+    }
     let (mut rows, left_out) = inputs::list(&args)?;
     left_out.lines().iter().for_each(|line| eprintln!("{line}"));
     let total = rows.len();

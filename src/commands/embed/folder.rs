@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 
 use crate::bulk::containers::ContainerOptions;
-use crate::bulk::inputs::{FileEntry, FindOptions, Found, find};
+use crate::bulk::frames::{Frames, can_read_videos};
+use crate::bulk::inputs::{FileEntry, FindOptions, Found, Videos, find};
 use crate::bulk::shards::{self, Report, ShardOptions, Store, Watch};
 use crate::bulk::worker::Wanted;
 use crate::bulk::{Fault, FaultKind};
@@ -34,7 +35,12 @@ fn embed(args: &EmbedArgs) -> Result<ExitCode, Fault> {
         return usage("nothing to embed: give files, folders, - or @FILE for a list, or --texts");
     }
     args.model.chosen().map_err(|error| Fault::new(FaultKind::Usage, error.to_string()))?;
-    let Found { mut files, left_out } = find(&args.inputs, &args.find.options())?;
+    let videos = match args.frames {
+        None => Videos::LeftOut,
+        Some(_) if can_read_videos() => Videos::Taken,
+        Some(_) => Videos::NoProgram,
+    };
+    let Found { mut files, left_out } = find(&args.inputs, &FindOptions { videos, ..args.find.options() })?;
     for file in &args.text_files {
         files.push(FileEntry::texts(file)?);
     }
@@ -57,6 +63,7 @@ fn embed(args: &EmbedArgs) -> Result<ExitCode, Fault> {
             wanted: Wanted { name: args.column.clone(), kind: None },
             names: args.name_column.clone(),
             max_bytes: session.max_bytes(),
+            frames: args.frames.map(|count| Frames::new(count, session.image_limits())),
         },
     };
     let mut shown = Shown { progress: None };
@@ -75,7 +82,8 @@ fn embed(args: &EmbedArgs) -> Result<ExitCode, Fault> {
 impl FindArgs {
     /// For the search.
     pub(in crate::commands) fn options(&self) -> FindOptions {
-        FindOptions { follow: self.follow, exclude: self.exclude.clone(), null: self.null }
+        let (exclude, videos) = (self.exclude.clone(), Videos::default());
+        FindOptions { follow: self.follow, exclude, null: self.null, videos }
     }
 }
 

@@ -101,6 +101,12 @@ pub(in crate::commands) fn find(inputs: &[PathBuf], options: &FindArgs) -> Resul
             file.path.display()
         )));
     }
+    if let Some(file) = found.files.iter().find(|file| file.object.is_some()) {
+        return Err(failed(format!(
+            "{}: objects of a store go into a folder: siglip embed --output DIR/",
+            file.path.display()
+        )));
+    }
     Ok((found.files.into_iter().map(|file| file.path).collect(), found.left_out))
 }
 

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use super::error::{Result, failed};
+use crate::bulk::objects::is_url;
 use crate::config::EmbedArgs;
 
 pub(super) use inputs::{find as find_images, read as read_file};
@@ -18,6 +19,12 @@ pub(super) fn run(args: EmbedArgs) -> Result<ExitCode> {
         return Err(failed(
             "--output -: vectors go into files and folders; siglip worker writes to standard output",
         ));
+    }
+    if is_url(&args.output) {
+        return Err(failed(format!(
+            "--output {}: shards go into a folder of a file system, which has locks; copy them into the store when they are done",
+            args.output.display()
+        )));
     }
     match is_folder(&args.output) {
         true => Ok(folder::run(&args)),

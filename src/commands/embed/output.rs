@@ -1,7 +1,7 @@
 //! Files of embeddings: NumPy, JSON lines, Parquet. Written beside their place and moved there when whole.
 
 use std::fs::{self, File, TryLockError};
-use std::io::{BufWriter, Seek, SeekFrom, Write};
+use std::io::{BufWriter, ErrorKind, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,8 +13,9 @@ use parquet::schema::parser::parse_message_type;
 use serde_json::json;
 
 use super::inputs::Kind;
-use crate::bulk::npy;
-use crate::{Error, Result};
+use crate::bulk::{Fault, FaultKind, npy};
+
+type Result<T> = std::result::Result<T, Fault>;
 
 /// Rows of one group of a Parquet file, which is what is held in memory.
 const GROUP: usize = 4096;
@@ -37,10 +38,13 @@ impl Format {
             Some("npy") => Ok(Self::Npy),
             Some("jsonl") => Ok(Self::Jsonl),
             Some("parquet") => Ok(Self::Parquet),
-            _ => Err(Error::Config(format!(
-                "--output {}: the name must end in .npy, .jsonl or .parquet, or be that of a folder",
-                path.display()
-            ))),
+            _ => Err(Fault::new(
+                FaultKind::Usage,
+                format!(
+                    "--output {}: the name must end in .npy, .jsonl or .parquet, or be that of a folder",
+                    path.display()
+                ),
+            )),
         }
     }
 }
@@ -72,13 +76,24 @@ impl Draft {
         let mut part = place.clone().into_os_string();
         part.push(".part");
         let part = PathBuf::from(part);
-        let file = lock(&part).map_err(|source| Error::Io { path: place.clone(), source })?;
+        let file = lock(&part).map_err(|error| match error.kind() {
+            ErrorKind::WouldBlock => {
+                Fault::new(FaultKind::Temporary, format!("{}: {error}", place.display()))
+            }
+            _ => failed(&place, error),
+        })?;
         Ok(Self { file: BufWriter::new(file), part, place, kept: false })
     }
 
+    /// Makes sure that all of it is on the disk: some systems find out only now that it is full.
+    fn sync(&mut self) -> Result<()> {
+        let synced = self.file.flush().and_then(|()| self.file.get_ref().sync_all());
+        synced.map_err(|error| failed(&self.place, error))
+    }
+
+    /// Moves what was synced to its place.
     fn keep(mut self) -> Result<PathBuf> {
-        let moved = self.file.flush().and_then(|()| fs::rename(&self.part, &self.place));
-        moved.map_err(|source| Error::Io { path: self.place.clone(), source })?;
+        fs::rename(&self.part, &self.place).map_err(|error| failed(&self.place, error))?;
         self.kept = true;
         Ok(self.place.clone())
     }
@@ -91,8 +106,7 @@ fn lock(part: &Path) -> std::io::Result<File> {
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                let text = "another run is writing it";
-                return Err(std::io::Error::new(std::io::ErrorKind::WouldBlock, text));
+                return Err(std::io::Error::new(ErrorKind::WouldBlock, "another run is writing it"));
             }
             Err(TryLockError::Error(error)) => return Err(error),
         }
@@ -145,9 +159,7 @@ impl Output {
             Format::Npy => {
                 let mut values = draft;
                 // Overwritten when the number of rows is known.
-                values
-                    .write_all(&npy::header(0, width))
-                    .map_err(|source| Error::Io { path: path.to_path_buf(), source })?;
+                values.write_all(&npy::header(0, width)).map_err(|error| failed(path, error))?;
                 Writer::Npy { values, names: Draft::create(path.with_extension("names.txt"))? }
             }
             Format::Jsonl => Writer::Jsonl(draft),
@@ -215,26 +227,34 @@ impl Output {
     pub fn finish(self) -> Result<Vec<PathBuf>> {
         let path = self.path;
         match self.writer {
-            Writer::Npy { mut values, names } => {
+            Writer::Npy { mut values, mut names } => {
                 let header = npy::header(self.rows, self.width);
                 values
                     .file
                     .seek(SeekFrom::Start(0))
                     .and_then(|_| values.file.write_all(&header))
                     .map_err(|error| failed(&path, error))?;
+                // Both are whole before one is in its place.
+                values.sync()?;
+                names.sync()?;
                 Ok(vec![values.keep()?, names.keep()?])
             }
-            Writer::Jsonl(file) => Ok(vec![file.keep()?]),
+            Writer::Jsonl(mut file) => {
+                file.sync()?;
+                Ok(vec![file.keep()?])
+            }
             Writer::Parquet { mut file, mut rows } => {
                 write_group(&mut file, &mut rows).map_err(|error| failed(&path, error))?;
-                Ok(vec![file.into_inner().map_err(|error| failed(&path, error))?.keep()?])
+                let mut file = file.into_inner().map_err(|error| failed(&path, error))?;
+                file.sync()?;
+                Ok(vec![file.keep()?])
             }
         }
     }
 }
 
-fn failed(path: &Path, error: impl std::error::Error + Send + Sync + 'static) -> Error {
-    Error::Io { path: path.to_path_buf(), source: std::io::Error::other(error) }
+fn failed(path: &Path, error: impl std::fmt::Display) -> Fault {
+    Fault::new(FaultKind::Output, format!("{}: {error}", path.display()))
 }
 
 fn write_group(

@@ -1,6 +1,7 @@
 //! The first frame of a GIF on its logical screen.
 
 use std::borrow::Cow;
+use std::io::Read;
 use std::num::NonZeroU64;
 
 use gif::{ColorOutput, DecodeOptions, Decoder, DecodingError, MemoryLimit};
@@ -11,7 +12,7 @@ use crate::image::{Format, ImageError, ImageLimits};
 
 pub(super) fn header(bytes: &[u8], limits: &ImageLimits) -> Result<Header, ImageError> {
     let bytes = with_palette(bytes);
-    let mut decoder = open(&bytes, limits, true)?;
+    let mut decoder = open(&*bytes, limits, true)?;
     let frame = decoder.next_frame_info().map_err(failed)?;
     let (left, top, width, height) = frame
         .map(|frame| (frame.left, frame.top, frame.width, frame.height))
@@ -29,7 +30,7 @@ pub(super) fn header(bytes: &[u8], limits: &ImageLimits) -> Result<Header, Image
 
 pub(super) fn pixels(bytes: &[u8], limits: &ImageLimits) -> Result<Decoded, ImageError> {
     let bytes = with_palette(bytes);
-    let mut decoder = open(&bytes, limits, false)?;
+    let mut decoder = open(&*bytes, limits, false)?;
     let screen = (usize::from(decoder.width()), usize::from(decoder.height()));
     let frame = decoder.next_frame_info().map_err(failed)?;
     let frame = frame.ok_or_else(|| broken(Format::Gif, "there is no picture in it"))?;
@@ -63,7 +64,7 @@ pub(super) fn pixels(bytes: &[u8], limits: &ImageLimits) -> Result<Decoded, Imag
 
 /// All 256 colours. A palette of which each colour is its own number says nothing to Pillow, which then takes grey for
 /// the others too; behind any other palette all is black.
-fn palette(defined: Option<&[u8]>) -> [[u8; 3]; 256] {
+pub(super) fn palette(defined: Option<&[u8]>) -> [[u8; 3]; 256] {
     let (defined, _) = defined.unwrap_or_default().as_chunks::<3>();
     if defined.iter().enumerate().all(|(index, colour)| *colour == [index as u8; 3]) {
         return colour::grey_ramp();
@@ -72,7 +73,7 @@ fn palette(defined: Option<&[u8]>) -> [[u8; 3]; 256] {
 }
 
 /// The file with a palette of all greys, which is Pillow's, where it has none for all frames: the library refuses it.
-fn with_palette(bytes: &[u8]) -> Cow<'_, [u8]> {
+pub(super) fn with_palette(bytes: &[u8]) -> Cow<'_, [u8]> {
     const SCREEN: usize = 13;
     match bytes.get(10) {
         Some(flags) if flags & 0x80 == 0 && bytes.len() > SCREEN => {
@@ -89,17 +90,17 @@ fn with_palette(bytes: &[u8]) -> Cow<'_, [u8]> {
     }
 }
 
-fn open<'a>(bytes: &'a [u8], limits: &ImageLimits, skip: bool) -> Result<Decoder<&'a [u8]>, ImageError> {
+pub(super) fn open<R: Read>(input: R, limits: &ImageLimits, skip: bool) -> Result<Decoder<R>, ImageError> {
     let mut options = DecodeOptions::new();
     options.set_color_output(ColorOutput::Indexed);
     options.allow_unknown_blocks(true);
     options.skip_frame_decoding(skip);
     let bytes_allowed = NonZeroU64::new(limits.max_decoded_bytes).unwrap_or(NonZeroU64::MIN);
     options.set_memory_limit(MemoryLimit::Bytes(bytes_allowed));
-    options.read_info(bytes).map_err(failed)
+    options.read_info(input).map_err(failed)
 }
 
-fn failed(error: DecodingError) -> ImageError {
+pub(super) fn failed(error: DecodingError) -> ImageError {
     match error {
         DecodingError::Io(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
             broken(Format::Gif, "the data ends too early")

@@ -3,11 +3,12 @@
 //! The order is the point: the size of the file, then the header, then every limit, and only then the
 //! first allocation whose size the file chose.
 
-#[cfg(feature = "avif")]
-mod avif;
+mod animation;
 mod bmp;
 mod colour;
 mod gif;
+#[cfg(feature = "heif")]
+mod heif;
 mod ifd;
 mod jpeg;
 mod metadata;
@@ -22,6 +23,8 @@ use serde::Serialize;
 
 use super::orientation::Orientation;
 use super::{Format, ImageError, ImageLimits, Picture};
+
+pub use animation::{Frame, frames};
 
 /// What the header of a picture says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -69,10 +72,10 @@ pub fn probe(bytes: &[u8], limits: &ImageLimits) -> Result<ImageInfo, ImageError
         Format::Gif => gif::header(bytes, limits),
         Format::Bmp => bmp::header(bytes),
         Format::Tiff => tiff::header(bytes),
-        #[cfg(feature = "avif")]
-        Format::Avif => avif::header(bytes),
-        #[cfg(not(feature = "avif"))]
-        Format::Avif => Err(ImageError::FormatNotBuilt { format }),
+        #[cfg(feature = "heif")]
+        Format::Avif | Format::Heic => heif::header(bytes, format, limits),
+        #[cfg(not(feature = "heif"))]
+        Format::Avif | Format::Heic => Err(ImageError::FormatNotBuilt { format }),
     })?;
     check(format, &header, limits)
 }
@@ -102,10 +105,10 @@ pub(super) fn decode_reduced(
         Format::Gif => gif::pixels(bytes, limits),
         Format::Bmp => bmp::pixels(bytes),
         Format::Tiff => tiff::pixels(bytes, limits),
-        #[cfg(feature = "avif")]
-        Format::Avif => avif::pixels(bytes),
-        #[cfg(not(feature = "avif"))]
-        Format::Avif => Err(ImageError::FormatNotBuilt { format: info.format }),
+        #[cfg(feature = "heif")]
+        Format::Avif | Format::Heic => heif::pixels(bytes, info.format, limits),
+        #[cfg(not(feature = "heif"))]
+        Format::Avif | Format::Heic => Err(ImageError::FormatNotBuilt { format: info.format }),
     })?;
     let turned = decoded.orientation.swaps_sides();
     let size = if turned { (info.width, info.height) } else { (info.height, info.width) };

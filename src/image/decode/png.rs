@@ -6,6 +6,7 @@ use png::{BitDepth, ColorType, Limits, Reader, Transformations};
 
 use super::metadata::{orientation, raw_profile};
 use super::{Decoded, Header, broken, buffer, colour, memory_limit};
+use crate::image::orientation::Orientation;
 use crate::image::{Format, ImageError, ImageLimits};
 
 pub(super) fn header(bytes: &[u8], limits: &ImageLimits) -> Result<Header, ImageError> {
@@ -31,11 +32,7 @@ pub(super) fn pixels(bytes: &[u8], limits: &ImageLimits) -> Result<Decoded, Imag
     // Checks the rest of the file and finds the chunks that follow the pixels.
     reader.finish().map_err(failed)?;
     let info = reader.info();
-    let xmp = info.utf8_text.iter().find(|chunk| chunk.keyword == "XML:com.adobe.xmp");
-    let xmp = xmp.and_then(|chunk| chunk.get_text().ok());
-    let profile = if info.exif_metadata.is_none() { profile(info) } else { None };
-    let exif = info.exif_metadata.as_deref().or(profile.as_deref());
-    let orientation = orientation(exif, xmp.as_ref().map(|text| text.as_bytes()));
+    let orientation = turned(info);
 
     let grey_only = info.color_type == ColorType::Grayscale;
     let wide = output.bit_depth == BitDepth::Sixteen;
@@ -58,6 +55,22 @@ pub(super) fn pixels(bytes: &[u8], limits: &ImageLimits) -> Result<Decoded, Imag
         ColorType::Indexed => return Err(broken(Format::Png, "its palette is missing")),
     };
     Ok(Decoded { width: output.width, height: output.height, rgb, orientation })
+}
+
+/// How a picture is turned by what comes before its pixels.
+pub(super) fn orientation_before_pixels(
+    bytes: &[u8],
+    limits: &ImageLimits,
+) -> Result<Orientation, ImageError> {
+    Ok(turned(open(bytes, limits)?.info()))
+}
+
+fn turned(info: &png::Info) -> Orientation {
+    let xmp = info.utf8_text.iter().find(|chunk| chunk.keyword == "XML:com.adobe.xmp");
+    let xmp = xmp.and_then(|chunk| chunk.get_text().ok());
+    let profile = if info.exif_metadata.is_none() { profile(info) } else { None };
+    let exif = info.exif_metadata.as_deref().or(profile.as_deref());
+    orientation(exif, xmp.as_ref().map(|text| text.as_bytes()))
 }
 
 /// The EXIF block that ImageMagick writes as text, compressed or not.

@@ -32,11 +32,17 @@ pub(super) fn pixels(bytes: &[u8], limits: &ImageLimits) -> Result<Decoded, Imag
 }
 
 fn still(decoder: &mut WebPDecoder<Cursor<&[u8]>>) -> Result<Vec<u8>, ImageError> {
+    let samples = samples(decoder)?;
+    Ok(if decoder.has_alpha() { colour::drop_fourth(samples) } else { samples })
+}
+
+/// `RGBA`, or `RGB` without an alpha channel.
+pub(super) fn samples(decoder: &mut WebPDecoder<Cursor<&[u8]>>) -> Result<Vec<u8>, ImageError> {
     let size = decoder.output_buffer_size();
     let size = size.ok_or_else(|| broken(Format::WebP, "its size overflows"))?;
     let mut samples = buffer(Format::WebP, size)?;
     decoder.read_image(&mut samples).map_err(failed)?;
-    Ok(if decoder.has_alpha() { colour::drop_fourth(samples) } else { samples })
+    Ok(samples)
 }
 
 /// The first frame of an animation on a black canvas, its colours as they are: libwebp blends later frames only, the
@@ -63,17 +69,7 @@ fn first_frame(
     if left + frame_width > width || top + frame_height > height {
         return Err(broken(Format::WebP, "a frame reaches over the canvas"));
     }
-    let parts = frame.get(16..).ok_or_else(incomplete)?;
-    let alpha = if parts.starts_with(b"ALPH") { 0x10 } else { 0 };
-    let mut file = b"RIFF\0\0\0\0WEBP".to_vec();
-    if alpha > 0 {
-        file.extend(b"VP8X\x0a\0\0\0");
-        file.extend([alpha, 0, 0, 0]);
-        file.extend(&place[6..12]);
-    }
-    file.extend(parts);
-    let length = u32::try_from(file.len() - 8).map_err(|_| broken(Format::WebP, "its size overflows"))?;
-    file[4..8].copy_from_slice(&length.to_le_bytes());
+    let file = frame_file(frame)?;
     let mut decoder = open(&file, limits)?;
     if decoder.dimensions() != (frame_width as u32, frame_height as u32) {
         return Err(broken(Format::WebP, "a frame has another size than it says"));
@@ -90,14 +86,34 @@ fn first_frame(
     Ok(rgb)
 }
 
+/// The content of a frame's chunk as a file of its own.
+pub(super) fn frame_file(frame: &[u8]) -> Result<Vec<u8>, ImageError> {
+    let incomplete = || broken(Format::WebP, "the data ends too early");
+    let (place, parts) = frame.split_at_checked(16).ok_or_else(incomplete)?;
+    let alpha = if parts.starts_with(b"ALPH") { 0x10 } else { 0 };
+    let mut file = b"RIFF\0\0\0\0WEBP".to_vec();
+    if alpha > 0 {
+        file.extend(b"VP8X\x0a\0\0\0");
+        file.extend([alpha, 0, 0, 0]);
+        file.extend(&place[6..12]);
+    }
+    file.extend(parts);
+    let length = u32::try_from(file.len() - 8).map_err(|_| broken(Format::WebP, "its size overflows"))?;
+    file[4..8].copy_from_slice(&length.to_le_bytes());
+    Ok(file)
+}
+
 /// The name and the content of the chunk at `at`.
-fn chunk(bytes: &[u8], at: usize) -> Option<(&[u8], &[u8])> {
+pub(super) fn chunk(bytes: &[u8], at: usize) -> Option<(&[u8], &[u8])> {
     let head = bytes.get(at..at.checked_add(8)?)?;
     let length = u32::from_le_bytes([head[4], head[5], head[6], head[7]]) as usize;
     Some((&head[..4], bytes.get(at + 8..(at + 8).checked_add(length)?)?))
 }
 
-fn open<'a>(bytes: &'a [u8], limits: &ImageLimits) -> Result<WebPDecoder<Cursor<&'a [u8]>>, ImageError> {
+pub(super) fn open<'a>(
+    bytes: &'a [u8],
+    limits: &ImageLimits,
+) -> Result<WebPDecoder<Cursor<&'a [u8]>>, ImageError> {
     let mut length = [0; 4];
     length.copy_from_slice(bytes.get(4..8).ok_or_else(|| broken(Format::WebP, "the data ends too early"))?);
     if u64::from(u32::from_le_bytes(length)) + 8 > bytes.len() as u64 {

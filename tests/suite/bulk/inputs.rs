@@ -6,9 +6,12 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, BinaryArray, Int64Array, StringArray};
-use arrow_ipc::writer::FileWriter;
+use arrow_array::{ArrayRef, BinaryArray, Int64Array, RecordBatch, StringArray};
+use arrow_ipc::CompressionType;
+use arrow_ipc::writer::{FileWriter, IpcWriteOptions, StreamWriter};
 use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, GzipLevel, ZstdLevel};
+use parquet::file::properties::{WriterProperties, WriterVersion};
 
 use super::shards::rows;
 use super::streams::{batch, stream};
@@ -53,13 +56,16 @@ fn folders_are_searched_and_what_is_left_out_is_told() {
     let output = run(path, &arguments);
     let told = text(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{told}");
-    assert_eq!(names(path), "a.png b/c.PNG");
+    // By its name: what is in it is a PNG.
+    let phone = if cfg!(feature = "heif") { " phone.heic" } else { "" };
+    assert_eq!(names(path), format!("a.png b/c.PNG{phone}"));
     for line in [
         "2 files of the system (._a.png, Thumbs.db)",
         "2 folders of the system, or hidden (.hidden, @eaDir)",
         "2 links to folders (--follow) (b/back, link)",
         "1 links that lead nowhere (broken.png)",
-        "1 .heic, which this program cannot read (phone.heic)",
+        #[cfg(not(feature = "heif"))]
+        "1 .heic, for which this program was not built (the feature heif) (phone.heic)",
         "1 without an extension (name them, or give a list) (bare)",
         "1 .txt, no picture by its name (notes.txt)",
         "1 files of many inputs (name them, or give a list) (data.parquet)",
@@ -70,7 +76,7 @@ fn folders_are_searched_and_what_is_left_out_is_told() {
     let output = run(path, &[&arguments[..], &["--follow"]].concat());
     let told = text(&output.stderr);
     assert!(told.contains("1 links that lead back (b/back)"), "{told}");
-    assert_eq!(names(path), "a.png b/c.PNG link/far.png");
+    assert_eq!(names(path), format!("a.png b/c.PNG link/far.png{phone}"));
 }
 
 #[test]
@@ -189,4 +195,102 @@ fn tars_tables_and_texts_are_shards_of_their_own() {
     let output = run(path, &arguments);
     assert!(text(&output.stderr).contains("1 rows in 1 new shards"), "{}", text(&output.stderr));
     assert!(!rows(path).contains_key("9"));
+}
+
+/// Every compression that is read, and none that would take more memory than it says.
+#[test]
+fn compressed_tables_are_read_within_bounds() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let bytes = fs::read(&examples()[0]).unwrap();
+    let pictures: ArrayRef = Arc::new(BinaryArray::from(vec![bytes.as_slice(); 40]));
+    let table = batch(vec![("image", pictures)]);
+    let write = |name: &str, compression: Compression, version: WriterVersion, table: &RecordBatch| {
+        let properties = WriterProperties::builder()
+            .set_compression(compression)
+            .set_writer_version(version)
+            .set_dictionary_enabled(false)
+            .build();
+        let file = File::create(path.join(name)).unwrap();
+        let mut writer = ArrowWriter::try_new(file, table.schema(), Some(properties)).unwrap();
+        writer.write(table).unwrap();
+        writer.close().unwrap();
+    };
+    let compressions = [
+        ("zstd", Compression::ZSTD(ZstdLevel::default())),
+        ("lz4_raw", Compression::LZ4_RAW),
+        ("gzip", Compression::GZIP(GzipLevel::default())),
+        ("snappy", Compression::SNAPPY),
+        ("plain", Compression::UNCOMPRESSED),
+    ];
+    let mut inputs = Vec::new();
+    for (name, compression) in compressions {
+        for (end, version) in [("1", WriterVersion::PARQUET_1_0), ("2", WriterVersion::PARQUET_2_0)] {
+            inputs.push(format!("{name}{end}.parquet"));
+            write(&inputs[inputs.len() - 1], compression, version, &table);
+        }
+    }
+    for (name, compression) in [("lz4", CompressionType::LZ4_FRAME), ("zstd", CompressionType::ZSTD)] {
+        let options = || IpcWriteOptions::default().try_with_compression(Some(compression)).unwrap();
+        let file = File::create(path.join(format!("{name}.arrow"))).unwrap();
+        let mut writer = FileWriter::try_new_with_options(file, &table.schema(), options()).unwrap();
+        writer.write(&table).unwrap();
+        writer.finish().unwrap();
+        let file = File::create(path.join(format!("{name}.arrows"))).unwrap();
+        let mut writer = StreamWriter::try_new_with_options(file, &table.schema(), options()).unwrap();
+        writer.write(&table).unwrap();
+        writer.finish().unwrap();
+        inputs.extend([format!("{name}.arrow"), format!("{name}.arrows")]);
+    }
+    let arguments = |inputs: &[String]| {
+        let mut all: Vec<String> = ["embed", "--model", "demo", "-o", "index"].map(str::to_owned).to_vec();
+        all.extend_from_slice(inputs);
+        all
+    };
+    let run_on = |inputs: &[String]| {
+        let all = arguments(inputs);
+        run(path, &all.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    let output = run_on(&inputs);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let done = rows(path);
+    assert_eq!(done.len(), 40 * inputs.len());
+    assert!(done.values().all(|row| *row == done["plain1.parquet#0"]));
+
+    // A gzip page that goes on behind what its header says, which nothing else would notice before all of it was there.
+    let zeros: ArrayRef = Arc::new(BinaryArray::from(vec![vec![0u8; 100_000].as_slice(); 3]));
+    write("bomb.parquet", compressions[2].1, WriterVersion::PARQUET_1_0, &batch(vec![("image", zeros)]));
+    let mut bomb = fs::read(path.join("bomb.parquet")).unwrap();
+    // The second field of the first page's header: three values of 100,000 bytes, each behind its length, and the levels.
+    let size = |bytes: i64| {
+        let mut zigzag = (bytes << 1) as u64;
+        let mut field = vec![0x15];
+        while zigzag > 0x7f {
+            field.push(zigzag as u8 | 0x80);
+            zigzag >>= 7;
+        }
+        field.push(zigzag as u8);
+        field
+    };
+    let (at, whole) = (300_012..300_040)
+        .find_map(|bytes| {
+            let field = size(bytes);
+            bomb.windows(field.len()).take(40).position(|window| window == field).map(|at| (at, field))
+        })
+        .expect("the size in the header");
+    bomb[at..at + whole.len()].copy_from_slice(&size(200_000));
+    fs::write(path.join("bomb.parquet"), &bomb).unwrap();
+    let output = run_on(&["bomb.parquet".to_owned()]);
+    let told = text(&output.stderr);
+    assert!(told.contains("a page with more in it than its header says"), "{told}");
+    // One that says that it is of almost 2 GiB.
+    let mut huge = fs::read(path.join("zstd1.parquet")).unwrap();
+    let at = huge.windows(2).position(|window| window == [0x15, 0x00]).unwrap() + 2;
+    let end = at + 1 + huge[at + 1..].iter().position(|byte| byte & 0x80 == 0).unwrap() + 1;
+    huge.splice(at..end, size(2_000_000_000));
+    fs::write(path.join("huge.parquet"), &huge).unwrap();
+    let output = run_on(&["huge.parquet".to_owned()]);
+    let told = text(&output.stderr);
+    assert!(told.contains("2000000000 bytes; a page may have 1073741824"), "{told}");
+    assert_eq!(output.status.code(), Some(3));
 }

@@ -1,8 +1,11 @@
 //! Bulk work through the program: Arrow streams, folders of shards, searches over what they wrote.
 
+#[cfg(target_os = "linux")]
+mod full_disk;
 mod inputs;
 #[cfg(unix)]
 mod killed;
+mod moving;
 mod shards;
 mod streams;
 mod vectors;

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arrow_array::{ArrayRef, BinaryArray, Int64Array, NullArray, RecordBatch, StringArray};
+#[cfg(target_os = "linux")]
+use arrow_ipc::{reader::StreamReader, writer::StreamWriter};
 
 use super::streams::{Answered, answer, batch, read, start, stream};
 
@@ -148,6 +150,62 @@ fn a_slow_reader_holds_up_the_input_and_not_memory() {
     writer.join().unwrap();
     assert!(child.wait().unwrap().success());
     assert_eq!(read(output.as_slice()).1.len(), 200);
+}
+
+/// The most memory that a worker held while it answered so many batches of pictures to a slow reader, in bytes.
+#[cfg(target_os = "linux")]
+fn most_memory(batches: usize) -> usize {
+    let folder = tempfile::tempdir().unwrap();
+    let pictures: Vec<Vec<u8>> =
+        super::examples().iter().cycle().take(8).map(|path| std::fs::read(path).unwrap()).collect();
+    let pictures = BinaryArray::from_iter_values(&pictures);
+    let more = StringArray::from_iter_values(std::iter::repeat_n("x".repeat(150_000), 8));
+    let one = batch(vec![("image", Arc::new(pictures) as ArrayRef), ("more", Arc::new(more))]);
+    let mut child = start(folder.path(), &["--max-batch-bytes", "4MiB", "--threads", "1"]);
+    let mut stdin = child.stdin.take().unwrap();
+    let writer = std::thread::spawn(move || {
+        let mut stream = StreamWriter::try_new(&mut stdin, &one.schema()).unwrap();
+        (0..batches).for_each(|_| stream.write(&one).unwrap());
+        stream.flush().unwrap();
+        drop(stream);
+        stdin
+    });
+    let output = Slow(child.stdout.take().unwrap());
+    let mut answers = StreamReader::try_new(output, None).unwrap();
+    for _ in 0..batches {
+        assert_eq!(answers.next().unwrap().unwrap().num_rows(), 8);
+    }
+    let stdin = writer.join().unwrap();
+    // It waits for more: everything that it ever held is known.
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+    let kilobytes: usize = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    drop(stdin);
+    // The input ended without the mark of its end, which is fine between two batches.
+    assert!(child.wait().unwrap().success());
+    kilobytes * 1024
+}
+
+/// A reader that takes 1 MB in some 30 ms.
+#[cfg(target_os = "linux")]
+struct Slow<R>(R);
+
+#[cfg(target_os = "linux")]
+impl<R: Read> Read for Slow<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        std::thread::sleep(Duration::from_millis(2));
+        let most = buffer.len().min(1 << 16);
+        self.0.read(&mut buffer[..most])
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn memory_is_the_same_for_ten_times_the_data() {
+    let (few, many) = (most_memory(10), most_memory(100));
+    println!("{few} bytes for 10 batches of 1.2 MB, {many} for 100");
+    // 108 MB more went through it. What is kept of freed memory varies by some megabytes.
+    assert!(many < few + (20 << 20), "{few} bytes for 10 batches of 1.2 MB, {many} for 100");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The memory of one stream: the reader waits until earlier batches were written.
+//! The memory of what is read ahead: the reader waits until what came before is done with.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -36,6 +36,15 @@ impl Gate {
     }
 }
 
+impl Permit {
+    /// Holds `bytes` more, for which it waits. All together get no more than there is.
+    pub(super) fn grow(&mut self, bytes: u64) {
+        let more = bytes.min(self.gate.most - self.bytes);
+        let mut other = self.gate.acquire(more);
+        self.bytes += std::mem::take(&mut other.bytes);
+    }
+}
+
 impl Drop for Permit {
     fn drop(&mut self) {
         *self.gate.held() -= self.bytes;
@@ -69,6 +78,12 @@ mod tests {
         });
         // More than all of it gets all of it.
         drop(gate.acquire(1000));
+        let mut permit = gate.acquire(60);
+        permit.grow(30);
+        assert_eq!(*gate.held(), 90);
+        permit.grow(1000);
+        assert_eq!(*gate.held(), 100);
+        drop(permit);
         assert_eq!(*gate.held(), 0);
     }
 }
