@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// One client may hold one part in this many of the limit.
@@ -60,6 +61,20 @@ impl MemoryKind {
 #[derive(Clone)]
 pub struct MemoryBudget {
     inner: Arc<Inner>,
+    /// Of the request that charges are made for through this clone.
+    tally: Option<Tally>,
+}
+
+/// The bytes that all charges of one request hold together. A request that needs more than a client may hold can never be
+/// answered, even where each of its charges alone would fit.
+#[derive(Debug, Clone, Default)]
+pub struct Tally(Arc<AtomicUsize>);
+
+impl Tally {
+    /// Bytes held now.
+    pub fn bytes(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 struct Inner {
@@ -84,7 +99,7 @@ struct Held {
 pub struct Exceeded {
     /// Whether they would not fit either if nothing else were held: trying again is of no use.
     pub never_fits: bool,
-    /// The bytes asked for, with what the charge held already.
+    /// The bytes asked for, with what the charge, or all charges of its request, held already.
     pub wanted: usize,
     /// What one client may hold.
     pub share: usize,
@@ -105,7 +120,13 @@ pub struct Charge {
 impl MemoryBudget {
     /// A budget of `limit` bytes.
     pub fn new(limit: usize) -> Self {
-        Self { inner: Arc::new(Inner { limit, held: Mutex::default() }) }
+        Self { inner: Arc::new(Inner { limit, held: Mutex::default() }), tally: None }
+    }
+
+    /// The same budget for the charges of one request.
+    #[must_use]
+    pub fn of_request(&self, tally: &Tally) -> Self {
+        Self { inner: Arc::clone(&self.inner), tally: Some(tally.clone()) }
     }
 
     /// The whole limit in bytes.
@@ -159,6 +180,7 @@ impl MemoryBudget {
         if more == 0 || (own <= share && held.total.saturating_add(more) <= open) {
             return Ok(());
         }
+        let before = self.tally.as_ref().map_or(before, Tally::bytes);
         let wanted = before.saturating_add(more);
         Err(Exceeded { never_fits: wanted > share, wanted, share, held: held.total, limit })
     }
@@ -224,6 +246,9 @@ impl Charge {
         self.budget.fits(&held, self.client, self.bytes, more)?;
         held.add(self.client, self.kind, more);
         self.bytes += more;
+        if let Some(Tally(bytes)) = &self.budget.tally {
+            bytes.fetch_add(more, Ordering::Relaxed);
+        }
         Ok(())
     }
 
@@ -244,6 +269,9 @@ impl Charge {
         let less = less.min(self.bytes);
         self.budget.held().remove(self.client, self.kind, less);
         self.bytes -= less;
+        if let Some(Tally(bytes)) = &self.budget.tally {
+            bytes.fetch_sub(less, Ordering::Relaxed);
+        }
     }
 
     /// Takes `bytes`, at most all, into a charge of their own.
@@ -253,10 +281,12 @@ impl Charge {
         Self { budget: self.budget.clone(), client: self.client, kind: self.kind, bytes }
     }
 
-    /// Takes over the bytes of another charge of the same budget, and counts them as its own kind.
+    /// Takes over the bytes of another charge of the same request, and counts them as its own kind.
     pub fn merge(&mut self, other: Self) {
         let mut other = other.into_kind(self.kind);
         debug_assert!(self.client == other.client, "a charge belongs to one client");
+        let tally = |of: &Self| of.budget.tally.as_ref().map(|tally| Arc::as_ptr(&tally.0));
+        debug_assert!(tally(self) == tally(&other), "a charge belongs to one request");
         self.bytes += std::mem::take(&mut other.bytes);
     }
 
@@ -326,6 +356,28 @@ mod tests {
         assert!(budget.charge(7, Body, 0).is_ok(), "nothing is always there");
         drop((first, second, little));
         assert!(budget.check(1, 800).is_ok() && budget.check(1, 801).is_err());
+    }
+
+    #[test]
+    fn charges_of_one_request_are_one_sum() {
+        let budget = MemoryBudget::new(1000);
+        let tally = Tally::default();
+        let request = budget.of_request(&tally);
+        let body = request.charge(1, Body, 300).unwrap();
+        // Alone each would fit, together they never do: whoever comes again is refused again.
+        let refused = request.charge(1, Parsed, 201).unwrap_err();
+        assert!(refused.never_fits && refused.wanted == 501, "{refused}");
+        let mut parsed = request.charge(1, Parsed, 200).unwrap();
+        assert_eq!(tally.bytes(), 500);
+        // Another request of the same client fits later.
+        assert!(!budget.of_request(&Tally::default()).charge(1, Body, 1).unwrap_err().never_fits);
+        parsed.shrink(150);
+        let answer = parsed.split(25).into_kind(Answer);
+        drop(body);
+        assert_eq!(tally.bytes(), 50);
+        parsed.merge(answer.into_kind(Parsed));
+        drop(parsed);
+        assert_eq!((tally.bytes(), budget.total()), (0, 0));
     }
 
     #[test]

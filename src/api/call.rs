@@ -14,7 +14,7 @@ use crate::api::edge::keys::shown;
 use crate::api::edge::negotiate::{Format, negotiate};
 use crate::api::read::{Form, JsonBody, Options, options_of, parse_json, parsed_bound};
 use crate::api::state::{AppState, RequestContext};
-use crate::budget::{Charge, MemoryKind};
+use crate::budget::{Charge, MemoryBudget, MemoryKind};
 use crate::engine::{EngineError, ModelHandle, ScoreOptions};
 use crate::labels::Condition;
 
@@ -116,7 +116,7 @@ impl Call {
     /// # Errors
     /// 408, 413 or 429.
     pub async fn read(&self, body: Body) -> ApiResult<Bytes> {
-        body::read(&self.headers, body, &self.state, self.context.client).await
+        body::read(&self.headers, body, self.state.config(), &self.memory(), self.context.client).await
     }
 
     /// Parses a body as JSON and hands it on with the memory that it holds. Not on the runtime where it is large; the body
@@ -213,7 +213,13 @@ impl Call {
 
     /// How scores are asked for on behalf of this request.
     pub fn score_options(&self) -> ScoreOptions {
-        ScoreOptions { deadline: Some(self.context.deadline), client: self.context.client }
+        let RequestContext { deadline, client, tally, .. } = &self.context;
+        ScoreOptions { deadline: Some(*deadline), client: *client, tally: Some(tally.clone()) }
+    }
+
+    /// The memory of all requests, for the charges of this one.
+    pub fn memory(&self) -> MemoryBudget {
+        self.state.memory().of_request(&self.context.tally)
     }
 
     /// An error of the engine as this request's.
@@ -228,9 +234,9 @@ impl Call {
     /// Charges the client for memory.
     ///
     /// # Errors
-    /// 413 where it can never fit, 429 where there is no room now.
+    /// 413 where it can never fit with what the request holds already, 429 where there is no room now.
     pub fn charge(&self, kind: MemoryKind, bytes: usize) -> ApiResult<Charge> {
-        Ok(self.state.memory().charge(self.context.client, kind, bytes)?)
+        Ok(self.memory().charge(self.context.client, kind, bytes)?)
     }
 
     /// Checks the client's precondition: `x-siglip-expect-fingerprint`, or `If-Match` unless that is about something else.

@@ -45,6 +45,7 @@ impl RunOptions {
             max_num_patches: self.max_num_patches,
             deadline: Some(call.context.deadline - self.reserve(allowed)),
             client: call.context.client,
+            tally: Some(call.context.tally.clone()),
             partial: self.partial,
             ..EmbedOptions::default()
         }
@@ -75,7 +76,7 @@ pub async fn embed(
     embed_as(call, model, batch, options, None).await
 }
 
-/// [`embed`] that gives a vector for each patch of a picture where `patches` says which.
+/// [`embed`] that gives what is made of the patches of a picture where `patches` says what.
 ///
 /// # Errors
 /// As [`embed`].
@@ -128,6 +129,8 @@ pub struct ToClassify {
     pub scores: Scores,
     /// Which labels are answered.
     pub question: Question,
+    /// What the labels look at in place of embeddings.
+    pub looks_at: Option<PatchVectors>,
 }
 
 /// The labels of pictures.
@@ -155,8 +158,9 @@ pub async fn classify(
     options: RunOptions,
     labels: impl FnOnce(Vec<Embedding>) -> engine::Labels,
 ) -> ApiResult<Classified> {
-    let ToClassify { batch, pictures, given, scores, question } = wanted;
-    let Embedded { mut results, fingerprint, timings } = embed(call, model, batch, options).await?;
+    let ToClassify { batch, pictures, given, scores, question, looks_at } = wanted;
+    let Embedded { mut results, fingerprint, timings } =
+        embed_as(call, model, batch, options, looks_at).await?;
     let texts: Vec<Embedding> = results.split_off(pictures).into_iter().collect::<ApiResult<_>>()?;
     let tokens = results.iter().flatten().chain(&texts).map(|embedding| embedding.tokens).sum();
     let pictures = results.into_iter().map(|result| result.map(|embedding| embedding.vector));
@@ -284,8 +288,9 @@ fn begin(
         options.max_num_patches.filter(|_| batch.has_pictures()),
     );
     let fingerprint = match patches {
-        None => fingerprint,
-        Some(_) => fingerprint_of_patches(&fingerprint),
+        // A mean is between the model and its own classifier: nobody stores it.
+        None | Some(PatchVectors::Mean) => fingerprint,
+        Some(PatchVectors::Tokens | PatchVectors::Pooled) => fingerprint_of_patches(&fingerprint),
     };
     call.expects(&fingerprint, options.if_match_is_taken)?;
     call.context.note.work(model.name(), batch.len());
@@ -334,7 +339,7 @@ async fn ready(call: &Call, item: ApiResult<Source>, quota: &AtomicUsize) -> Api
              send the bytes, base64 or a data: URL",
         ));
     };
-    let bytes = fetcher.fetch(&url, call.state.memory(), call.context.client).await?;
+    let bytes = fetcher.fetch(&url, &call.memory(), call.context.client).await?;
     let limit = call.state.config().max_body_bytes;
     let taken =
         quota.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes.len()));

@@ -9,7 +9,7 @@ use crate::api::edge::ending::Note;
 use crate::api::edge::error::ApiError;
 use crate::api::edge::lifecycle::{Lifecycle, Phase};
 use crate::api::source::Fetcher;
-use crate::budget::MemoryBudget;
+use crate::budget::{MemoryBudget, Tally};
 use crate::engine::Engine;
 use crate::labels::LabelSets;
 
@@ -131,6 +131,8 @@ pub struct RequestContext {
     pub deadline: Instant,
     /// Who asks, see [`AppState::client_id`].
     pub client: u64,
+    /// What all memory that it holds sums up to.
+    pub tally: Tally,
     /// What its line in the log says of it.
     pub note: Arc<Note>,
 }

@@ -12,6 +12,7 @@ use crate::engine::{
     PipelineModel, WhenFull, WorkError,
 };
 use crate::image::ImageLimits;
+use crate::model::PatchVectors;
 use crate::pipeline::{LoadOptions, ModelInfo};
 use crate::{Error, Result};
 
@@ -87,17 +88,18 @@ impl Session {
     }
 
     /// The embedding of every input, in the order of the inputs, each with what it came with. A bounded number of inputs is
-    /// in the engine at once, and no more are taken. An input that is an error passes through.
+    /// in the engine at once, and no more are taken. An input that is an error passes through. The options are another patch
+    /// budget than the checkpoint's, and what is made of the patches of a picture in place of its embedding.
     pub fn embed<T, E, S>(
         &self,
         inputs: S,
-        max_num_patches: Option<usize>,
+        options: (Option<usize>, Option<PatchVectors>),
     ) -> impl Stream<Item = (T, Result<Embedding, E>)> + use<T, E, S>
     where
         E: From<EngineError> + From<WorkError>,
         S: Stream<Item = (T, Result<Input, E>)>,
     {
-        embed(self.model.clone(), inputs, max_num_patches, self.window)
+        embed(self.model.clone(), inputs, options, self.window)
     }
 
     pub(super) fn window(&self) -> usize {
@@ -109,7 +111,7 @@ impl Session {
 pub(super) fn embed<T, E>(
     model: ModelHandle,
     inputs: impl Stream<Item = (T, Result<Input, E>)>,
-    max_num_patches: Option<usize>,
+    (max_num_patches, patches): (Option<usize>, Option<PatchVectors>),
     window: usize,
 ) -> impl Stream<Item = (T, Result<Embedding, E>)>
 where
@@ -119,6 +121,7 @@ where
         class: Class::Background,
         when_full: WhenFull::Wait,
         max_num_patches,
+        patches,
         ..EmbedOptions::default()
     };
     model.embed_stream(inputs, options, Order::AsSent, window)

@@ -11,6 +11,7 @@ use crate::bulk::{Fault, FaultKind, Session};
 use crate::checkpoint::ModelRef;
 use crate::config::WorkModelArgs;
 use crate::engine::{Embedding, Input};
+use crate::model::PatchVectors;
 
 /// Files that are read at once, ahead of the engine.
 const READERS: usize = 16;
@@ -59,6 +60,15 @@ pub(super) fn embed<T: Send + 'static>(
     inputs: Vec<(T, Source)>,
     max_num_patches: Option<usize>,
 ) -> impl Stream<Item = (T, Result<Embedding>)> + use<T> {
+    embed_as(session, inputs, (max_num_patches, None))
+}
+
+/// [`embed`] with a patch budget, and what is made of the patches of pictures in place of embeddings.
+pub(super) fn embed_as<T: Send + 'static>(
+    session: &Session,
+    inputs: Vec<(T, Source)>,
+    options: (Option<usize>, Option<PatchVectors>),
+) -> impl Stream<Item = (T, Result<Embedding>)> + use<T> {
     let max_bytes = session.max_bytes();
     let read = move |(tag, source): (T, Source)| async move {
         let input = match source {
@@ -73,7 +83,7 @@ pub(super) fn embed<T: Send + 'static>(
         (tag, input)
     };
     let inputs = stream::iter(inputs).map(read).buffered(READERS);
-    session.embed::<T, CommandError, _>(inputs, max_num_patches)
+    session.embed::<T, CommandError, _>(inputs, options)
 }
 
 /// Tells when the user wants the command to stop: Ctrl-C or SIGTERM. The second time the process ends at once.

@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use super::EngineError;
 use super::job::Class;
 use super::reservation::Reservations;
-use crate::budget::{Charge, MemoryBudget, MemoryKind};
+use crate::budget::{Charge, MemoryBudget, MemoryKind, Tally};
 
 /// How long to wait where nothing has been measured yet.
 const UNMEASURED: Duration = Duration::from_secs(1);
@@ -59,6 +59,15 @@ struct Held {
     reservations: Reservations,
 }
 
+/// Who asks for places.
+#[derive(Debug, Clone)]
+pub(super) struct Asker {
+    pub(super) client: u64,
+    pub(super) class: Class,
+    /// What the memory of the request sums up to, where it holds any already.
+    pub(super) tally: Option<Tally>,
+}
+
 /// A refusal and its label in the metrics.
 #[derive(Debug)]
 pub(super) struct Refused {
@@ -105,12 +114,23 @@ impl Admission {
         })
     }
 
-    /// A permit for each of `costs` (bytes of an item) of a client's request, or none at all.
+    /// [`Self::admit_for`] a client of whose request nothing else is known.
+    #[cfg(test)]
     pub(super) fn admit(
         self: &Arc<Self>,
         costs: &[usize],
         client: u64,
         class: Class,
+        now: Instant,
+    ) -> Result<Vec<Permit>, Refused> {
+        self.admit_for(costs, &Asker { client, class, tally: None }, now)
+    }
+
+    /// A permit for each of `costs` (bytes of an item) of a client's request, or none at all.
+    pub(super) fn admit_for(
+        self: &Arc<Self>,
+        costs: &[usize],
+        &Asker { client, class, ref tally }: &Asker,
         now: Instant,
     ) -> Result<Vec<Permit>, Refused> {
         let (items, bytes) = (costs.len(), costs.iter().fold(0usize, |sum, &cost| sum.saturating_add(cost)));
@@ -151,7 +171,9 @@ impl Admission {
             };
             return Err(Refused { reason, error: EngineError::Overloaded { reason: text, retry_after } });
         }
-        let mut charge = self.memory.charge(client, MemoryKind::Queue, bytes).map_err(|exceeded| {
+        let of_request = tally.as_ref().map(|tally| self.memory.of_request(tally));
+        let memory = of_request.as_ref().unwrap_or(&self.memory);
+        let mut charge = memory.charge(client, MemoryKind::Queue, bytes).map_err(|exceeded| {
             let text = exceeded.to_string();
             if exceeded.never_fits {
                 return Refused { reason: "too_large", error: EngineError::TooLarge(text) };
@@ -176,20 +198,19 @@ impl Admission {
             .collect())
     }
 
-    /// [`Self::admit`] that waits until there is room: first come, first served within a class.
+    /// [`Self::admit_for`] that waits until there is room: first come, first served within a class.
     pub(super) async fn acquire(
         self: &Arc<Self>,
         costs: &[usize],
-        client: u64,
-        class: Class,
+        asker: &Asker,
     ) -> Result<Vec<Permit>, Refused> {
-        let _turn = self.turns[class as usize].lock().await;
+        let _turn = self.turns[asker.class as usize].lock().await;
         loop {
             let freed = self.freed.notified();
             tokio::pin!(freed);
             // Listening begins before the look, or room could be made in between.
             freed.as_mut().enable();
-            match self.admit(costs, client, class, Instant::now()) {
+            match self.admit_for(costs, asker, Instant::now()) {
                 Err(Refused { error: EngineError::Overloaded { retry_after, .. }, .. }) => {
                     // Memory may be held outside of the engine, which does not tell when it is given back.
                     let _ = tokio::time::timeout(retry_after.min(LOOK_AGAIN), freed).await;
@@ -475,6 +496,13 @@ mod tests {
         let Refused { reason, error } =
             admission.admit(&[1], ONE, Class::Interactive, now).err().expect("no more");
         assert!(matches!((reason, &error), ("queue_bytes", EngineError::Overloaded { .. })), "{error}");
+        // What the request holds elsewhere counts: this one never fits.
+        let tally = Tally::default();
+        let held = memory.of_request(&tally).charge(OTHER, MemoryKind::Answer, 300).expect("room");
+        let asker = Asker { client: OTHER, class: Class::Interactive, tally: Some(tally) };
+        let Refused { reason, error } = admission.admit_for(&[501], &asker, now).err().expect("no more");
+        assert!(matches!((reason, &error), ("too_large", EngineError::TooLarge(_))), "{error}");
+        drop(held);
         let other = admission.admit(&[100], OTHER, Class::Interactive, now).expect("its own share");
         assert_eq!(memory.of_kind(MemoryKind::Queue), 900);
         many[0].resize(100);

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::admission::Refused;
+use super::admission::{Asker, Refused};
 use super::batch::panic_message;
 use super::cache::TextSource;
 use super::error::Result;
@@ -51,7 +51,7 @@ impl ModelHandle {
         self.runtime.model.info()
     }
 
-    /// The classifier that was trained with the image tower, where there is one over its embeddings.
+    /// The classifier that was trained with the image tower, where there is one.
     pub fn classifier(&self) -> Option<&OwnClassifier> {
         self.runtime.model.classifier()
     }
@@ -165,7 +165,7 @@ impl ModelHandle {
         pictures: Vec<Arc<[f32]>>,
         labels: Labels,
         bytes: usize,
-        ScoreOptions { deadline, client }: ScoreOptions,
+        ScoreOptions { deadline, client, tally }: ScoreOptions,
         compute: impl FnOnce(Vec<Arc<[f32]>>, Labels, &dyn Fn() -> bool) -> Result<Option<T>, ModelError>
         + Send
         + 'static,
@@ -176,7 +176,8 @@ impl ModelHandle {
         }
         let held = pictures.iter().map(|picture| size_of_val(&**picture)).sum::<usize>();
         let bytes = bytes.saturating_add(held).saturating_add(labels.bytes());
-        let admitted = self.shared.admission.admit(&[bytes], client, Class::Interactive, started);
+        let asker = Asker { client, class: Class::Interactive, tally };
+        let admitted = self.shared.admission.admit_for(&[bytes], &asker, started);
         let mut permits = admitted.map_err(|Refused { reason, error }| self.reject(reason, error))?;
         let Some(permit) = permits.pop() else { return Err(EngineError::ShuttingDown) };
         let waiter = Waiter::new(started, deadline);

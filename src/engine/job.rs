@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::error::WorkError;
+use crate::budget::Tally;
 use crate::image::Grid;
 use crate::model::PatchVectors;
 use crate::text::Canonicalization;
@@ -79,24 +80,28 @@ pub struct EmbedOptions {
     pub canonicalization: Option<Canonicalization>,
     /// Another patch budget than the checkpoint's, NaFlex only.
     pub max_num_patches: Option<usize>,
-    /// A vector for each patch of a picture instead of one for the picture.
+    /// What is made of the patches of a picture instead of its embedding.
     pub patches: Option<PatchVectors>,
     /// When the answer is no longer wanted.
     pub deadline: Option<Instant>,
     /// Who asks, for fairness between clients; requests with the same key share a turn.
     pub client: u64,
+    /// What the memory of the request sums up to, where it holds any already: what never fits with that is refused for good.
+    pub tally: Option<Tally>,
     /// Whether what is done at the deadline is answered, instead of nothing; the rest is then an error in its place.
     pub partial: bool,
     /// How urgent it is.
     pub class: Class,
     /// What to do where there is no room.
     pub when_full: WhenFull,
+    /// Whether nobody is expected to ask for these texts again: they are looked up in the cache, but push nothing out of it.
+    pub transient: bool,
 }
 
 /// One embedding, not normalised.
 #[derive(Debug, Clone)]
 pub struct Embedding {
-    /// The vector as the tower gives it; with [`EmbedOptions::patches`] those of all patches, row by row.
+    /// The vector as the tower gives it; with [`EmbedOptions::patches`] what is made of its patches, row by row.
     pub vector: std::sync::Arc<[f32]>,
     /// Tokens that the tower saw which carry content: patches, or text ids without padding.
     pub tokens: usize,

@@ -25,7 +25,8 @@
 //! - **Tickets** are what makes it safe: every admitted input is one, it is answered exactly once, it
 //!   answers for itself if it is dropped, and it gives its place back first.
 //! - **Texts** are looked up in the cache three times: before admission, before they are tokenised and
-//!   before they are computed; the same text twice in a batch is computed once.
+//!   before they are computed; the same text twice in a batch is computed once. Those of label sets, which are encoded once, are
+//!   not kept in it.
 //! - **Faults**: a panic fails the inputs of that call, an error of the model is tried again input by
 //!   input, and running out of memory halves the batch and keeps batches small for a while.
 //!

@@ -53,11 +53,18 @@ pub trait Model: Send + Sync + 'static {
         Err(no_views())
     }
 
-    /// Decodes a picture once and takes its views: as many as [`Self::probe_views`] said.
+    /// Decodes a picture once and takes its views: as many as [`Self::probe_views`] said. Stops with `None` where `cancelled`
+    /// says that nobody waits any more; it is to be asked every few milliseconds where that can be done.
     ///
     /// # Errors
     /// If the picture cannot be used.
-    fn prepare_views(&self, _: &[u8], _: Option<usize>, _: &ViewOptions) -> Result<Views> {
+    fn prepare_views(
+        &self,
+        _: &[u8],
+        _: Option<usize>,
+        _: &ViewOptions,
+        _cancelled: &dyn Fn() -> bool,
+    ) -> Result<Option<Views>> {
         Err(no_views())
     }
 
@@ -87,7 +94,7 @@ pub trait Model: Send + Sync + 'static {
     /// If an id is outside of the vocabulary or there are too many.
     fn prepare_ids(&self, ids: &[u32]) -> Result<TokenIds>;
 
-    /// The classifier that was trained with the image tower, where there is one over its embeddings.
+    /// The classifier that was trained with the image tower, where there is one.
     fn classifier(&self) -> Option<&OwnClassifier> {
         None
     }
@@ -116,8 +123,7 @@ pub trait Towers: Send + Sync + 'static {
     /// If the tensor library or the device fails.
     fn embed_images(&self, batch: &[&Patches], pause: &Pause<'_>) -> Result<Vec<Vec<f32>>>;
 
-    /// One vector of `info().embedding_dim` for each patch, not normalised: for each picture `[patches, width]`, in order.
-    /// Calls `pause` as [`Self::embed_images`] does. By default there are none.
+    /// Vectors of `info().embedding_dim`, not normalised: for each picture [`PatchVectors::count`] of them, in order. Calls `pause` as [`Self::embed_images`] does. By default there are none.
     ///
     /// # Errors
     /// If the tensor library or the device fails.

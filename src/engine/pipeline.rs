@@ -73,8 +73,10 @@ impl Model for PipelineModel {
         bytes: &[u8],
         max_num_patches: Option<usize>,
         views: &ViewOptions,
-    ) -> Result<Views> {
-        Ok(self.processor.image()?.views_from_bytes(bytes, &ImageOptions { max_num_patches }, views)?)
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Option<Views>> {
+        let options = ImageOptions { max_num_patches };
+        Ok(self.processor.image()?.views_from_bytes(bytes, &options, views, cancelled)?)
     }
 
     fn prepare_text(&self, text: &str, canonicalization: Option<Canonicalization>) -> Result<TokenIds> {

@@ -54,9 +54,10 @@ fn prepare(shared: &Shared, lane: Lane, item: Waiting, preparing: Preparing<'_>)
 
     // Unwind safety: as in a batch, the model is shared between threads and keeps its invariants.
     let result = catch_unwind(AssertUnwindSafe(|| -> Result<_> {
-        let prepared = prepare_one(runtime.model.as_ref(), work)?;
+        let cancelled = || ticket.is_dead(Instant::now());
+        let Some(prepared) = prepare_one(runtime.model.as_ref(), work, &cancelled)? else { return Ok(None) };
         match (prepared.len(), 1 + others.len()) {
-            (found, wanted) if found == wanted => Ok(prepared),
+            (found, wanted) if found == wanted => Ok(Some(prepared)),
             (found, wanted) => Err(EngineError::Worker(format!("{found} views instead of {wanted}")).into()),
         }
     }));
@@ -75,7 +76,13 @@ fn prepare(shared: &Shared, lane: Lane, item: Waiting, preparing: Preparing<'_>)
         Lane::Texts => ticket.timings().tokenize = took,
     }
     match result {
-        Ok(prepared) => {
+        // Nobody waits any more.
+        Ok(None) => {
+            drop(preparing);
+            others.into_iter().for_each(Ticket::answer_dead);
+            ticket.answer_dead();
+        }
+        Ok(Some(prepared)) => {
             let ready = |(mut ticket, (prepared, bytes)): (Ticket, (Prepared, usize))| {
                 ticket.resize(bytes);
                 ticket.enter(end);
@@ -92,22 +99,27 @@ fn prepare(shared: &Shared, lane: Lane, item: Waiting, preparing: Preparing<'_>)
     }
 }
 
-/// What the model takes, and the bytes that each holds. The file is freed here.
-fn prepare_one(model: &dyn Model, work: Work) -> Result<Vec<(Prepared, usize)>> {
+/// What the model takes, and the bytes that each holds; nothing where it was cancelled. The file is freed here.
+fn prepare_one(
+    model: &dyn Model,
+    work: Work,
+    cancelled: &dyn Fn() -> bool,
+) -> Result<Option<Vec<(Prepared, usize)>>> {
     let width = model.info().embedding_dim;
     let picture = |patches: Patches, wanted: Option<PatchVectors>| {
         let held = patches.pixels.len() + vectors_bytes(wanted, patches.grid.len(), width);
         (Prepared::Image(patches, wanted), held)
     };
-    match work {
+    Ok(Some(match work {
         Work::Image { bytes, max_num_patches, patches } => {
-            Ok(vec![picture(model.prepare_image(&bytes, max_num_patches)?, patches)])
+            vec![picture(model.prepare_image(&bytes, max_num_patches)?, patches)]
         }
         Work::Views { bytes, views, max_num_patches, found } => {
-            let Views { patches, cover, preview } = model.prepare_views(&bytes, max_num_patches, &views)?;
+            let prepared = model.prepare_views(&bytes, max_num_patches, &views, cancelled)?;
+            let Some(Views { patches, cover, preview }) = prepared else { return Ok(None) };
             // It is empty: an input is prepared once.
             let _ = found.set(Found { cover, preview });
-            Ok(patches.into_iter().map(|patches| picture(patches, wanted_of(views.method))).collect())
+            patches.into_iter().map(|patches| picture(patches, wanted_of(views.method))).collect()
         }
         Work::Text(key) => {
             let ids = match &key.text {
@@ -115,7 +127,7 @@ fn prepare_one(model: &dyn Model, work: Work) -> Result<Vec<(Prepared, usize)>> 
                 TextSource::Ids(ids) => model.prepare_ids(ids)?,
             };
             let held = size_of_val(ids.ids.as_slice());
-            Ok(vec![(Prepared::Text(ids, key), held)])
+            vec![(Prepared::Text(ids, key), held)]
         }
-    }
+    }))
 }

@@ -11,13 +11,15 @@ use super::admission::Permit;
 use super::error::{Result, WorkError};
 use super::job::Class;
 use super::metrics::{LaneMetrics, Outcome};
-use super::{Embedding, EngineError, Output, Timings};
+use super::{EmbedOptions, Embedding, EngineError, Output, Timings};
 use crate::Error;
 
 /// What the inputs of a request have in common: where their results are gathered.
 pub(super) struct Request {
     pub(super) client: u64,
     pub(super) class: Class,
+    /// See [`EmbedOptions::transient`].
+    transient: bool,
     started: Instant,
     deadline: Option<Instant>,
     gone: AtomicBool,
@@ -37,10 +39,8 @@ impl Request {
     /// A request of which `results` are known already where they are `Some`. The channel gets the
     /// output when the last of the others is in; at least one must be missing.
     pub(super) fn new(
-        client: u64,
-        class: Class,
+        &EmbedOptions { client, class, transient, deadline, .. }: &EmbedOptions,
         started: Instant,
-        deadline: Option<Instant>,
         results: Vec<Option<Result<Embedding>>>,
     ) -> (Arc<Self>, oneshot::Receiver<Output>) {
         let (done, output) = oneshot::channel();
@@ -48,7 +48,8 @@ impl Request {
         let progress = Progress { results, missing, timings: Timings::default(), done: Some(done) };
         let progress = Mutex::new(progress);
         let (gone, span) = (AtomicBool::new(false), Span::current());
-        (Arc::new(Self { client, class, started, deadline, gone, span, progress }), output)
+        let request = Self { client, class, transient, started, deadline, gone, span, progress };
+        (Arc::new(request), output)
     }
 
     /// Nobody waits for the answer any more.
@@ -132,6 +133,11 @@ impl Ticket {
 
     pub(super) fn class(&self) -> Class {
         self.request.class
+    }
+
+    /// Whether its text is not to be kept, see [`EmbedOptions::transient`].
+    pub(super) fn is_transient(&self) -> bool {
+        self.request.transient
     }
 
     /// Where its request is traced.
@@ -232,8 +238,8 @@ mod tests {
         let now = Instant::now();
         let admission = Admission::new(n, n);
         let metrics = Arc::new(LaneMetrics::new("m", Lane::Images.label()));
-        let (request, output) =
-            Request::new(1, Class::Interactive, now, deadline, (0..n).map(|_| None).collect());
+        let options = EmbedOptions { client: 1, deadline, ..EmbedOptions::default() };
+        let (request, output) = Request::new(&options, now, (0..n).map(|_| None).collect());
         let permits = admission.admit(&vec![1; n], 0, Class::Interactive, now).expect("room");
         let ticket = |(index, permit)| Ticket::new(&request, index, permit, &metrics, now);
         let tickets = permits.into_iter().enumerate().map(ticket).collect();

@@ -12,6 +12,7 @@ use super::admission::Permit;
 use super::batch::panic_message;
 use super::metrics::{LaneMetrics, Outcome};
 use super::{EngineError, Timings};
+use crate::budget::Tally;
 use crate::model::{LabelSet, ModelError};
 
 /// Labels that pictures are scored against.
@@ -70,12 +71,14 @@ impl Labels {
 }
 
 /// What is the same for all pictures of a scoring job.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct ScoreOptions {
     /// When the answer is no longer wanted.
     pub deadline: Option<Instant>,
     /// Who asks, for fairness between clients.
     pub client: u64,
+    /// What the memory of the request sums up to, where it holds any already.
+    pub tally: Option<Tally>,
 }
 
 /// The answer of a scoring job.

@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 use futures::stream::{Stream, StreamExt};
 use tokio::sync::oneshot;
 
-use super::admission::Refused;
+use super::admission::{Asker, Refused};
 use super::error::{Result, WorkError};
 use super::handle::{Job, Sorted};
 use super::job::{Lane, Order, WhenFull};
@@ -128,15 +128,16 @@ impl ModelHandle {
         let costs = jobs.iter().flat_map(|job| std::iter::repeat_n(job.bytes, job.results));
         let costs: Vec<usize> = costs.collect();
         let admission = &self.shared.admission;
+        let asker = Asker { client, class: options.class, tally: options.tally.clone() };
         let admitted = match options.when_full {
-            WhenFull::Refuse => admission.admit(&costs, client, options.class, Instant::now()),
+            WhenFull::Refuse => admission.admit_for(&costs, &asker, Instant::now()),
             WhenFull::Wait => {
                 let allowed = || deadline.map_or(Duration::ZERO, |deadline| deadline - started);
-                self.in_time(admission.acquire(&costs, client, options.class), deadline, allowed).await?
+                self.in_time(admission.acquire(&costs, &asker), deadline, allowed).await?
             }
         };
         let permits = admitted.map_err(|Refused { reason, error }| self.reject(reason, error))?;
-        let (request, output) = Request::new(client, options.class, started, deadline, results);
+        let (request, output) = Request::new(&options, started, results);
         // From here on, dropping this drops what is queued.
         let partial = options.partial;
         let queued =

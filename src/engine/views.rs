@@ -138,7 +138,7 @@ pub(super) fn wanted_of(method: ViewMethod) -> Option<PatchVectors> {
 
 /// Bytes of the vectors of so many patches, where they are wanted.
 pub(super) fn vectors_bytes(wanted: Option<PatchVectors>, patches: usize, width: usize) -> usize {
-    wanted.map_or(0, |_| patches.saturating_mul(width).saturating_mul(size_of::<f32>()))
+    wanted.map_or(0, |wanted| wanted.count(patches).saturating_mul(width).saturating_mul(size_of::<f32>()))
 }
 
 /// Where the results of a picture are.

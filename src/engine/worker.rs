@@ -272,7 +272,7 @@ impl Worker<'_> {
         let tokens = batch.iter().map(|patches| patches.grid.len()).sum();
         let requests = items.iter().map(|(ticket, _)| ticket.span());
         let dim = self.model.model.info().embedding_dim;
-        let width = |patches: &Patches| if wanted.is_some() { dim * patches.grid.len() } else { dim };
+        let width = |patches: &Patches| wanted.map_or(dim, |wanted| dim * wanted.count(patches.grid.len()));
         let work = (Lane::Images, tokens, running);
         let computed = self.compute(work, &batch, requests, &width, &|part: &[&Patches]| {
             let (towers, pause) = (&self.replica().towers, || running.pause());
@@ -325,7 +325,9 @@ impl Worker<'_> {
                     truncated: ids.truncated,
                     cached: false,
                 });
-                if let Ok(embedding) = &result {
+                if let Ok(embedding) = &result
+                    && !tickets.iter().all(Ticket::is_transient)
+                {
                     self.shared.cache.insert(key, embedding.clone());
                 }
                 let mut results = copies(result, tickets.len()).into_iter();

@@ -3,12 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use safetensors::tensor::SafeTensors;
 use sha2::{Digest, Sha256};
 
 use super::definition::hex;
 use super::files::read_bytes;
-use super::head::values;
+use super::tensors::{TensorFile, WIDEST, matrix, values};
 use crate::checkpoint::read_npy_matrix;
 use crate::model::scores::l2_normalize;
 
@@ -101,20 +100,20 @@ impl Background {
     }
 }
 
-type Matrix = ((usize, usize), Vec<f32>, Option<Arc<str>>);
+/// Shape and numbers of a file, and the fingerprint that it names.
+type Read = ((usize, usize), Vec<f32>, Option<Arc<str>>);
 
-fn of_safetensors(bytes: &[u8]) -> Result<Matrix, String> {
-    let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| error.to_string())?;
-    let tensors = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
-    let names = tensors.names();
-    let [name] = names[..] else { return Err(format!("{} tensors; one is read", names.len())) };
-    let tensor = tensors.tensor(name).map_err(|error| error.to_string())?;
-    let shape = match *tensor.shape() {
-        [pictures, width] if pictures > 0 && width > 0 => (pictures, width),
-        _ => return Err(format!("a tensor of shape {:?}, not [pictures, width]", tensor.shape())),
+fn of_safetensors(bytes: &[u8]) -> Result<Read, String> {
+    let file = TensorFile::read(bytes)?;
+    let mut tensors = file.tensors();
+    let (Some((_, tensor)), None) = (tensors.next(), tensors.next()) else {
+        return Err(format!("{} tensors; one is read", file.tensors().count()));
     };
-    let space = header.metadata().as_ref().and_then(|metadata| metadata.get("fingerprint"));
-    Ok((shape, values(&tensor)?, space.map(|space| space.as_str().into())))
+    let shape = matrix(&tensor, (MOST_NUMBERS, WIDEST))?;
+    if shape.0.saturating_mul(shape.1) > MOST_NUMBERS {
+        return Err(format!("{} pictures of width {}; at most {MOST_NUMBERS} numbers", shape.0, shape.1));
+    }
+    Ok((shape, values(&tensor)?, file.says("fingerprint").map(Arc::from)))
 }
 
 #[cfg(test)]

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -13,6 +13,7 @@ use super::content::Content;
 use super::definition::Definition;
 use super::error::quoted;
 use super::examples::fit;
+use super::sets::LevelsCache;
 use super::store::{RowsKey, RowsLog};
 use super::version::{Directions, FitReport, Ready};
 use crate::budget::Charge;
@@ -113,7 +114,7 @@ pub(super) fn combine(
             text: Some(text),
             fit: None,
             _charge: None,
-            levels: Mutex::default(),
+            levels: LevelsCache::default(),
         });
     };
     let close_gap = content.definition.close_modality_gap == Some(true);
@@ -126,7 +127,7 @@ pub(super) fn combine(
         text: Some(text),
         fit: Some(report),
         _charge: Some(charge),
-        levels: Mutex::default(),
+        levels: LevelsCache::default(),
     })
 }
 
@@ -159,6 +160,8 @@ async fn encode(
         canonicalization: definition.canonicalization,
         class: Class::Background,
         when_full: WhenFull::Wait,
+        // A hundred thousand texts that are asked for once would push out those that clients ask for.
+        transient: true,
         ..EmbedOptions::default()
     };
     let inputs = stream::iter(texts);

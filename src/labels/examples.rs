@@ -290,10 +290,11 @@ pub fn fit(
     let (mut line, mut round) = (Line::NONE, 0);
     // Labels that keep their words may make others worse: it is looked again.
     let after = loop {
+        let set = combined(text, &rows, &classes, mean)?;
         if classes.iter().any(|class| !class.keeps_words) {
-            line = level(text, &classes, mean, scores)?;
+            line = level((text, &set), &classes, mean, scores)?;
         }
-        let after = left_out(text, &classes, mean, line)?;
+        let after = left_out(&set, &classes, mean, line)?;
         let worse: Vec<usize> = classes
             .iter()
             .zip(&after)
@@ -382,18 +383,23 @@ fn by_words(text: &LabelSet, classes: &mut [Class<'_>], scores: Scores) -> Resul
     Ok(())
 }
 
-/// The labels with the directions of their examples where they have them.
-fn combined(text: &LabelSet, classes: &[Class<'_>], mean: f32) -> Result<LabelSet, ModelError> {
-    let mut rows = text.rows()?;
-    let width = text.width();
+/// The labels with the directions of their examples where they have them. `rows` are those of the texts.
+fn combined(text: &LabelSet, rows: &[f32], classes: &[Class<'_>], mean: f32) -> Result<LabelSet, ModelError> {
+    let (mut rows, width) = (rows.to_vec(), text.width());
     for class in classes.iter().filter(|class| !class.keeps_words) {
         rows[class.label * width..][..width].copy_from_slice(&class.direction(mean, None));
     }
     LabelSet::of_directions(Arc::clone(text.names()), &rows, Arc::clone(text.space()))
 }
 
-/// The line between the levels of the two kinds of directions. At least one class has a direction of its examples.
-fn level(text: &LabelSet, classes: &[Class<'_>], mean: f32, scores: Scores) -> Result<Line, ModelError> {
+/// The line between the levels of the two kinds of directions: those of the texts, and the combined ones. At least one class
+/// has a direction of its examples.
+fn level(
+    (text, combined): (&LabelSet, &LabelSet),
+    classes: &[Class<'_>],
+    mean: f32,
+    scores: Scores,
+) -> Result<Line, ModelError> {
     let fitted: Vec<&Class> = classes.iter().filter(|class| !class.keeps_words).collect();
     let has_enough = |class: &Class| class.examples.len() >= ENOUGH;
     let enough = fitted.iter().any(|class| has_enough(class));
@@ -409,8 +415,7 @@ fn level(text: &LabelSet, classes: &[Class<'_>], mean: f32, scores: Scores) -> R
     let even = -scores.bias / scores.scale;
     let words = mean_of(fitted.iter().map(|class| class.words(mean, None)));
     let wanted = words * own_text + (1.0 - words) * own_text.max(even);
-    let others =
-        (others_of(text, classes, &fitted)?, others_of(&combined(text, classes, mean)?, classes, &fitted)?);
+    let others = (others_of(text, classes, &fitted)?, others_of(combined, classes, &fitted)?);
     let (Some((mean_text, spread_text)), Some((mean_fitted, spread_fitted))) = others else {
         // One label alone: its own level is all that there is.
         return Ok(Line::usable(wanted / own_fitted, |_| 0.0).unwrap_or(Line::NONE));
@@ -442,16 +447,15 @@ fn others_of(
 
 /// Which examples are right when each is left out in turn, class by class.
 fn left_out(
-    text: &LabelSet,
+    combined: &LabelSet,
     classes: &[Class<'_>],
     mean: f32,
     line: Line,
 ) -> Result<Vec<Vec<bool>>, ModelError> {
-    let set = combined(text, classes, mean)?;
-    let mut fitted = vec![false; text.len()];
+    let mut fitted = vec![false; combined.len()];
     classes.iter().filter(|class| !class.keeps_words).for_each(|class| fitted[class.label] = true);
     let mut right: Vec<Vec<bool>> = vec![Vec::new(); classes.len()];
-    compare(&set, classes, |index, i, cosines| {
+    compare(combined, classes, |index, i, cosines| {
         let class = &classes[index];
         let own = match (class.keeps_words, class.has_others()) {
             (false, true) => line.at(dot(&class.examples[i], &class.direction(mean, Some(i)))),

@@ -2,16 +2,13 @@
 
 use std::sync::Arc;
 
-use half::{bf16, f16};
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use safetensors::tensor::TensorView;
 
 use super::content::Content;
 use super::definition::{Definition, MAX_LABELS};
 use super::error::quoted;
+use super::tensors::{TensorFile, WIDEST, matrix, values};
 use crate::model::zero_shot::Activation;
-
-/// Numbers of an embedding at most.
-const WIDEST: usize = 16_384;
 
 /// The rows and biases of a linear layer over embeddings.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,13 +33,9 @@ pub struct HeadWeights {
 /// # Errors
 /// What is wrong with it, in words.
 pub fn read_head(bytes: &[u8], default: &str) -> Result<Content, String> {
-    let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| error.to_string())?;
-    let tensors = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
-    let metadata = header.metadata().clone().unwrap_or_default();
-    let named = |name: &str| metadata.get(name).map(String::as_str);
-
+    let file = TensorFile::read(bytes)?;
     let (mut weight, mut bias): (Option<TensorView>, Option<TensorView>) = (None, None);
-    for (name, tensor) in tensors.iter() {
+    for (name, tensor) in file.tensors() {
         let is_bias = name == "bias" || name.ends_with(".bias");
         let place = if is_bias { &mut bias } else { &mut weight };
         if place.replace(tensor).is_some() {
@@ -50,14 +43,7 @@ pub fn read_head(bytes: &[u8], default: &str) -> Result<Content, String> {
         }
     }
     let weight = weight.ok_or("there is no tensor with the rows of the head")?;
-    let (labels, width) = match *weight.shape() {
-        [labels, width] => (labels, width),
-        [width] => (1, width),
-        _ => return Err(format!("rows of shape {:?}; they are [labels, width]", weight.shape())),
-    };
-    if labels == 0 || labels > MAX_LABELS || width == 0 || width > WIDEST {
-        return Err(format!("{labels} labels of width {width}; at most {MAX_LABELS} of {WIDEST}"));
-    }
+    let (labels, width) = matrix(&weight, (MAX_LABELS, WIDEST))?;
     let rows = values(&weight)?;
     let bias = match bias {
         None => vec![0.0; labels],
@@ -68,7 +54,7 @@ pub fn read_head(bytes: &[u8], default: &str) -> Result<Content, String> {
         return Err("a number in it is not finite".to_owned());
     }
 
-    let names: Vec<String> = match named("labels") {
+    let names: Vec<String> = match file.says("labels") {
         Some(names) => {
             serde_json::from_str(names).map_err(|error| format!("its labels are no JSON list: {error}"))?
         }
@@ -78,12 +64,12 @@ pub fn read_head(bytes: &[u8], default: &str) -> Result<Content, String> {
     if names.len() != labels {
         return Err(format!("{} names for {labels} labels", names.len()));
     }
-    let normalize = match named("normalize") {
+    let normalize = match file.says("normalize") {
         None | Some("true") => true,
         Some("false") => false,
         Some(other) => return Err(format!("normalize is true or false, not {}", quoted(other))),
     };
-    let activation = match named("activation") {
+    let activation = match file.says("activation") {
         None => None,
         Some("sigmoid") => Some(Activation::Sigmoid),
         Some("softmax") => Some(Activation::Softmax),
@@ -92,29 +78,17 @@ pub fn read_head(bytes: &[u8], default: &str) -> Result<Content, String> {
     };
     let definition = Definition { activation, ..Definition::of(names) };
     definition.check().map_err(|error| error.to_string())?;
-    let space = named("fingerprint").map(Arc::from);
+    let space = file.says("fingerprint").map(Arc::from);
     let head = HeadWeights { rows: rows.into(), bias: bias.into(), width, normalize, space };
     Ok(Content { definition, examples: None, head: Some(Arc::new(head)) })
-}
-
-/// The numbers of a tensor; its file was checked to hold as many as its shape says.
-///
-/// # Errors
-/// If they are of another type than f64, f32, f16 or bf16, in words.
-pub(super) fn values(tensor: &TensorView) -> Result<Vec<f32>, String> {
-    let data = tensor.data();
-    Ok(match tensor.dtype() {
-        Dtype::F32 => data.as_chunks::<4>().0.iter().map(|&x| f32::from_le_bytes(x)).collect(),
-        Dtype::F64 => data.as_chunks::<8>().0.iter().map(|&x| f64::from_le_bytes(x) as f32).collect(),
-        Dtype::F16 => data.as_chunks::<2>().0.iter().map(|&x| f16::from_le_bytes(x).to_f32()).collect(),
-        Dtype::BF16 => data.as_chunks::<2>().0.iter().map(|&x| bf16::from_le_bytes(x).to_f32()).collect(),
-        other => return Err(format!("numbers of type {other:?}; f32, f64, f16 and bf16 are read")),
-    })
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
+
+    use half::f16;
+    use safetensors::tensor::Dtype;
 
     use super::*;
 
@@ -166,7 +140,7 @@ mod tests {
         error(&[], &[]);
         assert!(error(&[one(), ("other", Dtype::F32, &[1], f32s(&[1.0]))], &[]).contains("one linear layer"));
         assert!(error(&[weight(&[1, 1, 1], &[1.0])], &[]).contains("shape [1, 1, 1]"));
-        assert!(error(&[weight(&[0, 2], &[])], &[]).contains("0 labels"));
+        assert!(error(&[weight(&[0, 2], &[])], &[]).contains("0 rows"));
         assert!(error(&[weight(&[1, 1], &[f32::NAN])], &[]).contains("not finite"));
         assert!(
             error(&[one(), ("bias", Dtype::F32, &[2], f32s(&[1.0, 1.0]))], &[])

@@ -7,6 +7,7 @@
 //! keeps sets on disk.
 
 mod background;
+mod built_in;
 mod calibrate;
 mod changes;
 mod content;
@@ -20,6 +21,7 @@ mod read;
 mod sets;
 pub mod store;
 mod templates;
+mod tensors;
 mod version;
 
 pub use background::Background;

@@ -39,11 +39,11 @@ pub enum NoneRule {
         /// The share.
         threshold: Option<f32>,
     },
-    /// No label is so many standard deviations above its mean over the pictures of a background.
+    /// The best label is not far enough above what the best labels of a background's pictures have.
     Background {
         /// The background.
         background: String,
-        /// Standard deviations.
+        /// Spreads above their median, see [`crate::model::BestLevel`].
         threshold: Option<f32>,
     },
 }

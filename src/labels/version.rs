@@ -11,8 +11,9 @@ use super::content::Content;
 use super::definition::{Definition, LabelSpec};
 use super::error::LabelError;
 use super::examples::{Accuracy, Fitted, LabelFit};
+use super::sets::LevelsCache;
 use crate::budget::Charge;
-use crate::model::{LabelSet, Levels, Thresholds};
+use crate::model::{LabelSet, Thresholds};
 
 /// One version of a label set.
 #[derive(Debug)]
@@ -70,34 +71,11 @@ pub struct Ready {
     pub(super) fit: Option<FitReport>,
     /// Of the labels that were fitted to examples, where they were.
     pub(super) _charge: Option<Charge>,
-    /// How high its labels' scores are over the background that was asked for last.
-    pub(super) levels: Mutex<Option<KnownLevels>>,
-}
-
-/// Levels over a background, and what they hold.
-#[derive(Debug)]
-pub(super) struct KnownLevels {
-    background: Arc<str>,
-    levels: Arc<Levels>,
-    _charge: Charge,
+    /// How high its labels' scores are over backgrounds.
+    pub(super) levels: LevelsCache,
 }
 
 impl Ready {
-    /// The levels over a background, if they are known.
-    pub(super) fn levels_over(&self, background: &str) -> Option<Arc<Levels>> {
-        let known = lock(&self.levels);
-        known.as_ref().filter(|known| *known.background == *background).map(|known| Arc::clone(&known.levels))
-    }
-
-    /// Keeps the levels over a background in place of others. `charge` is for what they hold.
-    pub(super) fn keep_levels(&self, background: &Arc<str>, levels: Levels, charge: Charge) -> Arc<Levels> {
-        let levels = Arc::new(levels);
-        let known =
-            KnownLevels { background: Arc::clone(background), levels: Arc::clone(&levels), _charge: charge };
-        *lock(&self.levels) = Some(known);
-        levels
-    }
-
     /// What pictures are scored with.
     pub fn set(&self) -> &Arc<LabelSet> {
         &self.set
@@ -250,6 +228,16 @@ impl Version {
             Some(Space::Ready(ready)) => Some(Arc::clone(ready)),
             _ => None,
         }
+    }
+
+    /// The spaces that it is ready in, by their names.
+    pub(super) fn ready_in(&self) -> Vec<String> {
+        self.ready_spaces().into_iter().map(|(space, _)| space).collect()
+    }
+
+    /// Stops whatever is on its way.
+    pub(super) fn keep_what_is_ready(&self) {
+        self.spaces().retain(|_, space| matches!(space, Space::Ready(_)));
     }
 
     /// The spaces that it is ready in.

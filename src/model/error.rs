@@ -10,9 +10,6 @@ pub enum ModelError {
     /// The checkpoint has no text tower.
     #[error("this model has no text tower: it embeds images only")]
     NoTextTower,
-    /// The checkpoint has no classifier.
-    #[error("this model has no classifier of its own: give labels")]
-    NoClassifier,
     /// The checkpoint's scale or bias is no number that a cosine can be scaled with.
     #[error(
         "the checkpoint's logit_scale is {logarithm} and its logit_bias {bias}: with exp(logit_scale) = {} no \

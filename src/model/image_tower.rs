@@ -1,5 +1,7 @@
 //! The image tower: patches in, one vector a picture out.
 
+use std::ops::Range;
+
 use candle_core::{DType, Device, Tensor};
 
 use super::encoder::Encoder;
@@ -10,7 +12,7 @@ use super::positions::Positions;
 use super::{ImageTowerSpec, Pause, Weights};
 use crate::image::{Grid, ImageSpec, Patches};
 use crate::ops::pixels::pixel_table;
-use crate::ops::rows::{convert, stack_rows};
+use crate::ops::rows::{convert, mean_rows, stack_rows};
 use crate::ops::{Batch, Epilogue, Input, LayerNorm, Linear, Numerics, PixelValues, Runner, Segments};
 
 /// A ViT over packed patches: fixed resolution and NaFlex are the same tower.
@@ -28,13 +30,27 @@ pub struct ImageTower {
     device: Device,
 }
 
-/// One vector for each patch of a picture.
+/// What is made of the patches of a picture in place of its embedding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PatchVectors {
     /// The patch's token after the final norm. Aligned with no text.
     Tokens,
     /// What the pooling head makes of the patch's token alone: a vector like an embedding.
     Pooled,
+    /// The mean of the tokens, one vector for the picture: what a trained classifier looks at. In a tower without a pooling
+    /// head it is the embedding.
+    Mean,
+}
+
+impl PatchVectors {
+    /// Vectors of a picture of so many patches.
+    #[must_use]
+    pub fn count(self, patches: usize) -> usize {
+        match self {
+            Self::Tokens | Self::Pooled => patches,
+            Self::Mean => 1,
+        }
+    }
 }
 
 /// What the tower can give of a batch; rows of `tokens` follow the pictures' order.
@@ -101,8 +117,8 @@ impl ImageTower {
         Ok(values.chunks(self.spec.encoder.width).map(<[f32]>::to_vec).collect())
     }
 
-    /// One vector a patch, f32, on the host, not normalised: for each picture `[patches, width]`, row by row. On the
-    /// processor it calls `pause` between the layers.
+    /// The vectors of patches, f32, on the host, not normalised: for each picture [`PatchVectors::count`] of them, row by row. On
+    /// the processor it calls `pause` between the layers.
     ///
     /// # Errors
     /// As [`Self::forward`].
@@ -118,11 +134,17 @@ impl ImageTower {
         let vectors = match wanted {
             PatchVectors::Tokens => tokens,
             PatchVectors::Pooled => self.pooling.forward(&tokens, &Segments::uniform(segments.rows(), 1))?.0,
+            PatchVectors::Mean => mean_rows(&tokens, &segments)?,
         };
         let vectors =
             convert(&vectors, DType::F32)?.to_device(&Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?;
-        let width = self.spec.encoder.width;
-        Ok(segments.iter().map(|rows| vectors[rows.start * width..rows.end * width].to_vec()).collect())
+        let mut rest = vectors.as_slice();
+        let of_picture = |rows: Range<usize>| {
+            let (own, others) = rest.split_at(wanted.count(rows.len()) * self.spec.encoder.width);
+            rest = others;
+            own.to_vec()
+        };
+        Ok(segments.iter().map(of_picture).collect())
     }
 
     /// How many shapes of batches run as CUDA graphs.

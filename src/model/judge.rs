@@ -34,11 +34,11 @@ pub enum NoneTest {
         /// The share.
         threshold: f32,
     },
-    /// None has a logit that is as many standard deviations above those of a background.
+    /// The best label has no logit that is so far above those that the best labels of a background's pictures have.
     Background {
         /// Of the set's labels.
         levels: Arc<Levels>,
-        /// Standard deviations.
+        /// In spreads of [`BestLevel`].
         threshold: f32,
     },
 }
@@ -50,6 +50,39 @@ pub struct Levels {
     pub mean: Vec<f32>,
     /// Standard deviation of each label's logits; above 0.
     pub deviation: Vec<f32>,
+    /// How high the best of them is.
+    pub best: BestLevel,
+}
+
+/// How high the logits of the best labels of pictures usually are, whichever labels these are. The more labels there are, the higher
+/// is the best of those that do not fit: so a picture is compared with what others get from all of them together. (Each label
+/// compared with its own level, which is the higher the more often it fits, tells pictures apart less well than the plain
+/// logit does: `models/demo/evaluate/none.py`.)
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct BestLevel {
+    /// Half of the pictures have less.
+    pub median: f32,
+    /// How far below the median a sixth of the pictures are, or more: one standard deviation where logits are spread normally; above
+    /// 0. Pictures that a label fits are above the median, so that a few of them do not matter.
+    pub spread: f32,
+}
+
+impl BestLevel {
+    /// The share of a normal distribution that is more than one standard deviation below its mean.
+    const BELOW: f64 = 0.1587;
+
+    /// Of the best logits of pictures.
+    fn of(mut best: Vec<f32>) -> Self {
+        best.sort_unstable_by(f32::total_cmp);
+        let at = |share: f64| best.get((best.len() as f64 * share) as usize).copied().unwrap_or(0.0);
+        let median = at(0.5);
+        Self { median, spread: (median - at(Self::BELOW)).max(1e-6) }
+    }
+
+    /// How many spreads a logit is above the median.
+    fn standard(self, logit: f32) -> f32 {
+        (logit - self.median) / self.spread
+    }
 }
 
 impl Levels {
@@ -191,9 +224,7 @@ impl LabelSet {
                         NoneScore { score: share(logits, negatives, left_out), threshold: *threshold }
                     }
                     NoneTest::Background { levels, threshold } => {
-                        let all =
-                            logits.iter().enumerate().map(|(label, &logit)| levels.standard(label, logit));
-                        NoneScore { score: all.fold(f32::NEG_INFINITY, f32::max), threshold: *threshold }
+                        NoneScore { score: levels.best.standard(highest(logits)), threshold: *threshold }
                     }
                 });
                 Judged { matches: question.select(logits), none }
@@ -215,11 +246,13 @@ impl LabelSet {
         cancelled: &dyn Fn() -> bool,
     ) -> Result<Option<Levels>> {
         let mut sums = vec![(0.0_f64, 0.0_f64); self.len()];
+        let mut best = Vec::with_capacity(pictures.len());
         for block in blocks(pictures, self.len()) {
             if cancelled() {
                 return Ok(None);
             }
             for logits in self.logits(block, scores)?.chunks_exact(self.len()) {
+                best.push(highest(logits));
                 for ((sum, squares), &logit) in sums.iter_mut().zip(logits) {
                     *sum += f64::from(logit);
                     *squares += f64::from(logit) * f64::from(logit);
@@ -228,7 +261,7 @@ impl LabelSet {
         }
         let each = sums.into_iter().map(|(sum, squares)| of_sums(sum, squares, pictures.len()));
         let (mean, deviation) = each.unzip();
-        Ok(Some(Levels { mean, deviation }))
+        Ok(Some(Levels { mean, deviation, best: BestLevel::of(best) }))
     }
 }
 
@@ -253,6 +286,10 @@ impl Question {
         matches.iter_mut().for_each(|found| found.logit = logits[found.label]);
         matches
     }
+}
+
+fn highest(logits: &[f32]) -> f32 {
+    logits.iter().copied().fold(f32::NEG_INFINITY, f32::max)
 }
 
 /// The best label that reaches its threshold; where none does, the best label.
@@ -397,16 +434,23 @@ mod tests {
         close(levels.mean[1], -3.5);
         close(levels.deviation[0], 10.0 * 0.0075_f32.sqrt());
         close(levels.deviation[1], 10.0 * 0.0675_f32.sqrt());
+        // The best of them: 3 3 3 1.
+        close(levels.best.median, 3.0);
+        close(levels.best.spread, 2.0);
         assert!(set.levels(&background, SCORES, &|| true).unwrap().is_none());
         let levels = Arc::new(levels);
 
         let it = picture([0.8, 0.6, 0.0, 0.0]);
-        let none = NoneTest::Background { levels: Arc::clone(&levels), threshold: 2.0 };
-        let judged = judge(&set, Arc::clone(&it), &Question { none: Some(none), ..Question::default() });
-        let none = judged.none.unwrap();
-        // (1 + 3.5) / 2.598 = 1.732, while label 0 has (3 − 2.5) / 0.866 = 0.577.
-        close(none.score, 1.732);
-        assert!(none.none_fits() && judged.matches[0].label == 0);
+        // Logits of 5, 3 and −5.
+        for (picture, score) in
+            [([0.0, 1.0, 0.0, 0.0], 1.0), ([0.8, 0.6, 0.0, 0.0], 0.0), ([0.0, 0.0, 1.0, 0.0], -4.0)]
+        {
+            let none = NoneTest::Background { levels: Arc::clone(&levels), threshold: 0.5 };
+            let question = Question { none: Some(none), ..Question::default() };
+            let none = judge(&set, Arc::from(picture), &question).none.unwrap();
+            close(none.score, score);
+            assert_eq!(none.none_fits(), score < 0.5);
+        }
 
         let question = Question { standard: Some(Arc::clone(&levels)), ..Question::default() };
         let judged = judge(&set, Arc::clone(&it), &question).matches;
@@ -423,6 +467,7 @@ mod tests {
         // A label that is alike for all pictures has no deviation to divide by.
         let flat = axes(&[3]).levels(&background[2..], SCORES, &|| false).unwrap().unwrap();
         assert!(flat.deviation[0] > 0.0 && flat.standard(0, -5.0).is_finite());
+        assert!(flat.best.spread > 0.0 && flat.best.standard(-5.0).is_finite());
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! The two towers, their pooling and their scores. Knows tensors; knows no files, HTTP or threads.
 
-mod classifier;
 mod encoder;
 mod error;
 mod image_tower;
@@ -17,10 +16,9 @@ mod text_tower;
 mod weights;
 pub mod zero_shot;
 
-pub use classifier::Classifier;
 pub use error::{ModelError, Result};
 pub use image_tower::{ImageOutputs, ImageTower, PatchVectors};
-pub use judge::{Judged, Levels, NoneScore, NoneTest, Question, Thresholds};
+pub use judge::{BestLevel, Judged, Levels, NoneScore, NoneTest, Question, Thresholds};
 pub use labels::{LabelSet, Match};
 pub use positions::resize_table;
 pub use siglip::{Pause, Scores, Siglip};

@@ -4,7 +4,6 @@ use std::ops::Range;
 
 use serde::Serialize;
 
-use super::classifier::Classifier;
 use super::error::{ModelError, Result};
 use super::{ImageTower, ModelSpec, PatchVectors, TextTower, Weights, scores};
 use crate::image::{ImageSpec, Patches};
@@ -49,7 +48,6 @@ pub struct Siglip {
     image: Option<ImageTower>,
     text: Option<TextTower>,
     scores: Option<Scores>,
-    classifier: Option<Classifier>,
     /// Tokens that go through the layers at once.
     pass: usize,
     /// Whether the towers compute on the processor.
@@ -101,15 +99,9 @@ impl Siglip {
         };
         let text = spec.text.as_ref().map(|tower| TextTower::load(tower, weights, numerics)).transpose()?;
         let scores = spec.scores.then(|| Scores::read(weights)).transpose()?;
-        let classifier = match (&spec.classifier, &spec.image) {
-            (Some(classifier), Some(tower)) => {
-                Some(Classifier::load(classifier, tower.encoder.width, weights, numerics)?)
-            }
-            _ => None,
-        };
         let on_cpu = numerics.device().is_cpu();
         let pass = if on_cpu { tokens_at_once(rayon::current_num_threads()) } else { usize::MAX };
-        Ok(Self { image, text, scores, classifier, pass, on_cpu })
+        Ok(Self { image, text, scores, pass, on_cpu })
     }
 
     /// The image tower.
@@ -131,28 +123,6 @@ impl Siglip {
     /// Scale and bias, where the checkpoint has them.
     pub fn scores(&self) -> Option<Scores> {
         self.scores
-    }
-
-    /// The classifier that was trained with the image tower, where there is one.
-    pub fn classifier(&self) -> Option<&Classifier> {
-        self.classifier.as_ref()
-    }
-
-    /// The classifier's logits for each picture, one for each label.
-    ///
-    /// # Errors
-    /// If the checkpoint has no classifier, or as [`ImageTower::forward`].
-    pub fn classify_images(&self, pictures: &[&Patches]) -> Result<Vec<Vec<f32>>> {
-        let classifier = self.classifier.as_ref().ok_or(ModelError::NoClassifier)?;
-        if pictures.is_empty() {
-            return Ok(Vec::new());
-        }
-        let tower = self.image()?;
-        let mut logits = Vec::with_capacity(pictures.len());
-        for pass in passes(pictures.iter().map(|picture| picture.grid.len()), self.pass) {
-            logits.extend(self.in_pool(|| classifier.logits(&tower.forward(&pictures[pass])?))?);
-        }
-        Ok(logits)
     }
 
     /// Computes a pass on a thread of the pool, where its hundred parallel loops begin without waking another thread and
@@ -186,7 +156,7 @@ impl Siglip {
         Ok(vectors)
     }
 
-    /// One vector a patch, not normalised: for each picture `[patches, width]`. Calls `pause` as
+    /// The vectors of patches, not normalised: for each picture [`PatchVectors::count`] of them. Calls `pause` as
     /// [`Self::embed_images_pausing`] does.
     ///
     /// # Errors

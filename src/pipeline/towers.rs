@@ -73,7 +73,7 @@ fn pinned(reference: &ModelRef, checkpoint: &Checkpoint) -> ModelRef {
 }
 
 impl TowerSource {
-    /// The classifier that was trained with the image tower, where there is one over its embeddings.
+    /// The classifier that was trained with the image tower, where there is one.
     pub fn classifier(&self) -> Option<&OwnClassifier> {
         self.classifier.as_ref()
     }

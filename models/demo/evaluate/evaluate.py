@@ -11,16 +11,15 @@ Run it before and after a change of the engine (bf16, int8, CUDA) and compare th
 """
 
 import argparse
-import base64
 import json
 import subprocess
 import tempfile
-import urllib.request
 from pathlib import Path
 
 import numpy as np
 
 from metrics import evaluate, show
+from service import Server, parts
 
 HERE = Path(__file__).resolve().parent
 
@@ -50,39 +49,6 @@ class Command:
         ])
 
 
-class Server:
-    """Embeddings from a running server's `POST /v1/embeddings`."""
-
-    ITEMS_PER_REQUEST = 32
-
-    def __init__(self, url: str):
-        self.url = url.rstrip("/") + "/v1/embeddings"
-
-    def _post(self, items: list[dict]) -> np.ndarray:
-        body = json.dumps({"input": items}).encode()
-        request = urllib.request.Request(self.url, body, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request) as response:
-            rows = json.load(response)["data"]
-        rows.sort(key=lambda row: row["index"])
-        return unit(np.array([row["embedding"] for row in rows], dtype=np.float32))
-
-    def images(self, paths: list[Path]) -> np.ndarray:
-        return np.concatenate([
-            self._post([{"image": base64.b64encode(path.read_bytes()).decode()} for path in part])
-            for part in parts(paths, self.ITEMS_PER_REQUEST)
-        ])
-
-    def texts(self, texts: list[str]) -> np.ndarray:
-        return np.concatenate([
-            self._post([{"text": text} for text in part]) for part in parts(texts, self.ITEMS_PER_REQUEST)
-        ])
-
-
-def parts(items: list, size: int) -> list[list]:
-    """The items in groups of at most `size`."""
-    return [items[i:i + size] for i in range(0, len(items), size)]
-
-
 def unit(rows: np.ndarray) -> np.ndarray:
     """Rows scaled to length one, whether or not they already were."""
     rows = rows.astype(np.float32)
@@ -99,7 +65,7 @@ def main() -> None:
     parser.add_argument("--photographs", type=Path)
     parser.add_argument("--json", type=Path, help="also write the figures here")
     arguments = parser.parse_args()
-    source = Server(arguments.server) if arguments.server else Command(arguments.siglip, arguments.model)
+    source = Server(arguments) if arguments.server else Command(arguments.siglip, arguments.model)
     report = evaluate(arguments.data, arguments.weights, source.images, source.texts, arguments.photographs)
     print(show(report))
     if arguments.json:

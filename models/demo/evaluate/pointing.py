@@ -14,7 +14,6 @@ of `train/prepare.py`, and made here if they are not there. No PyTorch; see trai
 import argparse
 import base64
 import io
-import json
 import random
 import statistics
 from pathlib import Path
@@ -22,7 +21,7 @@ from pathlib import Path
 from PIL import Image
 
 from drawings import by_unseen
-from service import Server, add_options
+from service import Server, run
 
 SEED = 14
 SIDE = 256
@@ -70,45 +69,38 @@ def in_box(heatmap: dict) -> float:
     return common / (box["width"] * box["height"] + SIDE * SIDE - common)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    add_options(parser)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Its own options."""
     parser.add_argument("--pictures", type=int, default=10_000, help="pictures at most")
-    parser.add_argument("--json", type=Path, help="also write the figures here")
-    arguments = parser.parse_args()
+
+
+def evaluate(server: Server, arguments: argparse.Namespace) -> dict:
+    """All figures, which are printed as well."""
     pictures = composites(by_unseen(arguments.data), arguments.pictures)
-    server = Server(arguments)
     report, missed = {}, []
-    try:
-        encoded = [(names, base64.b64encode(picture).decode()) for names, picture in pictures]
-        alone = [server.post("/v1/embeddings", {"input": [{"image": image}]})[1] for _, image in encoded[:50]]
-        embedding = statistics.median(alone)
-        print(f"{4 * len(pictures)} names in {len(pictures)} pictures; one embedding takes {1000 * embedding:.1f} ms")
-        for method, (options, bar) in METHODS.items():
-            right, overlap = [], []
-            for names, image in encoded:
-                answer, _ = server.post(
-                    "/v1/heatmaps", {"images": [image], "texts": names, "boxes": True} | options)
-                right += [is_right(heatmap) for heatmap in answer["data"]]
-                overlap += [in_box(heatmap) for heatmap in answer["data"]]
-            # Texts are known by now: what is left is the picture.
-            again = [server.post("/v1/heatmaps", {"images": [image], "texts": names} | options)[1]
-                     for names, image in encoded[:50]]
-            share, latency = statistics.mean(right), statistics.median(again)
-            report[method] = {"right": share, "box_iou": statistics.mean(overlap), "ms": 1000 * latency,
-                              "times_one_embedding": latency / embedding}
-            verdict = "" if bar is None else f" (bar {bar:.0%}: {'met' if share >= bar else 'MISSED'})"
-            missed += [method] if bar is not None and share < bar else []
-            print(f"{method:24} right {share:6.1%}{verdict:20} box IoU {statistics.mean(overlap):.2f}  "
-                  f"{1000 * latency:6.1f} ms, {latency / embedding:.1f} embeddings", flush=True)
-    finally:
-        server.stop()
-    if arguments.json:
-        arguments.json.write_text(json.dumps(report, indent=1) + "\n")
-    if missed:
-        raise SystemExit(f"below the bar: {', '.join(missed)}")
+    encoded = [(names, base64.b64encode(picture).decode()) for names, picture in pictures]
+    alone = [server.post("/v1/embeddings", {"input": [{"image": image}]})[1] for _, image in encoded[:50]]
+    embedding = statistics.median(alone)
+    print(f"{4 * len(pictures)} names in {len(pictures)} pictures; one embedding takes {1000 * embedding:.1f} ms")
+    for method, (options, bar) in METHODS.items():
+        right, overlap = [], []
+        for names, image in encoded:
+            answer, _ = server.post(
+                "/v1/heatmaps", {"images": [image], "texts": names, "boxes": True} | options)
+            right += [is_right(heatmap) for heatmap in answer["data"]]
+            overlap += [in_box(heatmap) for heatmap in answer["data"]]
+        # Texts are known by now: what is left is the picture.
+        again = [server.post("/v1/heatmaps", {"images": [image], "texts": names} | options)[1]
+                 for names, image in encoded[:50]]
+        share, latency = statistics.mean(right), statistics.median(again)
+        report[method] = {"right": share, "box_iou": statistics.mean(overlap), "ms": 1000 * latency,
+                          "times_one_embedding": latency / embedding}
+        verdict = "" if bar is None else f" (bar {bar:.0%}: {'met' if share >= bar else 'MISSED'})"
+        missed += [method] if bar is not None and share < bar else []
+        print(f"{method:24} right {share:6.1%}{verdict:20} box IoU {statistics.mean(overlap):.2f}  "
+              f"{1000 * latency:6.1f} ms, {latency / embedding:.1f} embeddings", flush=True)
+    return {"methods": report, "missed": missed}
 
 
 if __name__ == "__main__":
-    main()
+    run(__doc__, evaluate, add_options)

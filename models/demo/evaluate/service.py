@@ -8,6 +8,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,27 +17,48 @@ PICTURES_PER_REQUEST = 32
 VECTORS_PER_REQUEST = 500  # the service takes 512 unless it is told otherwise
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options that say which service and which model."""
+def run(description: str, evaluate: Callable[["Server", argparse.Namespace], dict],
+        add_options: Callable[[argparse.ArgumentParser], None]) -> None:
+    """An evaluation as a command. It gives its figures; what `missed` says of them is below a bar, and the command fails."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--model", default="demo")
     parser.add_argument("--siglip", default="siglip", help="the binary")
     parser.add_argument("--server", help="the address of a running server, instead of the binary")
+    parser.add_argument("--json", type=Path, help="also write the figures here")
+    add_options(parser)
+    arguments = parser.parse_args()
+    server = Server(arguments)
+    try:
+        figures = evaluate(server, arguments)
+    finally:
+        server.stop()
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n")
+    if figures["missed"]:
+        raise SystemExit(f"below the bar: {', '.join(figures['missed'])}")
 
 
 class Server:
     """A running server, or one that is started for the evaluation."""
 
     def __init__(self, arguments: argparse.Namespace):
-        self.process, self.model = None, arguments.model
-        self.url = arguments.server
-        if self.url is None:
-            with socket.socket() as free:
-                free.bind(("127.0.0.1", 0))
-                port = free.getsockname()[1]
-            command = [arguments.siglip, "serve", "--model", self.model, "--port", str(port), "--log", "warn"]
-            self.process = subprocess.Popen(command)
-            self.url = f"http://127.0.0.1:{port}"
-            self._wait()
+        self.process, self.model, self.binary = None, arguments.model, arguments.siglip
+        self.url = arguments.server.rstrip("/") if arguments.server else None
+        self.is_own = self.url is None
+        if self.is_own:
+            self.start()
+
+    def start(self, *options: str) -> None:
+        """Starts the binary, again where it runs already."""
+        self.stop()
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        command = [self.binary, "serve", "--model", self.model, "--port", str(port), "--log", "warn", *options]
+        self.process = subprocess.Popen(command)
+        self.url = f"http://127.0.0.1:{port}"
+        self._wait()
 
     def _wait(self) -> None:
         for _ in range(600):
@@ -105,6 +127,7 @@ class Server:
         if self.process:
             self.process.terminate()
             self.process.wait()
+            self.process = None
 
 
 def encoded(vector: np.ndarray) -> str:

@@ -242,7 +242,7 @@ async fn run(call: Call, model: Option<String>, task: Option<String>, body: Body
             Sent::Sentences(sentences) => return Ok(Work::Compare(sentences.resolve(most, memory)?)),
             Sent::Inputs(inputs) => inputs,
         };
-        if let Some(Strings(labels)) = parameters.candidate_labels {
+        if let Some(labels) = parameters.candidate_labels.map(|labels| labels.items) {
             let mut picture = Batch::new(memory);
             let place = "inputs".to_owned();
             match inputs.items.into_iter().next() {
@@ -296,8 +296,14 @@ async fn zero_shot(
     let room = 1000 + labels.names().iter().map(|name| EACH + escaped(name)).sum::<usize>();
     let names = Arc::clone(labels.names());
     labels.push_prompts(&mut picture)?;
-    let wanted =
-        ToClassify { batch: picture, pictures: 1, given: Vec::new(), scores, question: Question::default() };
+    let wanted = ToClassify {
+        batch: picture,
+        pictures: 1,
+        given: Vec::new(),
+        scores,
+        question: Question::default(),
+        looks_at: None,
+    };
     let options = RunOptions::default();
     let classified = classify(call, model, wanted, options, |texts| labels.embedded(texts)).await?;
     let Classified { results, fingerprint, timings, .. } = classified;

@@ -81,7 +81,7 @@ struct Answer {
 async fn embed(call: Call, body: Body) -> ApiResult<Response> {
     let most = call.state.config().max_items;
     let (batch, request) = common::json(&call, body, Says::Anything, move |mut request: Request, memory| {
-        let texts = request.input.take().map(|input| input.0).unwrap_or_default();
+        let texts = request.input.take().map(|input| input.items).unwrap_or_default();
         let images = request.images.take().unwrap_or_default().0;
         if texts.is_empty() && images.is_empty() {
             return Err(missing("input"));

@@ -7,7 +7,7 @@ use serde::de::{self, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use crate::api::edge::error::{ApiError, ApiResult, quoted};
 use crate::api::inputs::{Batch, EACH_INPUT, check_count};
-use crate::api::read::{Bounded, Heap};
+use crate::api::read::{Heap, OneOrMany};
 use crate::api::source::is_data_url;
 use crate::budget::Charge;
 
@@ -228,39 +228,7 @@ impl Heap for Content {
 }
 
 /// A string or a list of strings.
-#[derive(Debug)]
-pub struct Strings(pub Vec<String>);
-
-impl Heap for Strings {
-    fn heap(&self) -> usize {
-        self.0.heap()
-    }
-}
-
-impl<'de> Deserialize<'de> for Strings {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct StringsVisitor;
-
-        impl<'de> Visitor<'de> for StringsVisitor {
-            type Value = Strings;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string or a list of strings")
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Strings, E> {
-                Ok(Strings(vec![text.to_owned()]))
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Strings, A::Error> {
-                let list = de::value::SeqAccessDeserializer::new(seq);
-                Bounded::deserialize(list).map(|list| Strings(list.0))
-            }
-        }
-
-        deserializer.deserialize_any(StringsVisitor)
-    }
-}
+pub type Strings = OneOrMany<String>;
 
 #[cfg(test)]
 mod tests {

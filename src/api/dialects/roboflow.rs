@@ -18,7 +18,7 @@ use crate::api::call::Call;
 use crate::api::edge::error::{ApiError, ApiResult, quoted};
 use crate::api::edge::keys::KeyPlace;
 use crate::api::inputs::Batch;
-use crate::api::read::{Bounded, Heap, missing};
+use crate::api::read::{Bounded, Heap, Listed, OneOrMany, missing};
 use crate::api::run::{Compared, RunOptions, compare};
 use crate::api::source::begins_as_url;
 use crate::budget::Charge;
@@ -75,17 +75,8 @@ impl Image {
     }
 }
 
-/// One or many pictures, or strings.
-#[derive(Debug)]
-struct Many(Vec<Part>);
-
-impl Heap for Many {
-    fn heap(&self) -> usize {
-        self.0.heap()
-    }
-}
-
 /// An element: a picture object, or a string.
+#[derive(Debug)]
 struct Element(Part);
 
 impl<'de> Deserialize<'de> for Element {
@@ -112,35 +103,18 @@ impl<'de> Deserialize<'de> for Element {
     }
 }
 
-impl<'de> Deserialize<'de> for Many {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct ManyVisitor;
+impl Listed for Element {
+    const ONE_OR_MANY: &'static str = "one element or a list of them";
+}
 
-        impl<'de> Visitor<'de> for ManyVisitor {
-            type Value = Many;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("one element or a list of them")
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Many, E> {
-                Ok(Many(vec![Part::Text(text.to_owned())]))
-            }
-
-            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<Many, A::Error> {
-                let element = Element::deserialize(de::value::MapAccessDeserializer::new(map))?;
-                Ok(Many(vec![element.0]))
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Many, A::Error> {
-                let list = Bounded::<Element>::deserialize(de::value::SeqAccessDeserializer::new(seq))?;
-                Ok(Many(list.0.into_iter().map(|element| element.0).collect()))
-            }
-        }
-
-        deserializer.deserialize_any(ManyVisitor)
+impl Heap for Element {
+    fn heap(&self) -> usize {
+        self.0.heap()
     }
 }
+
+/// One or many pictures, or strings.
+type Many = OneOrMany<Element>;
 
 request! {
     struct ImageRequest {
@@ -197,7 +171,8 @@ impl<'de> Deserialize<'de> for Prompt {
 
             fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Prompt, A::Error> {
                 let list = Bounded::<Element>::deserialize(de::value::SeqAccessDeserializer::new(seq))?;
-                Ok(Prompt { parts: list.0.into_iter().map(|element| element.0).collect(), names: None })
+                let many = OneOrMany { items: list.0, single: false };
+                Ok(Prompt { parts: parts_of(many), names: None })
             }
 
             fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Prompt, A::Error> {
@@ -244,10 +219,14 @@ struct Embeddings {
     time: f32,
 }
 
+fn parts_of(many: Many) -> Vec<Part> {
+    many.items.into_iter().map(|element| element.0).collect()
+}
+
 async fn embed_image(call: Call, body: Body) -> ApiResult<Response> {
     let most = call.state.config().max_items;
     let read = move |request: ImageRequest, memory| {
-        let Many(parts) = request.image.ok_or_else(|| missing("image"))?;
+        let parts = parts_of(request.image.ok_or_else(|| missing("image"))?);
         if parts.iter().any(|part| !part.is_picture()) {
             return Err(ApiError::field("image", "a picture is {\"type\": \"base64\", \"value\": …}"));
         }
@@ -260,8 +239,8 @@ async fn embed_image(call: Call, body: Body) -> ApiResult<Response> {
 
 async fn embed_text(call: Call, body: Body) -> ApiResult<Response> {
     let read = move |request: TextRequest, memory| {
-        let Strings(texts) = request.text.ok_or_else(|| missing("text"))?;
-        let parts = texts.into_iter().map(Part::Text).collect();
+        let texts = request.text.ok_or_else(|| missing("text"))?;
+        let parts = texts.items.into_iter().map(Part::Text).collect();
         let batch = batch_of("text", parts, 0, memory, |index| format!("text[{index}]"))?;
         Ok((batch, request.clip_version_id))
     };
@@ -302,7 +281,7 @@ fn typed(field: &str, part: Part, kind: &str) -> ApiResult<Part> {
 
 impl CompareRequest {
     fn resolve(self, most: usize, memory: Charge) -> ApiResult<Task> {
-        let Many(mut subjects) = self.subject.ok_or_else(|| missing("subject"))?;
+        let mut subjects = parts_of(self.subject.ok_or_else(|| missing("subject"))?);
         let Prompt { parts: prompts, names } = self.prompt.ok_or_else(|| missing("prompt"))?;
         let subject = match (subjects.pop(), subjects.is_empty()) {
             (Some(subject), true) => {

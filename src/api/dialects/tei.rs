@@ -212,7 +212,7 @@ impl Sentences {
     /// 400 and 422 for what is missing.
     pub fn resolve(self, most: usize, memory: Charge) -> ApiResult<Batch> {
         let source = self.source_sentence.ok_or_else(|| missing("source_sentence"))?;
-        let sentences = self.sentences.ok_or_else(|| missing("sentences"))?.0;
+        let sentences = self.sentences.ok_or_else(|| missing("sentences"))?.items;
         check_count("sentences", sentences.len(), MOST)?;
         let parts = std::iter::once(source).chain(sentences).map(Part::of).collect();
         batch_of("sentences", parts, most, memory, |index| match index {
@@ -272,7 +272,7 @@ async fn tokenize(call: Call, body: Body) -> ApiResult<Response> {
     let most = call.state.config().max_items;
     let (texts, special, held) =
         common::json(&call, body, Says::Json, move |request: TokenizeRequest, memory| {
-            let Strings(texts) = request.inputs.ok_or_else(|| missing("inputs"))?;
+            let texts = request.inputs.ok_or_else(|| missing("inputs"))?.items;
             refuse_prompt(request.prompt_name.as_deref())?;
             check_count("inputs", texts.len(), most)?;
             if texts.iter().map(String::len).sum::<usize>() > BYTES {

@@ -12,9 +12,9 @@ use http_body_util::BodyExt;
 use hyper::body::{Frame, SizeHint};
 use tokio::runtime::Handle;
 
+use crate::api::config::ApiConfig;
 use crate::api::edge::buffer::ChargedBuffer;
 use crate::api::edge::error::{ApiError, ApiResult};
-use crate::api::state::AppState;
 use crate::budget::{MemoryBudget, MemoryKind};
 
 /// Work on more bytes than this leaves the async runtime's threads.
@@ -25,9 +25,14 @@ const INLINE_BYTES: usize = 32 << 10;
 ///
 /// # Errors
 /// 400 if it cannot be read, 408 if it comes too slowly, 413 if it is too long, 429 if there is no room.
-pub async fn read(headers: &HeaderMap, body: Body, state: &AppState, client: u64) -> ApiResult<Bytes> {
-    let config = state.config();
-    let reading = within(headers, body, config.max_body_bytes, state.memory(), client);
+pub async fn read(
+    headers: &HeaderMap,
+    body: Body,
+    config: &ApiConfig,
+    memory: &MemoryBudget,
+    client: u64,
+) -> ApiResult<Bytes> {
+    let reading = within(headers, body, config.max_body_bytes, memory, client);
     tokio::time::timeout(config.body_timeout, reading).await.map_err(|_| {
         let message = format!("the body did not arrive within {} s", config.body_timeout.as_secs_f32());
         ApiError::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", message)

@@ -15,6 +15,7 @@ use crate::api::edge::ending::{Counted, Ending, Note};
 use crate::api::edge::error::{ApiError, ApiResult};
 use crate::api::edge::keys;
 use crate::api::state::{AppState, RequestContext};
+use crate::budget::Tally;
 use crate::telemetry;
 
 /// The request's id, the client's own or a new one.
@@ -40,7 +41,8 @@ pub async fn observe(State(state): State<AppState>, mut request: Request, next: 
         Ok(wanted) => (wanted.map_or(limit, |wanted| wanted.min(limit)), None),
         Err(error) => (limit, Some(error)),
     };
-    let context = RequestContext { started, deadline: started + limit, client, note: Arc::clone(&note) };
+    let (deadline, tally) = (started + limit, Tally::default());
+    let context = RequestContext { started, deadline, client, tally, note: Arc::clone(&note) };
     request.extensions_mut().insert(context.clone());
     let request = request.map(|body| Body::new(Counted { body, note }));
     let answer = match invalid {

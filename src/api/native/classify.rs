@@ -129,7 +129,13 @@ async fn answer(call: &Call, task: Task, format: Format) -> ApiResult<Response> 
     // Held until the answer is there.
     let mut _held = None;
     let mut given = Vec::new();
+    let looks_at = subject.looks_at();
     if let Some((Vectors(vectors), held)) = embeddings {
+        if looks_at.is_some() {
+            let message =
+                "the checkpoint's own classifier looks at patches, not at embeddings: send pictures";
+            return Err(ApiError::field("embeddings", message));
+        }
         for (index, vector) in vectors.iter().enumerate() {
             vector.check(&format!("embeddings[{index}]"), info.embedding_dim)?;
         }
@@ -164,7 +170,7 @@ async fn answer(call: &Call, task: Task, format: Format) -> ApiResult<Response> 
         if_match_is_taken: false,
     };
     let (name, names, label_set) = (model.name().to_owned(), Arc::clone(subject.names()), subject.used());
-    let wanted = run::ToClassify { batch, pictures, given, scores, question };
+    let wanted = run::ToClassify { batch, pictures, given, scores, question, looks_at };
     let classified = run::classify(call, &model, wanted, options, |texts| subject.into_labels(texts)).await?;
     let Classified { results, tokens, fingerprint, timings } = classified;
     let bytes = answer::build(memory, move || {

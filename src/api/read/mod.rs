@@ -10,7 +10,7 @@ mod options;
 pub use fields::options_of;
 pub use form::{Form, Picture, text};
 pub use json::parse_json;
-pub use list::{Bounded, MOST, within};
+pub use list::{Bounded, Listed, MOST, OneOrMany, within};
 pub(crate) use options::options;
 pub use options::{Heap, JsonBody, Options, missing};
 

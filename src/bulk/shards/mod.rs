@@ -133,7 +133,7 @@ pub async fn run(
         report: Report { gone: plan.gone, ..Report::default() },
     };
     let inputs = feed::feed(shards, options.containers.clone());
-    let mut results = pin!(session.embed(inputs, options.max_num_patches));
+    let mut results = pin!(session.embed(inputs, (options.max_num_patches, None)));
     let mut interrupt = pin!(interrupt);
     loop {
         let next = tokio::select! {

@@ -43,7 +43,7 @@ impl RowLabels {
         };
         // What the user asks for on his own machine is not bounded.
         let sets = LabelSets::in_memory(session.engine().clone(), MemoryBudget::new(usize::MAX), 1);
-        let Resolved { version, ready } = session.block_on(async {
+        let Resolved { version, ready, .. } = session.block_on(async {
             let put = sets.put_content(NAME, content, &Condition::Any);
             put.map_err(|error| Fault::usage(format!("--label-set: {error}")))?;
             loop {

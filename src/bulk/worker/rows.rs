@@ -88,7 +88,8 @@ impl<'a> Rows<'a> {
     pub(super) async fn run(mut self, batches: mpsc::Receiver<Part>) -> Result<Summary, Fault> {
         let worker = self.worker;
         let inputs = inputs(batches);
-        let results = embed(worker.model.clone(), inputs, worker.options.max_num_patches, worker.window);
+        let results =
+            embed(worker.model.clone(), inputs, (worker.options.max_num_patches, None), worker.window);
         let mut results = pin!(results);
         while let Some((tag, result)) = results.next().await {
             match (tag, result) {

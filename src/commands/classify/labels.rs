@@ -22,7 +22,7 @@ use crate::labels::{
     read_file,
 };
 use crate::model::zero_shot::SLOT;
-use crate::model::{LabelSet, NoneTest, Scores, Thresholds};
+use crate::model::{LabelSet, NoneTest, PatchVectors, Scores, Thresholds};
 
 /// What the sets of one command are called.
 const LABELS: &str = "labels";
@@ -34,6 +34,8 @@ pub(super) struct Ready {
     pub(super) version: Arc<Version>,
     pub(super) set: Arc<LabelSet>,
     pub(super) none: Option<NoneTest>,
+    /// What they look at in place of embeddings.
+    pub(super) looks_at: Option<PatchVectors>,
 }
 
 /// The labels that the arguments name; none where the checkpoint's own are meant.
@@ -94,18 +96,26 @@ fn names(given: &[String]) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Encodes labels, fits them to examples, and reads what they must beat.
+/// Encodes labels, fits them to examples, and reads what they must beat. Without `content` they are those of the checkpoint's own
+/// classifier.
 ///
 /// # Errors
 /// What is wrong with the labels, the examples or the negatives.
 pub(super) async fn ready(
     bulk: &Session,
     args: &ClassifyArgs,
-    content: Content,
+    content: Option<Content>,
     scores: Scores,
 ) -> Result<Ready> {
     // What the user asks for on his own machine is not bounded.
     let sets = LabelSets::in_memory(bulk.engine().clone(), MemoryBudget::new(usize::MAX), 2);
+    let Some(content) = content else {
+        let own = sets.own(bulk.model()).map_err(|error| failed(error.to_string()))?;
+        let Some(Resolved { version, ready, looks_at }) = own else {
+            return Err(failed("--labels: this checkpoint has no classifier of its own"));
+        };
+        return Ok(Ready { set: Arc::clone(ready.set()), version, none: None, looks_at });
+    };
     put(&sets, LABELS, content)?;
     let mut resolved = encoded(&sets, LABELS, bulk).await?;
     if !args.examples.is_empty() {
@@ -118,7 +128,7 @@ pub(super) async fn ready(
             );
         }
     }
-    let Resolved { version, ready } = resolved.clone();
+    let Resolved { version, ready, looks_at } = resolved.clone();
     let rule = match &args.none {
         Some(text) => none_rule(text, &sets)?,
         None => version.definition().none.clone().unwrap_or(NoneRule::Off),
@@ -149,7 +159,7 @@ pub(super) async fn ready(
             return Err(failed(message));
         }
     };
-    Ok(Ready { set: Arc::clone(ready.set()), version, none })
+    Ok(Ready { set: Arc::clone(ready.set()), version, none, looks_at })
 }
 
 fn put(sets: &LabelSets, name: &str, content: Content) -> Result<()> {

@@ -2,7 +2,6 @@
 
 mod heatmap;
 mod labels;
-mod own;
 
 use std::path::PathBuf;
 use std::pin::pin;
@@ -19,6 +18,7 @@ use super::some_skipped;
 use crate::bulk::Session;
 use crate::config::ClassifyArgs;
 use crate::engine::{Labels, ScoreOptions};
+use crate::labels::Content;
 use crate::model::zero_shot::{Activation, Ranking};
 use crate::model::{Judged, Match, Question, Scores};
 
@@ -29,13 +29,15 @@ pub(super) fn run(args: &ClassifyArgs) -> Result<ExitCode> {
     }
     // What is wrong with the arguments is said before any file is looked for.
     let content = labels::content(args)?;
+    if content.is_none() && args.heatmap.is_some() {
+        return Err(failed("--heatmap needs --labels or --label-set"));
+    }
     let (images, left_out) = find_images(&args.images, &args.find)?;
     if args.heatmap.is_some() && images.len() != 1 {
         return Err(failed(format!("--heatmap draws one image, not {}", images.len())));
     }
     left_out.lines().iter().for_each(|line| eprintln!("{line}"));
     let work = Work { args, images, missing: left_out.failed() };
-    let Some(content) = content else { return own::run(&work) };
     let bulk = session::start(&args.model, None)?;
     bulk.block_on(classify(&bulk, &work, content))
 }
@@ -48,14 +50,17 @@ struct Work<'a> {
     missing: usize,
 }
 
-async fn classify(bulk: &Session, work: &Work<'_>, content: crate::labels::Content) -> Result<ExitCode> {
+/// Without `content` the labels are those of the checkpoint's own classifier.
+async fn classify(bulk: &Session, work: &Work<'_>, content: Option<Content>) -> Result<ExitCode> {
     let args = work.args;
     let mut interrupt = Interrupt::listen()?;
     let info = bulk.model().info();
     let scores = match info.logit_scale.zip(info.logit_bias) {
         Some((scale, bias)) => Scores { scale, bias },
         // A head has logits of its own.
-        None if content.head.is_some() => Scores { scale: 1.0, bias: 0.0 },
+        None if content.as_ref().is_none_or(|content| content.head.is_some()) => {
+            Scores { scale: 1.0, bias: 0.0 }
+        }
         None => {
             let message = "this checkpoint has no logit scale and bias: it cannot give probabilities";
             return Err(failed(message));
@@ -84,7 +89,8 @@ async fn classify(bulk: &Session, work: &Work<'_>, content: crate::labels::Conte
     };
     let names = ready.version.names();
     let images = work.images.iter().map(|image| (image.display().to_string(), Source::File(image.clone())));
-    let mut results = pin!(session::embed(bulk, images.collect(), args.max_num_patches));
+    let options = (args.max_num_patches, ready.looks_at);
+    let mut results = pin!(session::embed_as(bulk, images.collect(), options));
     let (mut answered, mut skipped) = (0, work.missing);
     loop {
         let next = tokio::select! {
@@ -138,8 +144,8 @@ fn print(args: &ClassifyArgs, labels: &[impl AsRef<str>], image: &str, first: bo
         }
         outln!("{image}");
         if let Some(none) = judged.none.filter(|none| none.none_fits()) {
-            let percent = |share: f32| f64::from(share) * 100.0;
-            outln!("  none of these fits ({:.4} % < {:.4} %)", percent(none.score), percent(none.threshold));
+            // A probability, a share, or standard deviations above a background.
+            outln!("  none of these fits ({:.6} < {:.6})", none.score, none.threshold);
         }
         out!("{}", table(labels, &judged.matches));
     }

@@ -55,7 +55,8 @@ impl Preprocessor {
         bytes(height, width).saturating_mul(2).saturating_add(crop).saturating_add(preview)
     }
 
-    /// The views of an encoded picture, which is decoded once.
+    /// The views of an encoded picture, which is decoded once. Stops with `None` as soon as `cancelled` says so; it is asked
+    /// after the picture is decoded and before each crop, since hundreds of them may take seconds.
     ///
     /// # Errors
     /// What is wrong with the picture or with the options.
@@ -64,12 +65,16 @@ impl Preprocessor {
         bytes: &[u8],
         options: &ImageOptions,
         views: &ViewOptions,
-    ) -> Result<Views, ImageError> {
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Option<Views>, ImageError> {
         self.check(options)?;
         let (picture, source) = decode_reduced(bytes, self.limits(), |info| match views.method {
             ViewMethod::Windows | ViewMethod::Values => self.reduction(info, options),
             ViewMethod::Crops => 1,
         })?;
+        if cancelled() {
+            return Ok(None);
+        }
         let cover = self.cover(source, options, views)?;
         let preview = views.preview.map(|side| shrunk(&picture, side));
         let patches = match views.method {
@@ -79,14 +84,18 @@ impl Preprocessor {
                 cover.areas().map(|area| window(&whole, area)).collect()
             }
             ViewMethod::Crops => {
-                let of_crop = |area| {
+                let mut crops = Vec::with_capacity(cover.len());
+                for area in cover.areas() {
+                    if cancelled() {
+                        return Ok(None);
+                    }
                     let part = crop(&picture, cover.pixels(area))?;
-                    self.cut(&part, (part.height(), part.width()), options)
-                };
-                cover.areas().map(of_crop).collect::<Result<_, _>>()?
+                    crops.push(self.cut(&part, (part.height(), part.width()), options)?);
+                }
+                crops
             }
         };
-        Ok(Views { patches, cover, preview })
+        Ok(Some(Views { patches, cover, preview }))
     }
 
     /// How the patches of a picture of this upright height and width lie over it.
@@ -172,6 +181,30 @@ mod tests {
         (bytes, Picture::new(width, height, pixels).unwrap())
     }
 
+    fn views_of(
+        preprocessor: &Preprocessor,
+        bytes: &[u8],
+        options: &ImageOptions,
+        views: &ViewOptions,
+    ) -> Views {
+        preprocessor.views_from_bytes(bytes, options, views, &|| false).unwrap().expect("nobody cancels")
+    }
+
+    #[test]
+    fn whoever_goes_away_leaves_the_rest_of_the_crops_uncut() {
+        let geometry = Geometry::Squash { height: 12, width: 12 };
+        let preprocessor = Preprocessor::new(spec(geometry, 4), ImageLimits::default()).unwrap();
+        let (bytes, _) = png(40, 30);
+        for (method, asked_at_most) in [(ViewMethod::Crops, 3), (ViewMethod::Windows, 1)] {
+            let views = ViewOptions { method, ..ViewOptions::default() };
+            let asked = std::cell::Cell::new(0);
+            let cancelled = || asked.replace(asked.get() + 1) + 1 == asked_at_most;
+            let found = preprocessor.views_from_bytes(&bytes, &ImageOptions::default(), &views, &cancelled);
+            assert!(found.unwrap().is_none());
+            assert_eq!(asked.get(), asked_at_most, "nothing is done once it was said");
+        }
+    }
+
     #[test]
     fn a_window_is_the_patches_of_its_pixels() {
         let preprocessor =
@@ -179,7 +212,7 @@ mod tests {
                 .unwrap();
         let (bytes, picture) = png(24, 24);
         let views = ViewOptions { side: Some(2), preview: Some(12), ..ViewOptions::default() };
-        let found = preprocessor.views_from_bytes(&bytes, &ImageOptions::default(), &views).unwrap();
+        let found = views_of(&preprocessor, &bytes, &ImageOptions::default(), &views);
         assert_eq!(found.cover.len(), found.patches.len());
         for (area, patches) in found.cover.areas().zip(&found.patches) {
             let part = crop(&picture, found.cover.pixels(area)).unwrap();
@@ -197,7 +230,7 @@ mod tests {
             let (bytes, picture) = png(40, 30);
             let views = ViewOptions { method: ViewMethod::Crops, ..ViewOptions::default() };
             let options = ImageOptions::default();
-            let found = preprocessor.views_from_bytes(&bytes, &options, &views).unwrap();
+            let found = views_of(&preprocessor, &bytes, &options, &views);
             assert!(found.cover.len() > 1 && found.preview.is_none());
             for (area, patches) in found.cover.areas().zip(&found.patches) {
                 let part = crop(&picture, found.cover.pixels(area)).unwrap();
@@ -237,7 +270,7 @@ mod tests {
                 let views = ViewOptions { method, budget: Some(32), ..ViewOptions::default() };
                 for max_num_patches in [None, Some(9)] {
                     let options = ImageOptions { max_num_patches };
-                    let found = preprocessor.views_from_bytes(&bytes, &options, &views).unwrap();
+                    let found = views_of(&preprocessor, &bytes, &options, &views);
                     let tokens: Vec<usize> = found.patches.iter().map(|p| p.grid.len()).collect();
                     assert_eq!(
                         tokens,

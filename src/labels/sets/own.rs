@@ -1,9 +1,9 @@
 //! Heads in the embedding space of a model: those that are stored, and those that checkpoints bring.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use super::{LabelSets, Resolved, json_bytes};
+use super::{LabelSets, LevelsCache, Resolved};
 use crate::budget::Charge;
 use crate::engine::ModelHandle;
 use crate::labels::version::lock;
@@ -37,17 +37,14 @@ impl LabelSets {
             space: Some(space.as_str().into()),
         };
         let content = Content { head: Some(Arc::new(head)), ..Content::of(definition) };
-        let charge = self.charge(content.heap().saturating_mul(2))?;
-        let (_, id) = content.encode().map_err(|error| LabelError::Fault(error.to_string()))?;
-        let json = json_bytes(&content.definition)?;
-        let version = Arc::new(Version::new(model.name().into(), id, content, json, charge));
+        let version = self.unstored(model.name(), content)?;
         self.begin(&version, model, None)?;
         let ready = version.ready(space).ok_or_else(|| LabelError::Fault("a head was lost".to_owned()))?;
         // Of models that are gone there is no use.
         let known: BTreeSet<String> =
             self.inner.engine.models().iter().map(|model| model.info().fingerprint.clone()).collect();
         own.retain(|space, _| known.contains(space));
-        let resolved = Resolved { version, ready };
+        let resolved = Resolved { version, ready, looks_at: classifier.looks_at };
         own.insert(space.clone(), resolved.clone());
         Ok(Some(resolved))
     }
@@ -78,5 +75,11 @@ pub(super) fn head_for(
     let (names, bias) = (Arc::clone(version.names()), Arc::clone(&head.bias));
     let set = LabelSet::of_head(names, &head.rows, bias, head.normalize, info.fingerprint.as_str().into());
     let set = set.map_err(|error| LabelError::Fault(error.to_string()))?;
-    Ok(Ready { set: Arc::new(set), text: None, fit: None, _charge: Some(charge), levels: Mutex::default() })
+    Ok(Ready {
+        set: Arc::new(set),
+        text: None,
+        fit: None,
+        _charge: Some(charge),
+        levels: LevelsCache::default(),
+    })
 }

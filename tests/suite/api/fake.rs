@@ -188,7 +188,13 @@ impl Model for Fake {
         Ok(ViewsCost { decoded_bytes, tokens })
     }
 
-    fn prepare_views(&self, bytes: &[u8], _: Option<usize>, views: &ViewOptions) -> Result<Views> {
+    fn prepare_views(
+        &self,
+        bytes: &[u8],
+        _: Option<usize>,
+        views: &ViewOptions,
+        _: &dyn Fn() -> bool,
+    ) -> Result<Option<Views>> {
         if bytes.ends_with(b"bad") {
             return Err(ImageError::Empty.into());
         }
@@ -196,7 +202,7 @@ impl Model for Fake {
         let tokens = preprocessor.view_tokens(&cover, &ImageOptions::default(), views);
         if views.method == ViewMethod::Values {
             let patches = vec![Patches { source: SOURCE, ..self.prepare_image(bytes, None)? }];
-            return Ok(Views { patches, cover, preview: None });
+            return Ok(Some(Views { patches, cover, preview: None }));
         }
         let patches = cover.areas().zip(tokens).map(|(area, tokens)| Patches {
             pixels: view(bytes, area),
@@ -205,7 +211,7 @@ impl Model for Fake {
         });
         let patches = patches.collect();
         let preview = views.preview.map(|_| Picture::new(4, 2, vec![90; 24]).expect("eight pixels"));
-        Ok(Views { patches, cover, preview })
+        Ok(Some(Views { patches, cover, preview }))
     }
 
     fn prepare_text(&self, text: &str, mode: Option<Canonicalization>) -> Result<TokenIds> {

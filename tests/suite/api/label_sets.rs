@@ -1,5 +1,9 @@
 //! `/v1/label-sets`, and classification with stored sets.
 
+mod heads;
+mod limits;
+mod versions;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,10 +12,10 @@ use axum::http::Request;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
-use siglip::api::{ApiConfig, ApiKeys, AppState, app};
-use siglip::budget::{MemoryBudget, MemoryKind};
+use siglip::api::{ApiConfig, AppState, app};
+use siglip::budget::MemoryKind;
 use siglip::engine::Engine;
-use siglip::labels::{LabelSets, SetLimits};
+use siglip::labels::LabelSets;
 use siglip::model::scores::{cosine, sigmoid};
 use siglip::model::zero_shot::mean_direction;
 
@@ -251,78 +255,6 @@ async fn a_set_is_replaced_only_as_what_it_is_taken_for() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_version_before_answers_until_the_new_one_is_encoded() {
-    let engine = Engine::start(engine_config());
-    let fake = Arc::new(Fake::new("fake"));
-    engine.insert(&["fake"], fake.clone()).unwrap();
-    let state = AppState::new(engine, ApiConfig::default(), None);
-    let service = Service { router: app(state.clone()), state };
-    let ask = async || service.json(CLASSIFY, json!({"input": image(b"PIC1"), "label_set": "a"})).await;
-
-    // Without a version that is ready: 503 with progress.
-    fake.hold();
-    service.put("/v1/label-sets/a", json!({"labels": ["held", "cat"]})).await;
-    let answer = ask().await;
-    let message = answer.error(503, "label_set_encoding");
-    assert!(message.contains("0 of 2 labels are done"), "{message}");
-    assert!(answer.header("retry-after").parse::<u64>().unwrap() >= 1);
-    let model = service.get("/v1/label-sets/a").await.ok()["models"][0].clone();
-    assert_eq!((&model["state"], &model["done"]), (&json!("encoding"), &json!(0)));
-    fake.release();
-    let first = service.stored("a", json!({"labels": ["held", "cat"]})).await;
-
-    // While it is encoded the worker is busy: what is asked meanwhile is answered after that, by the version that it found.
-    fake.hold();
-    let put = service.put("/v1/label-sets/a", json!({"labels": ["held dog"]})).await;
-    let second = put.json()["version"].as_str().unwrap().to_owned();
-    service.get(&format!("/v1/label-sets/a@{first}")).await.ok();
-    let pinned = json!({"input": image(b"PIC1"), "label_set": format!("a@{second}")});
-    service.json(CLASSIFY, pinned).await.error(503, "label_set_encoding");
-    let release = async {
-        tokio::time::sleep(Duration::from_millis(30)).await;
-        fake.release();
-    };
-    let (answer, ()) = tokio::join!(ask(), release);
-    let body = answer.ok();
-    assert_eq!(body["label_set"]["version"], first);
-    assert_eq!(body["data"][0]["predictions"].as_array().unwrap().len(), 2);
-    service.stored("a", json!({"labels": ["held dog"]})).await;
-    assert_eq!(ask().await.ok()["label_set"]["version"], second);
-    service.get(&format!("/v1/label-sets/a@{first}")).await.error(404, "label_set_not_found");
-    // Thresholds are no texts: nothing is encoded for them.
-    let held = service.state.memory().of_kind(MemoryKind::Labels);
-    fake.hold();
-    let put = service.put("/v1/label-sets/a", json!({"labels": ["held dog"], "threshold": 0.5})).await;
-    assert_eq!(put.json()["models"][0]["state"], "ready");
-    assert!(service.state.memory().of_kind(MemoryKind::Labels) < held + 1000);
-    fake.release();
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sets_follow_the_models() {
-    let engine = Engine::start(engine_config());
-    engine.insert(&["fake"], Arc::new(Fake::new("one"))).unwrap();
-    let state = AppState::new(engine.clone(), ApiConfig::default(), None);
-    tokio::spawn(state.label_sets().clone().keep_up());
-    let service = Service { router: app(state.clone()), state };
-    service.stored("a", json!({"labels": ["cat", "dog"]})).await;
-    engine.replace("fake", |_| Ok(Arc::new(Fake::new("two")))).unwrap();
-    let start = Instant::now();
-    // Nobody asks for it: it is encoded all the same.
-    loop {
-        let models = service.get("/v1/label-sets/a").await.ok()["models"].clone();
-        if models[0]["fingerprint"] == "finger-two" && models[0]["state"] == "ready" {
-            break;
-        }
-        assert!(start.elapsed() < Duration::from_secs(20), "{models}");
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
-    let answer = service.json(CLASSIFY, json!({"input": image(b"PIC1"), "label_set": "a"})).await;
-    answer.ok();
-    assert_eq!(answer.header("x-siglip-fingerprint"), "finger-two");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn thresholds_and_none() {
     let service = Service::new().await;
     let texts = ["a cat", "a dog", "a car"];
@@ -413,6 +345,34 @@ async fn negatives_take_their_share() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn built_in_negatives_need_not_be_stored() {
+    let service = Service::new().await;
+    let sets = service.state.label_sets().clone();
+    let model = service.state.engine().model(None).unwrap();
+    let classify =
+        json!({"input": image(b"PIC1"), "labels": ["Goldfish"], "none": {"against": "imagenet-1k"}});
+    let message = service.json(CLASSIFY, classify.clone()).await.error(503, "label_set_encoding");
+    assert!(message.contains("of 998 labels"), "{message}");
+    let until = Instant::now() + Duration::from_secs(20);
+    let names = sets.when_ready("imagenet-1k", &model, until).await.unwrap().version.names().clone();
+    assert_eq!(names.len(), 998);
+    let e = |name: &str| f64::from(logit(b"PIC1", &[&format!("a {name}")])).exp();
+    let negatives: f64 = names.iter().filter(|name| ***name != *"goldfish").map(|name| e(name)).sum();
+    let wanted = e("Goldfish") / (e("Goldfish") + negatives + 1.0);
+    let none = service.json(CLASSIFY, classify).await.ok()["data"][0]["none"].clone();
+    assert!((none["score"].as_f64().unwrap() - wanted).abs() < 1e-4, "{none} {wanted}");
+
+    // It is no stored set, and gives way to one of its name.
+    assert_eq!(service.get("/v1/label-sets").await.ok()["data"], json!([]));
+    assert_eq!(service.get("/v1/label-sets/imagenet-1k").await.ok()["labels"], 998);
+    service.delete("/v1/label-sets/imagenet-1k", &[]).await.error(404, "label_set_not_found");
+    service.stored("imagenet-1k", json!({"labels": ["tench"]})).await;
+    assert_eq!(service.get("/v1/label-sets/imagenet-1k").await.ok()["labels"], 1);
+    assert_eq!(service.delete("/v1/label-sets/imagenet-1k", &[]).await.status, 204);
+    assert_eq!(service.get("/v1/label-sets/imagenet-1k").await.ok()["labels"], 998);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sets_and_their_directions_outlive_the_service() {
     let data = tempfile::tempdir().unwrap();
     let set = json!({"labels": ["held", "dog"], "threshold": 0.001});
@@ -439,153 +399,4 @@ async fn sets_and_their_directions_outlive_the_service() {
     let left = std::fs::read_dir(data.path().join("label-sets")).unwrap();
     let left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, ["~lock"]);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_key_has_its_number_of_sets() {
-    let max_label_sets = SetLimits { all: 4, per_key: 2 };
-    let api_keys = ApiKeys::new(["ann", "bob"]);
-    let service = Service::configured(ApiConfig { max_label_sets, api_keys, ..ApiConfig::default() }).await;
-    let put = async |name: &str, key: &str| {
-        let path = format!("/v1/label-sets/{name}");
-        service.put_if(&path, json!({"labels": [name]}), &[("x-api-key", key)]).await
-    };
-    for (name, key) in [("a", "ann"), ("b", "ann"), ("c", "bob")] {
-        assert_eq!(put(name, key).await.status, 201);
-    }
-    let message = put("d", "ann").await.error(409, "too_many_label_sets");
-    assert!(message.contains("for each key 2") && message.contains("--max-label-sets-per-key"), "{message}");
-    // Whoever changes a set, it stays its maker's.
-    assert_eq!(
-        service.put_if("/v1/label-sets/a", json!({"labels": ["x"]}), &[("x-api-key", "bob")]).await.status,
-        200
-    );
-    assert_eq!(put("d", "bob").await.status, 201);
-    put("e", "bob").await.error(409, "too_many_label_sets");
-    assert_eq!(service.delete("/v1/label-sets/b", &[("x-api-key", "bob")]).await.status, 204);
-    assert_eq!(put("e", "ann").await.status, 201);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sets_are_charged_to_the_budget() {
-    let config = ApiConfig { memory: MemoryBudget::new(16 << 20), ..ApiConfig::default() };
-    let service = Service::configured(config).await;
-    let labels = |n: usize| -> Vec<String> { (0..n).map(|i| format!("{i:05}{}", "x".repeat(300))).collect() };
-    let message = service
-        .put("/v1/label-sets/a", json!({"labels": labels(10_000)}))
-        .await
-        .error(413, "payload_too_large");
-    assert!(message.contains("bytes of memory are needed"), "{message}");
-    service.stored("a", json!({"labels": labels(1000)})).await;
-    let held = service.state.memory().of_kind(MemoryKind::Labels);
-    assert!((500_000..1_500_000).contains(&held), "{held}");
-    assert_eq!(service.state.memory().total(), held, "requests hold nothing any more");
-    assert_eq!(service.delete("/v1/label-sets/a", &[]).await.status, 204);
-    assert_eq!(service.state.memory().total(), 0);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn another_model_encodes_a_set_when_it_is_asked() {
-    let service = Service::new().await;
-    service.put("/v1/label-sets/a", json!({"labels": ["cat", "dog"], "model": "other"})).await;
-    let ask = json!({"input": image(b"PIC1"), "label_set": "a"});
-    let start = Instant::now();
-    loop {
-        let answer = service.json(CLASSIFY, ask.clone()).await;
-        if answer.status == 200 {
-            break;
-        }
-        answer.error(503, "label_set_encoding");
-        assert!(start.elapsed() < Duration::from_secs(20));
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
-    let models = service.get("/v1/label-sets/a").await.ok()["models"].clone();
-    assert!(models.as_array().unwrap().iter().all(|model| model["state"] == "ready"), "{models}");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_head_is_a_set_like_others() {
-    let service = Service::new().await;
-    let rows: Vec<f32> = [vector(b"one"), vector(b"two")].concat();
-    let bytes: Vec<u8> = rows.iter().flat_map(|x| x.to_le_bytes()).collect();
-    let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![2, DIM], &bytes).unwrap();
-    let metadata = [("labels".to_owned(), r#"["one", "two"]"#.to_owned())].into();
-    let file = safetensors::serialize([("head.weight", view)], Some(metadata)).unwrap();
-    let head = siglip::labels::read_head(&file, "probe").unwrap();
-    let sets = service.state.label_sets().clone();
-    sets.put_content("probe", head, &siglip::labels::Condition::Any).unwrap();
-    let body = service
-        .json(CLASSIFY, json!({"input": image(b"PIC1"), "label_set": "probe", "none": true}))
-        .await
-        .ok();
-    for (label, logit) in logits(&body) {
-        let row = vector(label.as_bytes());
-        let wanted: f32 = super::unit(b"PIC1").iter().zip(&row).map(|(x, row)| x * row).sum();
-        assert!((logit - wanted).abs() < 1e-4, "{label}: {logit} {wanted}");
-    }
-    assert!(body["data"][0]["none"]["score"].as_f64().unwrap() > 0.0);
-    assert_eq!(service.get("/v1/label-sets/probe").await.ok()["kind"], "head");
-    let against = json!({"input": image(b"PIC1"), "label_set": "probe", "none": {"against": "probe"}});
-    let message = service.json(CLASSIFY, against).await.error(422, "invalid_value");
-    assert!(message.contains("a head has no texts"), "{message}");
-    let examples = json!({"examples": [{"label": "one", "embedding": vector(b"x")}]});
-    service.json("/v1/label-sets/probe/examples", examples).await.error(422, "invalid_value");
-    let narrow = siglip::labels::HeadWeights {
-        rows: vec![1.0; 3].into(),
-        bias: vec![0.0].into(),
-        width: 3,
-        normalize: true,
-        space: None,
-    };
-    let content = siglip::labels::Content::of(siglip::labels::Definition::of(["x".to_owned()]));
-    let content = siglip::labels::Content { head: Some(Arc::new(narrow)), ..content };
-    sets.put_content("narrow", content, &siglip::labels::Condition::Any).unwrap();
-    let message = service
-        .json(CLASSIFY, json!({"input": image(b"PIC1"), "label_set": "narrow"}))
-        .await
-        .error(422, "invalid_value");
-    assert!(message.contains("of width 3"), "{message}");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_checkpoint_brings_its_own_labels() {
-    use siglip::checkpoint::{self, HubOptions, ModelRef};
-    use siglip::engine::PipelineModel;
-    use siglip::pipeline::{DeviceChoice, LoadOptions, Pipeline, Precision};
-
-    use crate::support::tiny::{Array, Family, Tiny, WIDTH};
-
-    let folder = tempfile::tempdir().unwrap();
-    let mut tiny = Tiny::new(Family::SigLip1);
-    tiny.arrays.retain(|name, _| name.starts_with("vision_model.") && !name.contains(".head."));
-    let values = (0..3 * WIDTH).map(|i| ((i * 7919) % 101) as f32 / 50.0 - 1.0).collect();
-    tiny.arrays.insert("classifier.weight".into(), Array { shape: vec![3, WIDTH], values });
-    tiny.arrays.insert("classifier.bias".into(), Array { shape: vec![3], values: vec![0.0, 2.0, 1.0] });
-    tiny.config["id2label"] = json!({ "0": "cat", "1": "dog", "2": "owl" });
-    tiny.write(folder.path());
-    let reference: ModelRef = folder.path().to_str().unwrap().parse().unwrap();
-    let hub = HubOptions::from_variables(|_| None);
-    let options =
-        LoadOptions { precision: Precision::F32, device: DeviceChoice::Cpu, ..LoadOptions::default() };
-    let pipeline = Pipeline::load(checkpoint::open(&reference, &hub).unwrap(), &options).unwrap();
-    let picture =
-        std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/models/demo/examples/cat-face.png")).unwrap();
-    let patches = pipeline.prepare_image(&picture, None).unwrap();
-    let wanted = pipeline.model().classify_images(&[&patches]).unwrap().concat();
-
-    let engine = Engine::start(engine_config());
-    engine.insert(&["tiny"], Arc::new(PipelineModel::open(&reference, &hub, &options).unwrap())).unwrap();
-    let state = AppState::new(engine, ApiConfig::default(), None);
-    let service = Service { router: app(state.clone()), state };
-    let body = service.json(CLASSIFY, json!({"input": image(&picture)})).await.ok();
-    for ((label, logit), (name, wanted)) in
-        logits(&body).iter().zip(["cat", "dog", "owl"].iter().zip(&wanted))
-    {
-        assert_eq!(label, name);
-        assert!((logit - wanted).abs() < 1e-4 * wanted.abs().max(1.0), "{label}: {logit} {wanted}");
-    }
-    let sum: f64 =
-        body["data"][0]["predictions"].as_array().unwrap().iter().map(|p| p["score"].as_f64().unwrap()).sum();
-    assert!((sum - 1.0).abs() < 1e-5, "shares of a softmax, as it was trained");
-    assert_eq!(body["label_set"]["name"], "tiny");
 }

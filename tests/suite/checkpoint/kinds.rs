@@ -8,7 +8,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 use siglip::checkpoint::{Checkpoint, CheckpointError};
 use siglip::image::{Grid, Patches};
-use siglip::model::{ImagePooling, LabelActivation};
+use siglip::model::{ImagePooling, LabelActivation, PatchVectors};
 use siglip::pipeline::{LoadOptions, Pipeline, Precision};
 
 use super::{assert_same, open_path, open_tiny, values};
@@ -126,11 +126,14 @@ fn a_classifier_has_its_labels() {
     assert_eq!(classifier(&with_classifier(Family::NaFlex, 1)).unwrap().activation, LabelActivation::Sigmoid);
 }
 
-/// Logits are a linear layer over the mean of the patch tokens: written out here.
+/// The mean of the patch tokens, which a classifier is a linear layer over, whether there is a pooling head or not.
 #[test]
 fn a_classifier_takes_the_mean_of_the_patches() {
-    for family in [Family::SigLip1, Family::NaFlex] {
-        let tiny = with_classifier(family, 3);
+    for (family, has_head) in
+        [(Family::SigLip1, true), (Family::SigLip1, false), (Family::NaFlex, true), (Family::NaFlex, false)]
+    {
+        let mut tiny = with_classifier(family, 3);
+        tiny.arrays.retain(|name, _| has_head || !name.contains(".head."));
         let options = LoadOptions { precision: Precision::F32, ..LoadOptions::default() };
         let pipeline = Pipeline::load(open_tiny(&tiny).unwrap(), &options).unwrap();
         let picture = |seed: usize| Patches {
@@ -141,24 +144,20 @@ fn a_classifier_takes_the_mean_of_the_patches() {
         let pictures = [picture(0), picture(7)];
         let pictures: Vec<&Patches> = pictures.iter().collect();
         let model = pipeline.model();
-        let logits = model.classify_images(&pictures).unwrap();
+        let means = model.embed_patches(&pictures, PatchVectors::Mean, &|| ()).unwrap();
         let tokens = model.image().unwrap().forward(&pictures).unwrap().tokens.to_vec2::<f32>().unwrap();
-        for (of_picture, logits) in tokens.chunks(9).zip(&logits) {
-            for (label, logit) in logits.iter().enumerate() {
-                let row = &tiny.arrays["classifier.weight"].values[label * WIDTH..][..WIDTH];
-                let mean = |at: usize| of_picture.iter().map(|token| token[at]).sum::<f32>() / 9.0;
-                let expected: f32 = row.iter().enumerate().map(|(at, weight)| weight * mean(at)).sum();
-                let expected = expected + tiny.arrays["classifier.bias"].values[label];
-                assert!((logit - expected).abs() < 1e-4, "{logit} {expected}");
+        assert_eq!(means.len(), 2);
+        for (of_picture, mean) in tokens.chunks(9).zip(&means) {
+            assert_eq!(mean.len(), WIDTH);
+            for (at, found) in mean.iter().enumerate() {
+                let expected = of_picture.iter().map(|token| token[at]).sum::<f32>() / 9.0;
+                assert!((found - expected).abs() < 1e-5, "{found} {expected}");
             }
         }
-        let shares = model.classifier().unwrap().scores(&logits[0]);
-        assert!((shares.iter().sum::<f32>() - 1.0).abs() < 1e-6, "{shares:?}");
-        assert_ne!(logits[0], logits[1]);
+        let embeddings = model.embed_images(&pictures).unwrap();
+        let is_embedding = embeddings.concat().iter().zip(means.concat()).all(|(a, b)| (a - b).abs() < 1e-5);
+        assert_eq!(is_embedding, !has_head);
     }
-    let none =
-        Pipeline::load(open_tiny(&Tiny::new(Family::SigLip1)).unwrap(), &LoadOptions::default()).unwrap();
-    assert!(none.model().classify_images(&[]).unwrap_err().to_string().contains("no classifier"));
 }
 
 /// An adapter beside a base checkpoint, as peft saves it.

@@ -99,6 +99,8 @@ pub struct Fake {
     pub batches: Mutex<Vec<Vec<String>>>,
     /// What was prepared.
     pub prepared: Mutex<Vec<String>>,
+    /// Views that were cut out of pictures.
+    pub cut: AtomicUsize,
     /// A batch of more items than this runs out of memory.
     pub memory: AtomicUsize,
     /// Whether every vector is full of NaN.
@@ -131,6 +133,7 @@ impl Fake {
             prepare_gate: Gate::new(prepare),
             batches: Mutex::default(),
             prepared: Mutex::default(),
+            cut: AtomicUsize::new(0),
             memory: AtomicUsize::new(usize::MAX),
             broken: AtomicBool::new(false),
             decoding: Mutex::new(0),
@@ -223,7 +226,13 @@ impl Model for Fake {
         Ok(ViewsCost { decoded_bytes, tokens: vec![1; 4] })
     }
 
-    fn prepare_views(&self, bytes: &[u8], max: Option<usize>, _: &ViewOptions) -> Result<Views> {
+    fn prepare_views(
+        &self,
+        bytes: &[u8],
+        max: Option<usize>,
+        _: &ViewOptions,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Option<Views>> {
         let whole = self.prepare_image(bytes, max)?;
         let spec = self.info.image.clone().unwrap();
         let views = ViewOptions { side: Some(1), ..ViewOptions::default() };
@@ -231,12 +240,16 @@ impl Model for Fake {
         let cover = preprocessor.cover((9, 9), &ImageOptions::default(), &views)?;
         let name = Picture::read(bytes).name;
         let lost = usize::from(name == "lossy");
-        let view = |i| Patches {
-            pixels: format!("{name}/{i}").into_bytes(),
-            grid: Grid { rows: 1, cols: 1 },
-            source: whole.source,
-        };
-        Ok(Views { patches: (lost..4).map(view).collect(), cover, preview: None })
+        let mut patches = Vec::new();
+        for i in lost..4 {
+            if cancelled() {
+                return Ok(None);
+            }
+            self.cut.fetch_add(1, Ordering::SeqCst);
+            let pixels = format!("{name}/{i}").into_bytes();
+            patches.push(Patches { pixels, grid: Grid { rows: 1, cols: 1 }, source: whole.source });
+        }
+        Ok(Some(Views { patches, cover, preview: None }))
     }
 
     fn prepare_text(&self, text: &str, canonicalization: Option<Canonicalization>) -> Result<TokenIds> {

@@ -94,13 +94,13 @@ async fn a_job_that_nobody_waits_for_is_dropped_where_it_waits() {
     job.abort();
     eventually("its place is free", || engine.load().items == 1);
     let deadline = Some(Instant::now() + Duration::from_millis(20));
-    let late = score(&engine, &model, ScoreOptions { deadline, client: 1 });
+    let late = score(&engine, &model, ScoreOptions { deadline, client: 1, tally: None });
     assert!(matches!(late.await.unwrap(), Err(EngineError::Deadline(_))));
     eventually("its place is free", || engine.load().items == 1);
     fake.gate.open();
     first.await.unwrap().unwrap();
     assert_eq!(engine.load(), Load::default());
-    let past = ScoreOptions { deadline: Some(Instant::now()), client: 1 };
+    let past = ScoreOptions { deadline: Some(Instant::now()), client: 1, tally: None };
     let error = model.cosines(vec![], labels(), past).await.unwrap_err();
     assert!(matches!(error, EngineError::Deadline(_)), "{error}");
 }
@@ -120,13 +120,14 @@ async fn scores_need_room_like_inputs() {
 async fn what_does_not_fit_is_an_error_and_the_worker_goes_on() {
     let (engine, model) = start(&Fake::new(), config());
     let options = ScoreOptions::default();
-    let wide = model.cosines(vec![Arc::from([1.0f32; 3])], labels(), options).await.unwrap_err();
+    let wide = model.cosines(vec![Arc::from([1.0f32; 3])], labels(), options.clone()).await.unwrap_err();
     assert!(wide.to_string().contains("a picture of width 3 for labels of 2"), "{wide}");
     let elsewhere =
         LabelSet::new([Arc::from("x")].into(), &[vector_of([1.0, 0.0])], 1, "another".into()).unwrap();
-    let other = model.cosines(vec![vector_of([1.0, 0.0])], Labels::Set(Arc::new(elsewhere)), options).await;
+    let other =
+        model.cosines(vec![vector_of([1.0, 0.0])], Labels::Set(Arc::new(elsewhere)), options.clone()).await;
     assert!(other.unwrap_err().to_string().contains("embedding space another"));
-    let fine = model.cosines(vec![vector_of([1.0, 0.0])], labels(), options).await.unwrap();
+    let fine = model.cosines(vec![vector_of([1.0, 0.0])], labels(), options.clone()).await.unwrap();
     assert_eq!(fine.value, [1.0, 0.0]);
     assert_eq!(engine.load(), Load::default());
 }

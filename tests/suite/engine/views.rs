@@ -69,3 +69,18 @@ async fn views_are_admitted_together_and_leave_together() {
     assert_eq!(computed.len(), 5, "nothing of those who left: {computed:?}");
     assert_eq!(engine.load(), Default::default());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn views_are_not_cut_for_those_who_left() {
+    let fake = Fake::unprepared();
+    let (engine, model) = start(&fake, config());
+    let left = ask(&model, &["a"]);
+    fake.prepare_gate.wait_for(1);
+    // The picture is being decoded when its client goes away.
+    left.abort();
+    eventually("the client has left", || left.is_finished());
+    fake.prepare_gate.open();
+    ask(&model, &["b"]).await.unwrap().unwrap();
+    assert_eq!(fake.cut.load(std::sync::atomic::Ordering::SeqCst), 4, "those of the other picture");
+    assert_eq!(engine.load(), Default::default());
+}

@@ -16,7 +16,7 @@ use crate::labels::{
     lengths,
 };
 use crate::model::zero_shot::Activation;
-use crate::model::{Levels, NoneTest, Scores, Thresholds};
+use crate::model::{Levels, NoneTest, PatchVectors, Scores, Thresholds};
 
 /// What pictures are classified by.
 pub(super) enum Subject {
@@ -76,6 +76,14 @@ impl Subject {
 
     pub(super) fn is_head(&self) -> bool {
         matches!(self, Self::Stored(stored) if stored.ready.set().is_head())
+    }
+
+    /// What the labels look at in place of embeddings.
+    pub(super) fn looks_at(&self) -> Option<PatchVectors> {
+        match self {
+            Self::Inline(_) => None,
+            Self::Stored(stored) => stored.looks_at,
+        }
     }
 
     /// The request's own activation, else that of the set.

@@ -10,7 +10,7 @@ use utoipa::{PartialSchema, ToSchema};
 
 use crate::api::edge::error::quoted;
 use crate::api::inputs::EACH_INPUT;
-use crate::api::read::{Bounded, Heap, within};
+use crate::api::read::{Bounded, Heap, Listed, OneOrMany};
 
 /// One input as it was sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,7 +96,21 @@ impl<'de> Deserialize<'de> for Input {
 
 impl<'de> Deserialize<'de> for Inputs {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(InputsVisitor)
+        let OneOrMany { items: elements, single } = OneOrMany::deserialize(deserializer)?;
+        let (mut items, mut ids) = (Vec::new(), Vec::new());
+        for element in elements {
+            match element {
+                Element::Id(id) => ids.push(id),
+                Element::Input(input) => items.push(input),
+            }
+        }
+        match (ids.is_empty(), items.is_empty()) {
+            (true, _) => Ok(Inputs { items, single }),
+            (false, true) => Ok(Inputs { items: vec![Input::TokenIds(ids)], single: true }),
+            (false, false) => {
+                Err(de::Error::custom("a number among other inputs: token ids go in a list of their own"))
+            }
+        }
     }
 }
 
@@ -134,50 +148,14 @@ impl<'de> Visitor<'de> for InputVisitor {
     }
 }
 
-struct InputsVisitor;
-
-impl<'de> Visitor<'de> for InputsVisitor {
-    type Value = Inputs;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("one input or a list of inputs")
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<Inputs, E> {
-        Ok(one(Input::Bare(text.to_owned())))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Inputs, A::Error> {
-        InputVisitor.visit_map(map).map(one)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Inputs, A::Error> {
-        let mut items = Vec::new();
-        let mut ids = Vec::new();
-        while let Some(element) = seq.next_element::<Element>()? {
-            match element {
-                Element::Id(id) => ids.push(id),
-                Element::Input(input) => items.push(input),
-            }
-            if !ids.is_empty() && !items.is_empty() {
-                return Err(de::Error::custom(
-                    "a number among other inputs: token ids go in a list of their own",
-                ));
-            }
-            within::<A::Error>(ids.len().max(items.len()))?;
-        }
-        if ids.is_empty() { Ok(Inputs { items, single: false }) } else { Ok(one(Input::TokenIds(ids))) }
-    }
-}
-
-fn one(input: Input) -> Inputs {
-    Inputs { items: vec![input], single: true }
-}
-
 /// An element of the outer list: an input, or a number when the list itself is one.
 enum Element {
     Id(u32),
     Input(Input),
+}
+
+impl Listed for Element {
+    const ONE_OR_MANY: &'static str = "one input or a list of inputs";
 }
 
 impl<'de> Deserialize<'de> for Element {
@@ -218,6 +196,10 @@ impl<'de> Deserialize<'de> for Element {
 mod tests {
     use super::*;
     use crate::api::read::MOST;
+
+    fn one(input: Input) -> Inputs {
+        Inputs { items: vec![input], single: true }
+    }
 
     fn parse(json: &str) -> Result<Inputs, String> {
         serde_json::from_str(json).map_err(|e| e.to_string())

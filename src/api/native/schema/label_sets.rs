@@ -228,16 +228,17 @@ impl PartialSchema for NoneRule {
                 {"type": "number", "minimum": 0, "maximum": 1, "description": "No label has this probability."},
                 {"type": "object", "required": ["against"], "additionalProperties": false, "properties": {
                     "against": {"type": "string", "description":
-                        "A stored label set of things that the picture may be of instead (NegLabel, arXiv 2403.20078). Those \
-                         that are labels, too, are left out."},
+                        "A stored label set, or the built-in `imagenet-1k`, of things that the picture may be of instead (NegLabel, \
+                         arXiv 2403.20078). Those that are labels, too, are left out."},
                     "threshold": {"type": "number", "minimum": 0, "maximum": 1, "description":
                         "The share of the labels among labels, negatives and the model's own no; 0.1 if left out."},
                 }},
                 {"type": "object", "required": ["background"], "additionalProperties": false, "properties": {
                     "background": {"type": "string", "description":
-                        "A background of the service (`--background`): no label's logit is so far above its mean over these \
-                         pictures. Stored sets only."},
-                    "threshold": {"type": "number", "description": "Standard deviations; 4 if left out."},
+                        "A background of the service (`--background`): the best label's logit is not far enough above those that \
+                         the best labels of these pictures have. Stored sets only."},
+                    "threshold": {"type": "number", "description":
+                        "How far above the median of the best labels of the background's pictures, in their standard deviations; 2 if left out."},
                 }},
             ],
         }))
