@@ -8,7 +8,7 @@ use super::error::{ModelError, Result};
 use super::labels::blocks;
 use super::scores::sigmoid;
 use super::zero_shot::{Activation, Ranking};
-use super::{LabelSet, Match, Scores};
+use super::{LabelSet, Match, Scores, in_pool};
 
 /// A threshold for every label.
 #[derive(Debug, Clone, PartialEq)]
@@ -210,28 +210,36 @@ impl LabelSet {
             if cancelled() {
                 return Ok(None);
             }
-            let logits = self.logits(block, scores)?;
-            let negatives = match &question.none {
-                Some(NoneTest::Negatives { .. }) if cancelled() => return Ok(None),
-                Some(NoneTest::Negatives { set, .. }) => set.logits(block, scores)?,
-                _ => Vec::new(),
-            };
-            let each = logits.par_chunks_exact(self.len()).enumerate().map(|(picture, logits)| {
-                let none = question.none.as_ref().map(|test| match test {
-                    NoneTest::Sigmoid(thresholds) => by_sigmoid(logits, thresholds),
-                    NoneTest::Negatives { set, left_out, threshold } => {
-                        let negatives = &negatives[picture * set.len()..][..set.len()];
-                        NoneScore { score: share(logits, negatives, left_out), threshold: *threshold }
-                    }
-                    NoneTest::Background { levels, threshold } => {
-                        NoneScore { score: levels.best.standard(highest(logits)), threshold: *threshold }
-                    }
-                });
-                Judged { matches: question.select(logits), none }
-            });
-            judged.append(&mut each.collect());
+            judged.append(&mut in_pool(|| self.judge_block(block, scores, question))?);
         }
         Ok(Some(judged))
+    }
+
+    fn judge_block(
+        &self,
+        pictures: &[Arc<[f32]>],
+        scores: Scores,
+        question: &Question,
+    ) -> Result<Vec<Judged>> {
+        let logits = self.logits(pictures, scores)?;
+        let negatives = match &question.none {
+            Some(NoneTest::Negatives { set, .. }) => set.logits(pictures, scores)?,
+            _ => Vec::new(),
+        };
+        let each = logits.par_chunks_exact(self.len()).enumerate().map(|(picture, logits)| {
+            let none = question.none.as_ref().map(|test| match test {
+                NoneTest::Sigmoid(thresholds) => by_sigmoid(logits, thresholds),
+                NoneTest::Negatives { set, left_out, threshold } => {
+                    let negatives = &negatives[picture * set.len()..][..set.len()];
+                    NoneScore { score: share(logits, negatives, left_out), threshold: *threshold }
+                }
+                NoneTest::Background { levels, threshold } => {
+                    NoneScore { score: levels.best.standard(highest(logits)), threshold: *threshold }
+                }
+            });
+            Judged { matches: question.select(logits), none }
+        });
+        Ok(each.collect())
     }
 
     /// How high the logits of these labels are over the pictures of a background. Stops with `None` as soon as `cancelled` says
@@ -251,7 +259,7 @@ impl LabelSet {
             if cancelled() {
                 return Ok(None);
             }
-            for logits in self.logits(block, scores)?.chunks_exact(self.len()) {
+            for logits in in_pool(|| self.logits(block, scores))?.chunks_exact(self.len()) {
                 best.push(highest(logits));
                 for ((sum, squares), &logit) in sums.iter_mut().zip(logits) {
                     *sum += f64::from(logit);

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use candle_core::CpuStorage;
 use rayon::prelude::*;
 
-use super::Scores;
 use super::error::Result;
 use super::scores::{l2_normalize, sigmoid};
 use super::zero_shot::{Activation, Ranking, mean_direction};
+use super::{Scores, in_pool};
 use crate::ops::WeightFormat;
 use crate::ops::cpu::linear::Finish;
 use crate::ops::cpu::{Isa, PackedWeight};
@@ -244,7 +244,7 @@ impl LabelSet {
             if cancelled() {
                 return Ok(None);
             }
-            cosines.append(&mut self.cosines(block)?);
+            cosines.append(&mut in_pool(|| self.cosines(block))?);
         }
         Ok(Some(cosines))
     }
@@ -283,19 +283,26 @@ impl Ranking {
         threshold: Option<impl Fn(usize) -> f32>,
     ) -> Vec<Match> {
         let score = self.scores(logits);
-        let mut order: Vec<usize> = (0..logits.len()).collect();
-        if let Some(threshold) = threshold {
-            order.retain(|&label| score(logits[label]) >= threshold(label));
-        }
         // By the logit: sigmoid saturates, and labels that differ would come out in the order they were sent in.
         let best_first = |&a: &usize, &b: &usize| logits[b].total_cmp(&logits[a]).then(a.cmp(&b));
-        if let Some(top_k) = self.top_k
-            && top_k < order.len()
-        {
-            order.select_nth_unstable_by(top_k, best_first);
-            order.truncate(top_k);
+        let top_k = self.top_k.unwrap_or(usize::MAX);
+        // Of the labels so far the best are kept, and not many more: few of a hundred thousand are ever looked at twice.
+        let most = top_k.saturating_mul(2).clamp(64, logits.len().max(64));
+        let (mut order, mut least) = (Vec::with_capacity(most), f32::NEG_INFINITY);
+        for (label, &logit) in logits.iter().enumerate() {
+            if logit < least || threshold.as_ref().is_some_and(|least| score(logit) < least(label)) {
+                continue;
+            }
+            order.push(label);
+            if order.len() == most && top_k < most {
+                order.select_nth_unstable_by(top_k, best_first);
+                // The best of those that are left out.
+                least = logits[order[top_k]];
+                order.truncate(top_k);
+            }
         }
         order.sort_unstable_by(best_first);
+        order.truncate(top_k);
         let matches = order.into_iter().map(|label| {
             let logit = logits[label];
             Match { label, logit, score: score(logit) }
@@ -464,6 +471,25 @@ mod tests {
         assert_eq!(order(top, &[-1.0, 0.0, 3.0, 2.0]), [2, 3]);
         assert_eq!(order(top, &[-1.0]), [0; 0]);
         assert_eq!(order(Ranking { top_k: Some(0), ..ranking }, &[1.0]), [0; 0]);
+    }
+
+    #[test]
+    fn whatever_the_order_of_the_logits_the_best_are_found() {
+        // Ascending, so that each is better than all before; descending; and few values that come again and again.
+        let ascending: Vec<f32> = (0..1000).map(|i| i as f32).collect();
+        let descending = ascending.iter().rev().copied().collect();
+        let equal = (0..1000).map(|i| (i * 7919 % 5) as f32).collect();
+        for logits in [ascending, descending, equal] {
+            let all = Ranking { activation: Activation::None, ..Ranking::default() }.select(&logits);
+            for top_k in [0, 1, 5, 31, 32, 33, 500, 999, 1000, 2000] {
+                for threshold in [None, Some(2.0)] {
+                    let ranking = Ranking { activation: Activation::None, top_k: Some(top_k), threshold };
+                    let passing = all.iter().filter(|found| threshold.is_none_or(|t| found.score >= t));
+                    let wanted: Vec<Match> = passing.take(top_k).copied().collect();
+                    assert_eq!(ranking.select(&logits), wanted, "{top_k} {threshold:?}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -29,3 +29,9 @@ pub use spec::{
 pub use tensors::TensorSpec;
 pub use text_tower::TextTower;
 pub use weights::{Table, Values, Weights};
+
+/// Computes on a thread of the pool, where parallel loops begin without waking another thread each time and sleeping until it is
+/// done.
+fn in_pool<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    rayon::scope(|_| work())
+}

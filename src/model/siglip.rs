@@ -5,7 +5,7 @@ use std::ops::Range;
 use serde::Serialize;
 
 use super::error::{ModelError, Result};
-use super::{ImageTower, ModelSpec, PatchVectors, TextTower, Weights, scores};
+use super::{ImageTower, ModelSpec, PatchVectors, TextTower, Weights, in_pool, scores};
 use crate::image::{ImageSpec, Patches};
 use crate::ops::Numerics;
 use crate::text::TokenIds;
@@ -125,10 +125,9 @@ impl Siglip {
         self.scores
     }
 
-    /// Computes a pass on a thread of the pool, where its hundred parallel loops begin without waking another thread and
-    /// sleeping until it is done.
+    /// Computes a pass, of towers on the processor on a thread of the pool.
     fn in_pool<T: Send>(&self, pass: impl FnOnce() -> T + Send) -> T {
-        if self.on_cpu { rayon::scope(|_| pass()) } else { pass() }
+        if self.on_cpu { in_pool(pass) } else { pass() }
     }
 
     /// One vector a picture, not normalised.

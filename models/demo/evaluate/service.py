@@ -55,7 +55,9 @@ class Server:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        command = [self.binary, "serve", "--model", self.model, "--port", str(port), "--log", "warn", *options]
+        # In f32 whatever the machine has, so that figures can be compared.
+        command = [self.binary, "serve", "--model", self.model, "--dtype", "f32", "--port", str(port), "--log", "warn",
+                   *options]
         self.process = subprocess.Popen(command)
         self.url = f"http://127.0.0.1:{port}"
         self._wait()

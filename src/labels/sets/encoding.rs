@@ -103,10 +103,10 @@ impl LabelSets {
         Ok(())
     }
 
-    /// Lets earlier versions go that answer no longer, now that this one is ready, and tells those who wait.
-    pub(super) fn settle(&self, version: &Version) {
+    /// Lets versions of a set go that answer no longer, now that a newer one may be ready, and tells those who wait.
+    pub(super) fn settle(&self, name: &str) {
         let known = self.known_spaces();
-        if let Some(entry) = lock(&self.inner.sets).get_mut(version.name()) {
+        if let Some(entry) = lock(&self.inner.sets).get_mut(name) {
             entry.prune(&known);
         }
         self.inner.settled.send_replace(());
@@ -124,7 +124,8 @@ fn finished(inner: &Weak<Inner>, version: &Weak<Version>, space: String, result:
         }
     };
     let before = version.spaces().insert(space, state);
-    LabelSets { inner }.settle(&version);
-    // It holds this task, which has nothing left to wait for.
-    drop(before);
+    let name = Arc::clone(version.name());
+    // It holds this task, which has nothing left to wait for. Whoever is told may remove the set, and finds its memory free.
+    drop((before, version));
+    LabelSets { inner }.settle(&name);
 }

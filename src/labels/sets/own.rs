@@ -1,6 +1,5 @@
 //! Heads in the embedding space of a model: those that are stored, and those that checkpoints bring.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::{LabelSets, LevelsCache, Resolved};
@@ -41,8 +40,7 @@ impl LabelSets {
         self.begin(&version, model, None)?;
         let ready = version.ready(space).ok_or_else(|| LabelError::Fault("a head was lost".to_owned()))?;
         // Of models that are gone there is no use.
-        let known: BTreeSet<String> =
-            self.inner.engine.models().iter().map(|model| model.info().fingerprint.clone()).collect();
+        let known = self.known_spaces();
         own.retain(|space, _| known.contains(space));
         let resolved = Resolved { version, ready, looks_at: classifier.looks_at };
         own.insert(space.clone(), resolved.clone());

@@ -149,7 +149,7 @@ impl LabelSets {
         if let Some(model) = &model {
             self.begin(&version, model, reserved)?;
         }
-        self.settle(&version);
+        self.settle(name);
         Ok(Put { version, created: before.is_none() })
     }
 

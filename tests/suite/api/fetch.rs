@@ -144,10 +144,11 @@ async fn what_one_request_fetches_is_bounded_and_charged() {
     let message = ask(&service, 8).await.error(413, "payload_too_large");
     assert!(message.contains("4194304 bytes together"), "{message}");
     assert_eq!(service.state.memory().total(), 0);
-    // A client may hold 16 MiB here.
+    // A client may hold 16 MiB here: thirty never fit together, however often it comes again.
     let service = fetching(32 << 20, 64 << 20).await;
     ask(&service, 1).await.ok();
-    ask(&service, 30).await.error(429, "overloaded");
+    let message = ask(&service, 30).await.error(413, "payload_too_large");
+    assert!(message.contains("one client may hold 16777216"), "{message}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -251,21 +251,7 @@ fn canvas(drawings: [&str; 4]) -> String {
 #[cfg(feature = "demo")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_embedded_model_finds_each_drawing_in_its_quarter() {
-    use std::sync::Arc;
-
-    use siglip::api::{AppState, app};
-    use siglip::checkpoint::{HubOptions, ModelRef};
-    use siglip::engine::{Engine, PipelineModel};
-    use siglip::pipeline::{DeviceChoice, LoadOptions, Precision};
-
-    let options =
-        LoadOptions { precision: Precision::F32, device: DeviceChoice::Cpu, ..LoadOptions::default() };
-    let hub = HubOptions::from_variables(|_| None);
-    let model = PipelineModel::open(&ModelRef::Demo, &hub, &options).unwrap();
-    let engine = Engine::start(engine_config());
-    engine.insert(&["demo"], Arc::new(model)).unwrap();
-    let state = AppState::new(engine, ApiConfig::default(), None);
-    let service = Service { router: app(state.clone()), state };
+    let service = Service::demo();
     let drawings = ["guitar", "red-apple", "red-car", "sunflower"];
     let names = ["guitar", "red apple", "car", "sunflower"];
     for turn in 0..4 {

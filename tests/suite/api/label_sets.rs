@@ -2,6 +2,8 @@
 
 mod heads;
 mod limits;
+#[cfg(feature = "demo")]
+mod meaning;
 mod versions;
 
 use std::sync::Arc;
@@ -19,7 +21,7 @@ use siglip::labels::LabelSets;
 use siglip::model::scores::{cosine, sigmoid};
 use siglip::model::zero_shot::mean_direction;
 
-use super::fake::{BIAS, DIM, Fake, SCALE, vector};
+use super::fake::{BIAS, CONTEXT, DIM, Fake, SCALE, vector};
 use super::{Answer, Service, assert_close, engine_config};
 
 const CLASSIFY: &str = "/v1/classify";
@@ -356,7 +358,11 @@ async fn built_in_negatives_need_not_be_stored() {
     let until = Instant::now() + Duration::from_secs(20);
     let names = sets.when_ready("imagenet-1k", &model, until).await.unwrap().version.names().clone();
     assert_eq!(names.len(), 998);
-    let e = |name: &str| f64::from(logit(b"PIC1", &[&format!("a {name}")])).exp();
+    // The fake has no eyes for capitals, nor for what its context does not hold.
+    let e = |name: &str| {
+        let text: String = format!("a {name}").to_lowercase().chars().take(CONTEXT).collect();
+        f64::from(logit(b"PIC1", &[&text])).exp()
+    };
     let negatives: f64 = names.iter().filter(|name| ***name != *"goldfish").map(|name| e(name)).sum();
     let wanted = e("Goldfish") / (e("Goldfish") + negatives + 1.0);
     let none = service.json(CLASSIFY, classify).await.ok()["data"][0]["none"].clone();

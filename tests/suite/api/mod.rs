@@ -66,6 +66,23 @@ impl Service {
         Self { router: app(state.clone()), state }
     }
 
+    /// A service over the embedded model, in f32 on the processor.
+    #[cfg(feature = "demo")]
+    fn demo() -> Self {
+        use siglip::checkpoint::{HubOptions, ModelRef};
+        use siglip::engine::PipelineModel;
+        use siglip::pipeline::{DeviceChoice, LoadOptions, Precision};
+
+        let options =
+            LoadOptions { precision: Precision::F32, device: DeviceChoice::Cpu, ..LoadOptions::default() };
+        let hub = HubOptions::from_variables(|_| None);
+        let model = PipelineModel::open(&ModelRef::Demo, &hub, &options).expect("it is in the program");
+        let engine = Engine::start(engine_config());
+        engine.insert(&["demo"], Arc::new(model)).expect("the name is free");
+        let state = AppState::new(engine, ApiConfig::default(), None);
+        Self { router: app(state.clone()), state }
+    }
+
     async fn send(&self, request: Request<Body>) -> Answer {
         Answer::of(self.router.clone().oneshot(request).await.expect("a router does not fail")).await
     }
