@@ -131,7 +131,7 @@ impl LabelSets {
         let json = json_bytes(&content.definition)?;
         let version = Arc::new(Version::new(name.into(), id, content, json, charge));
         version.spaces().extend(ready.into_iter().map(|(space, ready)| (space, Space::Ready(ready))));
-        {
+        let models = {
             let mut sets = lock(&self.inner.sets);
             let entry = sets.entry(name.into()).or_insert_with(|| Entry {
                 owner: owner.map(Arc::from),
@@ -145,9 +145,16 @@ impl LabelSets {
                 old.keep_what_is_ready();
                 entry.before.insert(0, old);
             }
-        }
+            entry.models.clone()
+        };
         if let Some(model) = &model {
             self.begin(&version, model, reserved)?;
+        }
+        // Those that were asked for before will be again; until they are ready the old version answers.
+        for model in models.iter().filter_map(|name| self.inner.engine.model(Some(name)).ok()) {
+            if let Err(error) = self.begin(&version, &model, None) {
+                tracing::warn!(name, model = model.name(), %error, "a label set cannot be encoded");
+            }
         }
         self.settle(name);
         Ok(Put { version, created: before.is_none() })
