@@ -30,8 +30,8 @@ pub const NONE_THRESHOLD: f32 = 0.01;
 pub const NEGATIVES_THRESHOLD: f32 = 0.1;
 
 /// How far above the pictures of a background the best label must be, in spreads, where nothing is given. Measured with the embedded
-/// model on sets of 5 to 500 labels: about one picture in twelve that no label fits passes it, however many labels there are
-/// (`models/demo/evaluate/none.py`).
+/// model: of sets of 5 to 50 labels about one picture in thirteen passes it that no label fits; of larger sets fewer, since more
+/// of the background's pictures show a label (`models/demo/evaluate/none.py`).
 pub const BACKGROUND_THRESHOLD: f32 = 2.0;
 
 /// A label set as it was sent.
