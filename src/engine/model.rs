@@ -123,7 +123,8 @@ pub trait Towers: Send + Sync + 'static {
     /// If the tensor library or the device fails.
     fn embed_images(&self, batch: &[&Patches], pause: &Pause<'_>) -> Result<Vec<Vec<f32>>>;
 
-    /// Vectors of `info().embedding_dim`, not normalised: for each picture [`PatchVectors::count`] of them, in order. Calls `pause` as [`Self::embed_images`] does. By default there are none.
+    /// Vectors of `info().embedding_dim`, not normalised: for each picture [`PatchVectors::count`] of them, in order. Calls
+    /// `pause` as [`Self::embed_images`] does. By default there are none.
     ///
     /// # Errors
     /// If the tensor library or the device fails.

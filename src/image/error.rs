@@ -44,6 +44,14 @@ pub enum ImageError {
         /// Format found.
         format: Format,
     },
+    /// The format is one that [`ImageLimits::heif`](super::ImageLimits) leaves out.
+    #[error(
+        "{format} images are not read here (the service was started without --heif); convert it to JPEG, PNG or WebP"
+    )]
+    FormatLeftOut {
+        /// Format found.
+        format: Format,
+    },
     /// A side is zero.
     #[error("the {format} image has no pixels: its header says {width} × {height}")]
     NoPixels {

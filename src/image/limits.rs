@@ -19,6 +19,10 @@ pub struct ImageLimits {
     pub max_frames: u32,
     /// The largest patch budget that a request may ask for (NaFlex). Default 4,096.
     pub max_num_patches: usize,
+    /// Whether HEIC and AVIF are read at all, where the feature `heif` is built in. Default true; for strangers' files it
+    /// should be false: libheif before 1.19 does not hold its decoders to the size that a file says, so that a kilobyte can
+    /// take gigabytes, whatever the other limits are.
+    pub heif: bool,
 }
 
 /// Passes over the largest picture that the scans of a JPEG may make: an encoder's script makes about 10.
@@ -42,6 +46,7 @@ impl Default for ImageLimits {
             max_decode_work: 65_000_000 * PASSES,
             max_frames: 10_000,
             max_num_patches: 4096,
+            heif: true,
         }
     }
 }

@@ -6,8 +6,8 @@
 //! ```
 //!
 //! - The size of a batch is checked before its body is read ([`frames`]), with that of what is made of it.
-//! - A gate ([`crate::bulk::gate`]) holds the batches of a stream to twice the largest: one is read while another is computed or written. When
-//!   the output is not read, nothing more is taken from the input.
+//! - A gate ([`crate::bulk::gate`]) holds the batches of a stream to twice the largest: one is read while another is computed
+//!   or written. When the output is not read, nothing more is taken from the input.
 //! - A row that cannot be embedded has an error in its place; only a stream that cannot be read and a model that is broken
 //!   end it.
 

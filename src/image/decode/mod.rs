@@ -119,7 +119,12 @@ fn sniff(bytes: &[u8], limits: &ImageLimits) -> Result<Format, ImageError> {
     if bytes.len() > limits.max_bytes {
         return Err(ImageError::FileTooLarge { bytes: bytes.len(), limit: limits.max_bytes });
     }
-    Format::sniff(bytes)
+    match Format::sniff(bytes)? {
+        format @ (Format::Avif | Format::Heic) if cfg!(feature = "heif") && !limits.heif => {
+            Err(ImageError::FormatLeftOut { format })
+        }
+        format => Ok(format),
+    }
 }
 
 fn check(format: Format, header: &Header, limits: &ImageLimits) -> Result<ImageInfo, ImageError> {
