@@ -59,6 +59,7 @@ impl From<ImageError> for Error {
     fn from(error: ImageError) -> Self {
         match error {
             ImageError::Specification(what) => Self::Config(what),
+            error @ ImageError::NoDecoder { .. } => Self::Config(error.to_string()),
             error if error.is_about_options() => Self::Request(error.to_string()),
             error => Self::Image(error),
         }

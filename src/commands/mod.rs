@@ -29,6 +29,8 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use crate::config::{Cli, Command};
+#[cfg(all(feature = "heif", target_os = "linux"))]
+use crate::image::decode_heif_in_child;
 use crate::telemetry::{self, LogFormat};
 
 pub use error::CommandError;
@@ -41,6 +43,9 @@ pub fn run(cli: Cli) -> Result<ExitCode, CommandError> {
     let _telemetry = match cli.command {
         // The service sets up its own, with the format that its flags ask for.
         Command::Serve(_) => None,
+        // Nothing is started that a process needs which only decodes.
+        #[cfg(all(feature = "heif", target_os = "linux"))]
+        Command::DecodeHeif(_) => None,
         _ => Some(telemetry::init(LogFormat::Text, Some(cli.log.as_deref().unwrap_or("warn")))?),
     };
     match cli.command {
@@ -54,6 +59,12 @@ pub fn run(cli: Cli) -> Result<ExitCode, CommandError> {
         Command::Inspect(args) => inspect::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Bench(args) => bench::run(&args),
+        #[cfg(all(feature = "heif", target_os = "linux"))]
+        Command::DecodeHeif(args) => {
+            decode_heif_in_child(args.memory, args.seconds)
+                .map_err(|error| CommandError::Failed(error.to_string()))?;
+            Ok(ExitCode::SUCCESS)
+        }
     }
 }
 

@@ -65,6 +65,22 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Measure the engine alone
     Bench(BenchArgs),
+    /// What this program calls for each HEIC or AVIF picture: the file is standard input, the answer standard output
+    #[cfg(all(feature = "heif", target_os = "linux"))]
+    #[command(hide = true)]
+    DecodeHeif(DecodeHeifArgs),
+}
+
+/// `siglip decode-heif`.
+#[cfg(all(feature = "heif", target_os = "linux"))]
+#[derive(Debug, Args)]
+pub struct DecodeHeifArgs {
+    /// Memory beside what the program has when it starts
+    #[arg(long, value_name = "BYTES")]
+    pub memory: u64,
+    /// Time of the processor
+    #[arg(long, value_name = "SECONDS")]
+    pub seconds: u64,
 }
 
 /// How many inputs become vectors.

@@ -5,7 +5,7 @@ use clap::Args;
 use crate::Error;
 use crate::Result;
 use crate::checkpoint::{self, Checkpoint, HubOptions, ModelRef};
-use crate::image::{ImageDecode, ImageLimits};
+use crate::image::{HeifDecoder, ImageDecode, ImageLimits};
 use crate::pipeline::{DeviceChoice, GpuOptions, LoadOptions, Pipeline, Precision, Switch};
 use crate::text::Canonicalization;
 
@@ -89,9 +89,6 @@ pub struct ComputeArgs {
     /// Largest width × height of an image, in megapixels
     #[arg(long, env = "SIGLIP_MAX_MEGAPIXELS", default_value_t = 65, value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub max_megapixels: u32,
-    /// See [`ImageLimits::heif`]: what a command reads is the user's own, but for `serve`, which has a flag.
-    #[arg(skip = true)]
-    pub heif: bool,
 }
 
 impl ComputeArgs {
@@ -111,7 +108,7 @@ impl ComputeArgs {
             precision: self.dtype,
             gpu: GpuOptions { graphs: self.cuda_graphs, tuning: self.cuda_tuning },
             image_limits: ImageLimits {
-                heif: self.heif,
+                heif: HeifDecoder::Child,
                 ..ImageLimits::for_pixels(u64::from(self.max_megapixels) * 1_000_000)
             },
             image_decode: self.image_decode,

@@ -116,11 +116,6 @@ pub struct ServeArgs {
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse::duration, env = "SIGLIP_URL_FETCH_TIMEOUT", help_heading = "Access")]
     pub url_fetch_timeout: Duration,
 
-    /// Read HEIC and AVIF, where the program was built with the feature heif (the container is). Only for clients that are trusted:
-    /// a kilobyte from anybody else may take gigabytes of memory (docs/pictures.md)
-    #[arg(long, env = "SIGLIP_HEIF", value_parser = FalseyValueParser::new(), action = clap::ArgAction::SetTrue, help_heading = "Access")]
-    pub heif: bool,
-
     /// Other services' routes to serve too: `all`, `none`, or names with commas (docs/clients.md lists them)
     #[arg(
         long,
@@ -259,7 +254,7 @@ impl TryFrom<ServeArgs> for ServeConfig {
                 None => Vec::new(),
             },
             models: models(&args.models)?,
-            compute: compute(&args)?,
+            compute: args.compute.clone(),
             engine: engine(&args, &api.memory)?,
             labels: LabelSetConfig::try_from(&args.labels)?,
             tls,
@@ -410,19 +405,12 @@ fn trusted_proxies(blocks: &[String]) -> Result<TrustedProxies> {
     Ok(TrustedProxies::new(parsed.collect::<Result<_>>()?))
 }
 
-fn compute(args: &ServeArgs) -> Result<ComputeArgs> {
-    if args.heif && cfg!(not(feature = "heif")) {
-        return Err(wrong("--heif: this program was built without HEIC and AVIF (the feature heif)"));
-    }
-    Ok(ComputeArgs { heif: args.heif, ..args.compute.clone() })
-}
-
 fn model_admin(args: &ServeArgs) -> Result<Option<ModelAdmin>> {
     let keys = api_keys(&args.admin_key, None)?;
     if keys.is_empty() {
         return Ok(None);
     }
-    let compute = compute(args)?;
+    let compute = args.compute.clone();
     let opener = ModelOpener::new(move |text| {
         let choice = model_choice(text).map_err(|error| error.to_string())?;
         let (names, compute) = (choice.names().map(str::to_owned).collect(), compute.clone());
@@ -487,21 +475,6 @@ mod tests {
 
     fn error(arguments: &[&str]) -> String {
         config(arguments).err().unwrap_or_else(|| panic!("{arguments:?} passed"))
-    }
-
-    #[test]
-    fn strangers_pictures_reach_libheif_only_where_that_is_asked_for() {
-        let read = |config: ServeConfig| config.compute.load_options(None).image_limits.heif;
-        assert!(!read(config(&[]).unwrap()));
-        match config(&["--heif"]) {
-            Ok(config) => assert!(cfg!(feature = "heif") && read(config)),
-            Err(error) => assert!(cfg!(not(feature = "heif")) && error.contains("without HEIC"), "{error}"),
-        }
-        let Ok(cli) = crate::config::Cli::try_parse_from(["siglip", "bench"]) else {
-            unreachable!("a command")
-        };
-        let crate::config::Command::Bench(args) = cli.command else { unreachable!("asked for") };
-        assert!(args.model.compute.load_options(None).image_limits.heif, "one's own files");
     }
 
     #[test]

@@ -44,13 +44,13 @@ pub enum ImageError {
         /// Format found.
         format: Format,
     },
-    /// The format is one that [`ImageLimits::heif`](super::ImageLimits) leaves out.
-    #[error(
-        "{format} images are not read here (the service was started without --heif); convert it to JPEG, PNG or WebP"
-    )]
-    FormatLeftOut {
+    /// The process that would decode it cannot be started or confined: the operator must act.
+    #[error("{format} images cannot be decoded here: {reason}")]
+    NoDecoder {
         /// Format found.
         format: Format,
+        /// What the system said.
+        reason: String,
     },
     /// A side is zero.
     #[error("the {format} image has no pixels: its header says {width} × {height}")]

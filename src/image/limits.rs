@@ -19,10 +19,20 @@ pub struct ImageLimits {
     pub max_frames: u32,
     /// The largest patch budget that a request may ask for (NaFlex). Default 4,096.
     pub max_num_patches: usize,
-    /// Whether HEIC and AVIF are read at all, where the feature `heif` is built in. Default true; for strangers' files it
-    /// should be false: libheif before 1.19 does not hold its decoders to the size that a file says, so that a kilobyte can
-    /// take gigabytes, whatever the other limits are.
-    pub heif: bool,
+    /// Where HEIC and AVIF are decoded, if the feature `heif` is built in. Default: in this process.
+    pub heif: HeifDecoder,
+}
+
+/// Where HEIC and AVIF are decoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum HeifDecoder {
+    /// By the thread that asks for it. libheif before 1.19 does not hold its decoders to the size that a file says: a kilobyte can
+    /// take gigabytes, whatever the limits are, and a fault of theirs ends the process. For files that are trusted.
+    #[default]
+    InProcess,
+    /// By a process for each picture, which has the memory that the size asks for and may only compute. It is this program
+    /// once more, called with `decode-heif`: only for the program `siglip`, on Linux; elsewhere as [`InProcess`](Self::InProcess).
+    Child,
 }
 
 /// Passes over the largest picture that the scans of a JPEG may make: an encoder's script makes about 10.
@@ -46,7 +56,7 @@ impl Default for ImageLimits {
             max_decode_work: 65_000_000 * PASSES,
             max_frames: 10_000,
             max_num_patches: 4096,
-            heif: true,
+            heif: HeifDecoder::InProcess,
         }
     }
 }

@@ -14,9 +14,11 @@ mod spec;
 mod views;
 
 pub use decode::{Frame, ImageInfo, decode, frames, probe};
+#[cfg(all(feature = "heif", target_os = "linux"))]
+pub use decode::{check_heif_child, decode_heif_in_child};
 pub use error::ImageError;
 pub use format::Format;
-pub use limits::ImageLimits;
+pub use limits::{HeifDecoder, ImageLimits};
 pub use naflex::{naflex_grid, naflex_size};
 pub use patchify::patchify;
 pub use picture::Picture;

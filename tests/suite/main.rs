@@ -8,6 +8,7 @@ mod checkpoint;
 mod cli;
 mod demo;
 mod engine;
+mod heif;
 mod image;
 mod kernels;
 mod label_store;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 /// A running service, and what it logs.
-struct Server {
+pub struct Server {
     process: Child,
     lines: Receiver<String>,
     log: Vec<String>,
@@ -18,7 +18,7 @@ struct Server {
 }
 
 impl Server {
-    fn start(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+    pub fn start(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut process = Command::new(env!("CARGO_BIN_EXE_siglip"))
             .args(["serve", "--port", "0"])
             .args(arguments)
@@ -40,7 +40,7 @@ impl Server {
 
     /// Waits for a log line with `part` in it.
     #[track_caller]
-    fn line(&mut self, part: &str) -> String {
+    pub fn line(&mut self, part: &str) -> String {
         let end = Instant::now() + Duration::from_secs(60);
         while let Ok(line) = self.lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
             self.log.push(line.clone());
@@ -52,9 +52,14 @@ impl Server {
     }
 
     #[track_caller]
-    fn address(&mut self) -> String {
+    pub fn address(&mut self) -> String {
         let line = self.line("listening on http://");
         line.split("http://").nth(1).unwrap().split(';').next().unwrap().to_owned()
+    }
+
+    #[cfg(all(feature = "heif", target_os = "linux"))]
+    pub fn id(&self) -> u32 {
+        self.process.id()
     }
 
     fn signal(&self, name: &str) {
@@ -86,10 +91,10 @@ impl Drop for Server {
 }
 
 /// The status and the body of an answer.
-fn ask(address: &str, request: &str) -> (u16, String) {
+fn ask(address: &str, request: &[u8]) -> (u16, String) {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    stream.write_all(request.as_bytes()).unwrap();
+    stream.write_all(request).unwrap();
     let mut answer = String::new();
     let _ = stream.read_to_string(&mut answer);
     let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_default();
@@ -97,14 +102,20 @@ fn ask(address: &str, request: &str) -> (u16, String) {
 }
 
 fn get(address: &str, path: &str) -> (u16, String) {
-    ask(address, &format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"))
+    ask(address, format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").as_bytes())
+}
+
+pub fn post(address: &str, path: &str, media_type: &str, body: &[u8]) -> (u16, String) {
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: {media_type}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    ask(address, &[head.as_bytes(), body].concat())
 }
 
 fn embed(address: &str, model: &str) -> (u16, String) {
     let body = format!("{{\"model\": \"{model}\", \"input\": \"a cat\"}}");
-    let head =
-        "POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nconnection: close";
-    ask(address, &format!("{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len()))
+    post(address, "/v1/embeddings", "application/json", body.as_bytes())
 }
 
 /// A hub that takes connections and never answers.

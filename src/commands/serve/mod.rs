@@ -118,6 +118,12 @@ async fn serve(config: ServeConfig) -> Result<Stopped> {
             }
         }
     };
+    #[cfg(all(feature = "heif", target_os = "linux"))]
+    tokio::task::spawn_blocking(|| {
+        if let Err(error) = crate::image::check_heif_child() {
+            tracing::warn!("{error}");
+        }
+    });
     let stopped = api::serve(ports, state, drain, shutdown).await;
     if let Ok(reasons) = useless_because.try_recv() {
         return Err(failed(format!("no model could be loaded: {reasons}")));

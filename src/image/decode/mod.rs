@@ -25,6 +25,8 @@ use super::orientation::Orientation;
 use super::{Format, ImageError, ImageLimits, Picture};
 
 pub use animation::{Frame, frames};
+#[cfg(all(feature = "heif", target_os = "linux"))]
+pub use heif::{check_heif_child, decode_heif_in_child};
 
 /// What the header of a picture says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -106,7 +108,7 @@ pub(super) fn decode_reduced(
         Format::Bmp => bmp::pixels(bytes),
         Format::Tiff => tiff::pixels(bytes, limits),
         #[cfg(feature = "heif")]
-        Format::Avif | Format::Heic => heif::pixels(bytes, info.format, limits),
+        Format::Avif | Format::Heic => heif::pixels(bytes, info.format, limits, info.decoded_bytes),
         #[cfg(not(feature = "heif"))]
         Format::Avif | Format::Heic => Err(ImageError::FormatNotBuilt { format: info.format }),
     })?;
@@ -119,12 +121,7 @@ fn sniff(bytes: &[u8], limits: &ImageLimits) -> Result<Format, ImageError> {
     if bytes.len() > limits.max_bytes {
         return Err(ImageError::FileTooLarge { bytes: bytes.len(), limit: limits.max_bytes });
     }
-    match Format::sniff(bytes)? {
-        format @ (Format::Avif | Format::Heic) if cfg!(feature = "heif") && !limits.heif => {
-            Err(ImageError::FormatLeftOut { format })
-        }
-        format => Ok(format),
-    }
+    Format::sniff(bytes)
 }
 
 fn check(format: Format, header: &Header, limits: &ImageLimits) -> Result<ImageInfo, ImageError> {

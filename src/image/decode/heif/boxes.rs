@@ -1,14 +1,33 @@
-//! The boxes of a HEIF file, as far as they say how much has to be decoded: a picture may be made of others, many times over.
+//! The boxes of a HEIF file (ISO/IEC 23008-12), as far as they say how large the first picture is and how much has to be decoded for
+//! it: a picture may be made of others, many times over.
 
 use std::collections::HashMap;
 
 /// How deep pictures may be made of others.
 const DEPTH: usize = 4;
 
+/// What `auxC` calls alpha: in files of HEVC, of AVC, and of everything since.
+const ALPHA: [&[u8]; 3] = [
+    b"urn:mpeg:hevc:2015:auxid:1",
+    b"urn:mpeg:avc:2015:auxid:1",
+    b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha",
+];
+
 type Parsed<T> = Result<T, &'static str>;
 
-/// Pixels of all pictures that have to be decoded for the first one, each as often as it is used.
-pub(super) fn pixels(bytes: &[u8]) -> Parsed<u64> {
+/// What a file says of its first picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Contents {
+    /// Width and height as it is shown: cut and turned.
+    pub width: u32,
+    pub height: u32,
+    /// Pixels of all pictures that have to be decoded for it, each as often as it is used.
+    pub pixels: u64,
+    /// Pixels that are held at once: of the picture itself before it is cut, and of the largest of the others.
+    pub held: u64,
+}
+
+pub(super) fn contents(bytes: &[u8]) -> Parsed<Contents> {
     let meta = Boxes(bytes).find_map(|(name, body)| (name == *b"meta").then_some(body));
     // Version and flags come first.
     let meta = meta.and_then(|meta| meta.get(4..)).ok_or("it has no meta box")?;
@@ -21,13 +40,46 @@ pub(super) fn pixels(bytes: &[u8]) -> Parsed<u64> {
             _ => {}
         }
     }
-    // What is laid over it (alpha) is decoded with it: pictures that say that they belong to another.
+    let (width, height) = items.shown(items.primary)?;
+    // Its alpha is decoded with it: a picture that says so, and that it belongs to this one. Depths and gain maps are not.
     let mut known = HashMap::new();
-    let own = items.cost(items.primary, DEPTH, &mut known)?;
-    let others = items.auxiliary.iter().filter(|(_, of)| of.contains(&items.primary));
-    others
-        .map(|(item, _)| *item)
-        .try_fold(own, |sum, item| Ok(sum.saturating_add(items.cost(item, DEPTH, &mut known)?)))
+    let mut cost = items.cost(items.primary, DEPTH, &mut known)?;
+    for (item, of) in &items.auxiliary {
+        if of.contains(&items.primary) && items.is_alpha(*item) {
+            cost = cost.with(items.cost(*item, DEPTH, &mut known)?, items.coded(*item));
+        }
+    }
+    let held = items.coded(items.primary).saturating_add(cost.largest);
+    Ok(Contents { width, height, pixels: cost.sum, held })
+}
+
+/// What is said of an item, in the order of `ipco`.
+enum Property {
+    /// `ispe`: width and height as it is coded.
+    Size(u32, u32),
+    /// `clap`: width and height that are left of it.
+    Cut(u32, u32),
+    /// `irot`: whether its sides are swapped.
+    Turned(bool),
+    /// `auxC`: what it holds of another is alpha.
+    Alpha,
+    Other,
+}
+
+/// Pixels that are decoded for an item.
+#[derive(Clone, Copy)]
+struct Cost {
+    /// The item's own and those of its parts.
+    sum: u64,
+    /// Of the largest of its parts.
+    largest: u64,
+}
+
+impl Cost {
+    /// With a part that has so many pixels of its own.
+    fn with(self, part: Self, own: u64) -> Self {
+        Self { sum: self.sum.saturating_add(part.sum), largest: self.largest.max(part.largest).max(own) }
+    }
 }
 
 #[derive(Default)]
@@ -36,26 +88,55 @@ struct Items {
     /// Pictures that one is made of.
     parts: HashMap<u32, Vec<u32>>,
     auxiliary: Vec<(u32, Vec<u32>)>,
-    sizes: Vec<Option<u64>>,
-    /// Which sizes an item has, by their numbers.
+    properties: Vec<Property>,
+    /// Which properties an item has, by their numbers.
     of: HashMap<u32, Vec<usize>>,
 }
 
 impl Items {
+    fn properties(&self, item: u32) -> impl Iterator<Item = &Property> {
+        self.of.get(&item).into_iter().flatten().filter_map(|&i| self.properties.get(i))
+    }
+
+    fn is_alpha(&self, item: u32) -> bool {
+        self.properties(item).any(|property| matches!(property, Property::Alpha))
+    }
+
+    /// Width and height as libheif shows it: the size, then cuts and turns in their order.
+    fn shown(&self, item: u32) -> Parsed<(u32, u32)> {
+        let size = self.properties(item).filter_map(|property| match *property {
+            Property::Size(width, height) => Some((width, height)),
+            _ => None,
+        });
+        let size = size.last().ok_or("it does not say how large it is")?;
+        Ok(self.properties(item).fold(size, |(width, height), property| match *property {
+            Property::Cut(width, height) => (width, height),
+            Property::Turned(true) => (height, width),
+            _ => (width, height),
+        }))
+    }
+
+    /// Pixels of the item itself, before it is cut.
+    fn coded(&self, item: u32) -> u64 {
+        let sizes = self.properties(item).filter_map(|property| match *property {
+            Property::Size(width, height) => Some(u64::from(width) * u64::from(height)),
+            _ => None,
+        });
+        sizes.max().unwrap_or(0)
+    }
+
     /// `known` are those of pictures that were looked at: each is, once.
-    fn cost(&self, item: u32, depth: usize, known: &mut HashMap<u32, u64>) -> Parsed<u64> {
+    fn cost(&self, item: u32, depth: usize, known: &mut HashMap<u32, Cost>) -> Parsed<Cost> {
         if let Some(&cost) = known.get(&item) {
             return Ok(cost);
         }
         let depth = depth.checked_sub(1).ok_or("its pictures are made of others, too often")?;
-        let sizes =
-            self.of.get(&item).into_iter().flatten().filter_map(|&i| self.sizes.get(i).copied().flatten());
-        let mut sum = sizes.max().unwrap_or(0);
+        let mut cost = Cost { sum: self.coded(item), largest: 0 };
         for &part in self.parts.get(&item).into_iter().flatten() {
-            sum = sum.saturating_add(self.cost(part, depth, known)?);
+            cost = cost.with(self.cost(part, depth, known)?, self.coded(part));
         }
-        known.insert(item, sum);
-        Ok(sum)
+        known.insert(item, cost);
+        Ok(cost)
     }
 }
 
@@ -89,14 +170,7 @@ fn properties(body: &[u8], items: &mut Items) -> Parsed<()> {
         match &name {
             b"ipco" => {
                 for (name, body) in Boxes(body) {
-                    let mut fields = Fields(body);
-                    items.sizes.push(match &name {
-                        b"ispe" => {
-                            fields.skip(4)?;
-                            Some(u64::from(fields.number(4)?) * u64::from(fields.number(4)?))
-                        }
-                        _ => None,
-                    });
+                    items.properties.push(property(name, Fields(body))?);
                 }
             }
             b"ipma" => {
@@ -120,6 +194,20 @@ fn properties(body: &[u8], items: &mut Items) -> Parsed<()> {
         }
     }
     Ok(())
+}
+
+fn property(name: [u8; 4], mut fields: Fields<'_>) -> Parsed<Property> {
+    Ok(match &name {
+        b"ispe" => {
+            fields.skip(4)?;
+            Property::Size(fields.number(4)?, fields.number(4)?)
+        }
+        b"clap" => Property::Cut(fields.rounded()?, fields.rounded()?),
+        // By so many times 90 degrees.
+        b"irot" => Property::Turned(fields.number(1)? & 1 == 1),
+        b"auxC" if ALPHA.contains(&fields.text()) => Property::Alpha,
+        _ => Property::Other,
+    })
 }
 
 /// Boxes one after the other: name and content. What does not fit is the end.
@@ -157,6 +245,20 @@ impl Fields<'_> {
         Ok(field.iter().fold(0, |number, &byte| number << 8 | u32::from(byte)))
     }
 
+    /// A fraction of two numbers of four bytes, to the nearest whole number.
+    fn rounded(&mut self) -> Parsed<u32> {
+        let (numerator, denominator) = (u64::from(self.number(4)?), u64::from(self.number(4)?));
+        let rounded =
+            (numerator + denominator / 2).checked_div(denominator).ok_or("a fraction of nothing")?;
+        u32::try_from(rounded).map_err(|_| "a side is too long")
+    }
+
+    /// A text up to its zero, after version and flags.
+    fn text(&self) -> &[u8] {
+        let rest = self.0.get(4..).unwrap_or_default();
+        rest.split(|&byte| byte == 0).next().unwrap_or_default()
+    }
+
     fn skip(&mut self, size: usize) -> Parsed<()> {
         self.0 = self.0.get(size..).ok_or("a box ends too early")?;
         Ok(())
@@ -171,34 +273,75 @@ mod tests {
         [&(body.len() as u32 + 8).to_be_bytes()[..], name, body].concat()
     }
 
-    /// A file whose first picture (1) is made of pictures as `parts` says; picture 2 has 100 × 10 pixels.
-    fn file(parts: &[u16]) -> Vec<u8> {
+    /// A file whose first picture (1) is made of pictures as `parts` says; it is coded in 50 × 40 pixels, picture 2 in 100 × 10.
+    /// `more` are further properties of the first; `of_second` is what picture 2 is called by `auxC`, as belonging to picture 1.
+    fn file(parts: &[u16], more: &[Vec<u8>], of_second: Option<&str>) -> Vec<u8> {
         let number = |value: u16| value.to_be_bytes();
-        let mut references = [&number(1)[..], &number(parts.len() as u16)].concat();
-        parts.iter().for_each(|part| references.extend(number(*part)));
-        let iref = boxed(b"iref", &[&[0; 4][..], &boxed(b"dimg", &references)].concat());
+        let mut made_of = [&number(1)[..], &number(parts.len() as u16)].concat();
+        parts.iter().for_each(|part| made_of.extend(number(*part)));
+        let mut references = [&[0; 4][..], &boxed(b"dimg", &made_of)].concat();
+        if of_second.is_some() {
+            references.extend(boxed(b"auxl", &[number(2), number(1), number(1)].concat()));
+        }
         let size = |width: u32, height: u32| {
             boxed(b"ispe", &[&[0; 4][..], &width.to_be_bytes(), &height.to_be_bytes()].concat())
         };
-        let ipco = boxed(b"ipco", &[boxed(b"colr", b"nclx"), size(50, 50), size(100, 10)].concat());
-        let ipma = [&[0; 4][..], &[0, 0, 0, 2], &number(1), &[1, 0x82], &number(2), &[2, 1, 3]].concat();
+        let called = boxed(b"auxC", &[&[0; 4][..], of_second.unwrap_or_default().as_bytes(), &[0]].concat());
+        let properties = [boxed(b"colr", b"nclx"), size(50, 40), size(100, 10), called, more.concat()];
+        let ipco = boxed(b"ipco", &properties.concat());
+        let numbers: Vec<u8> = [2].into_iter().chain((0..more.len() as u8).map(|i| 5 + i)).collect();
+        let first = [&number(1)[..], &[numbers.len() as u8], &numbers].concat();
+        let ipma = [&[0; 4][..], &[0, 0, 0, 2], &first, &number(2), &[3, 1, 0x83, 4]].concat();
         let iprp = boxed(b"iprp", &[ipco, boxed(b"ipma", &ipma)].concat());
         let pitm = boxed(b"pitm", &[0, 0, 0, 0, 0, 1]);
-        let meta = boxed(b"meta", &[&[0; 4][..], &pitm, &iref, &iprp].concat());
+        let meta = boxed(b"meta", &[&[0; 4][..], &pitm, &boxed(b"iref", &references), &iprp].concat());
         [boxed(b"ftyp", b"heic\0\0\0\0mif1heic"), meta].concat()
+    }
+
+    fn pixels(bytes: &[u8]) -> Parsed<u64> {
+        contents(bytes).map(|contents| contents.pixels)
     }
 
     #[test]
     fn parts_are_counted_as_often_as_they_are_used() {
-        assert_eq!(pixels(&file(&[])), Ok(2500));
-        assert_eq!(pixels(&file(&[2, 2, 2])), Ok(2500 + 3000));
-        assert_eq!(pixels(&file(&[2; 60_000])), Ok(2500 + 60_000_000));
-        assert!(pixels(&file(&[1])).is_err(), "made of itself");
-        let whole = file(&[2, 2]);
+        assert_eq!(pixels(&file(&[], &[], None)), Ok(2000));
+        assert_eq!(pixels(&file(&[2, 2, 2], &[], None)), Ok(2000 + 3000));
+        assert_eq!(pixels(&file(&[2; 60_000], &[], None)), Ok(2000 + 60_000_000));
+        assert!(pixels(&file(&[1], &[], None)).is_err(), "made of itself");
+        let whole = file(&[2, 2], &[boxed(b"irot", &[1])], None);
         for end in 0..whole.len() {
             // A file that is cut off has an end or says so.
-            let _ = pixels(&whole[..end]);
+            let _ = contents(&whole[..end]);
         }
         assert!(pixels(b"").is_err() && pixels(&[0; 40]).is_err());
+    }
+
+    #[test]
+    fn a_picture_is_as_large_as_it_is_shown_and_costs_what_is_coded() {
+        let shown = |more: &[Vec<u8>]| {
+            let Contents { width, height, held, .. } = contents(&file(&[], more, None)).unwrap();
+            assert_eq!(held, 2000);
+            (width, height)
+        };
+        let turned = |times: u8| boxed(b"irot", &[times]);
+        let cut = |width: [u32; 2], height: [u32; 2]| {
+            boxed(
+                b"clap",
+                &[width, height, [0, 1], [0, 1]]
+                    .concat()
+                    .iter()
+                    .flat_map(|n| n.to_be_bytes())
+                    .collect::<Vec<_>>(),
+            )
+        };
+        assert_eq!(shown(&[]), (50, 40));
+        assert_eq!(shown(&[turned(2)]), (50, 40));
+        assert_eq!(shown(&[turned(3)]), (40, 50));
+        assert_eq!(shown(&[cut([49, 2], [8, 1]), turned(1)]), (8, 25));
+        assert!(contents(&file(&[], &[cut([1, 0], [1, 1])], None)).is_err());
+        let held = |file: &[u8]| contents(file).unwrap().held;
+        assert_eq!(held(&file(&[2, 2], &[], None)), 2000 + 1000, "one part at a time");
+        assert_eq!(held(&file(&[], &[], Some("urn:mpeg:hevc:2015:auxid:1"))), 2000 + 1000, "alpha");
+        assert_eq!(held(&file(&[], &[], Some("urn:com:apple:photo:2020:aux:hdrgainmap"))), 2000);
     }
 }

@@ -32,6 +32,9 @@ pub const CHROMA_INTERLEAVED_RGBA: c_int = 11;
 pub const CHANNEL_INTERLEAVED: c_int = 10;
 
 unsafe extern "C" {
+    /// `struct heif_init_params*`, which may be null. Since 1.13.
+    #[cfg(target_os = "linux")]
+    pub fn heif_init(parameters: *mut c_void) -> Error;
     pub fn heif_context_alloc() -> *mut Context;
     pub fn heif_context_free(context: *mut Context);
     pub fn heif_context_read_from_memory_without_copy(
