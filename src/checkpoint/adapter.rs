@@ -7,6 +7,7 @@ use candle_core::{Device, Tensor};
 use super::files::Files;
 use super::json::Object;
 use super::store::Store;
+use super::wanted::Wanted;
 use super::weights::Change;
 use super::{CheckpointError, ModelRef, weights_file};
 
@@ -58,6 +59,7 @@ impl Adapter {
     pub(super) fn changes(
         &self,
         files: &Files,
+        wanted: Wanted,
         shape: impl Fn(&str) -> Option<Vec<usize>>,
     ) -> Result<BTreeMap<String, Change>, CheckpointError> {
         let store = weights_file::open(files, WEIGHTS, |_| true)?;
@@ -70,6 +72,11 @@ impl Adapter {
                 others: 0,
             };
             let inner = name.strip_prefix(ROOT).unwrap_or(name);
+            if (inner.starts_with("vision_model.") && !wanted.image())
+                || (inner.starts_with("text_model.") && !wanted.text())
+            {
+                continue;
+            }
             let Some(module) = inner.strip_suffix(".lora_A.weight") else {
                 if inner.ends_with(".lora_B.weight") {
                     continue;

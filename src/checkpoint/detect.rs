@@ -8,6 +8,7 @@ use super::files::Files;
 use super::json::Object;
 use super::layout::{Layout, huggingface, open_clip};
 use super::refuse;
+use super::wanted::Wanted;
 use super::weights_file::{self, PYTORCH, SAFETENSORS};
 
 /// What was found.
@@ -41,6 +42,8 @@ pub(super) struct Place<'a> {
     pub(super) names: &'a [String],
     /// The names of the tensors in a weights file, where they can be had.
     pub(super) tensors: &'a TensorsOf<'a>,
+    /// Which part of it is read.
+    pub(super) wanted: Wanted,
 }
 
 impl Place<'_> {
@@ -50,9 +53,14 @@ impl Place<'_> {
 }
 
 /// Looks at files that are all here.
-pub(super) fn detect_here(files: &Files, weights: Option<&str>) -> Result<Plan, CheckpointError> {
+pub(super) fn detect_here(
+    files: &Files,
+    weights: Option<&str>,
+    wanted: Wanted,
+) -> Result<Plan, CheckpointError> {
     let names = files.names()?;
-    detect(&Place { files, names: &names, tensors: &|file| weights_file::names(files, file) }, weights)
+    let tensors = |file: &str| weights_file::names(files, file);
+    detect(&Place { files, names: &names, tensors: &tensors, wanted }, weights)
 }
 
 /// Looks at the configuration files of a place. `weights` is the file that the user named.
@@ -82,7 +90,7 @@ pub(super) fn detect(place: &Place<'_>, weights: Option<&str>) -> Result<Plan, C
         })
         .collect();
     let Some(&first) = pairs.first() else {
-        check(&configs[0])?;
+        check(&configs[0], place.wanted)?;
         return Err(refuse::no_weights(place.files, place.names, usual(configs[0].0)[0]));
     };
     let alone = configs.len() == 1 && (found.len() == 1 || usual(configs[0].0).contains(&first.1));
@@ -98,15 +106,15 @@ pub(super) fn detect(place: &Place<'_>, weights: Option<&str>) -> Result<Plan, C
         );
     }
     let config = (layout, config);
-    check(&config)?;
+    check(&config, place.wanted)?;
     Ok(Plan { layout, config: Some(config.1), file: chosen.1.to_string() })
 }
 
 /// Refuses what cannot be loaded before its weights are downloaded.
-fn check((layout, config): &(Layout, Object)) -> Result<(), CheckpointError> {
+fn check((layout, config): &(Layout, Object), wanted: Wanted) -> Result<(), CheckpointError> {
     match layout {
         Layout::HuggingFace => huggingface::check(config),
-        Layout::OpenClip => open_clip::spec(config).map(drop),
+        Layout::OpenClip => open_clip::spec(config, wanted).map(drop),
         Layout::Timm => open_clip::timm_spec(config).map(drop),
         Layout::BigVision => Ok(()),
     }

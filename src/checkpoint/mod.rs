@@ -24,6 +24,7 @@ mod safetensors;
 mod sentence_transformers;
 mod store;
 mod tokenizer;
+mod wanted;
 mod weights;
 mod weights_file;
 
@@ -38,6 +39,7 @@ pub use layout::Layout;
 pub use npz::read_npy_matrix;
 pub use reference::ModelRef;
 pub use store::FileStamp;
+pub use wanted::{Tower, Wanted};
 pub use weights::CheckpointWeights;
 
 use self::adapter::Adapter;
@@ -71,13 +73,25 @@ pub struct Checkpoint {
 /// # Errors
 /// If it cannot be found, downloaded, read or understood, or if its parts contradict each other.
 pub fn open(model: &ModelRef, options: &HubOptions) -> Result<Checkpoint, CheckpointError> {
-    let (files, weights, name, revision) = find(model, options)?;
+    open_part(model, options, Wanted::default())
+}
+
+/// Opens a part of what a model reference names.
+///
+/// # Errors
+/// As [`open`], and if it has not what is wanted of it.
+pub fn open_part(
+    model: &ModelRef,
+    options: &HubOptions,
+    wanted: Wanted,
+) -> Result<Checkpoint, CheckpointError> {
+    let (files, weights, name, revision) = find(model, options, wanted)?;
     let files = sentence_transformers::inside(files)?;
     let is_adapter =
         weights.as_deref().is_none_or(|file| file == adapter::WEIGHTS) && adapter::is_one(&files);
     let mut checkpoint = match Adapter::find(&files)?.filter(|_| is_adapter) {
-        Some(adapter) => adapted(&adapter, &files, name, options)?,
-        None => open_files(files, weights, name)?,
+        Some(adapter) => adapted(&adapter, &files, name, options, wanted)?,
+        None => open_files(files, weights, name, wanted)?,
     };
     checkpoint.revision = revision;
     Ok(checkpoint)
@@ -86,11 +100,11 @@ pub fn open(model: &ModelRef, options: &HubOptions) -> Result<Checkpoint, Checkp
 /// The files that a reference means, the one with the weights if it names one, its name and its revision.
 type Found = (Files, Option<String>, String, Option<String>);
 
-fn find(model: &ModelRef, options: &HubOptions) -> Result<Found, CheckpointError> {
+fn find(model: &ModelRef, options: &HubOptions, wanted: Wanted) -> Result<Found, CheckpointError> {
     match model {
         ModelRef::Path(path) => find_path(path),
         ModelRef::Hub { id, revision } => {
-            let snapshot = hub::fetch(id, revision.as_deref(), options)?;
+            let snapshot = hub::fetch(id, revision.as_deref(), options, wanted)?;
             Ok((Files::Dir(snapshot.folder), None, id.clone(), Some(snapshot.commit)))
         }
         ModelRef::Demo => Ok((demo::files()?, None, "demo".into(), None)),
@@ -103,13 +117,14 @@ fn adapted(
     files: &Files,
     name: String,
     options: &HubOptions,
+    wanted: Wanted,
 ) -> Result<Checkpoint, CheckpointError> {
-    let (base_files, weights, ..) = find(&adapter.base, options)?;
+    let (base_files, weights, ..) = find(&adapter.base, options, wanted)?;
     // Not `open`: an adapter of an adapter could name itself.
-    let mut base = open_files(sentence_transformers::inside(base_files)?, weights, name)?;
+    let mut base = open_files(sentence_transformers::inside(base_files)?, weights, name, wanted)?;
     let shapes: std::collections::BTreeMap<String, Vec<usize>> =
         base.weights.shapes().map(|(name, shape)| (name.to_string(), shape.to_vec())).collect();
-    let changes = adapter.changes(files, |name| shapes.get(name).cloned())?;
+    let changes = adapter.changes(files, wanted, |name| shapes.get(name).cloned())?;
     base.weights.change(changes);
     Ok(base)
 }
@@ -122,7 +137,7 @@ fn adapted(
 pub fn model_spec(file: &str, config: &[u8]) -> Result<ModelSpec, CheckpointError> {
     let config = json::Object::parse(file.to_string(), config)?;
     if config.has("text_cfg") || config.has("model_cfg") {
-        return layout::open_clip::spec(&config).map(|(spec, ..)| spec);
+        return layout::open_clip::spec(&config, Wanted::default()).map(|(spec, ..)| spec);
     }
     if config.has("architecture") && !layout::huggingface::is_config(&config) {
         let (image, _) = layout::open_clip::timm_spec(&config)?;
@@ -139,7 +154,7 @@ pub fn model_spec(file: &str, config: &[u8]) -> Result<ModelSpec, CheckpointErro
 pub fn image_spec(file: &str, config: &[u8]) -> Result<Option<ImageSpec>, CheckpointError> {
     let config = json::Object::parse(file.to_string(), config)?;
     if config.has("text_cfg") || config.has("model_cfg") {
-        return layout::open_clip::spec(&config).map(|(_, image, _)| Some(image));
+        return layout::open_clip::spec(&config, Wanted::default()).map(|(_, image, _)| Some(image));
     }
     if config.has("architecture") && !layout::huggingface::is_config(&config) {
         return layout::open_clip::timm_spec(&config).map(|(_, image)| Some(image));
@@ -174,13 +189,14 @@ pub fn open_files(
     files: Files,
     weights: Option<String>,
     name: String,
+    wanted: Wanted,
 ) -> Result<Checkpoint, CheckpointError> {
-    let plan = detect::detect_here(&files, weights.as_deref())?;
+    let plan = detect::detect_here(&files, weights.as_deref(), wanted)?;
     let opened = match (plan.layout, &plan.config) {
-        (Layout::HuggingFace, Some(config)) => layout::huggingface::open(&files, config, &plan.file)?,
-        (Layout::OpenClip, Some(config)) => layout::open_clip::open(&files, config, &plan.file)?,
-        (Layout::Timm, Some(config)) => layout::open_clip::open_timm(&files, config, &plan.file)?,
-        _ => layout::big_vision::open(&files, &plan.file)?,
+        (Layout::HuggingFace, Some(config)) => layout::huggingface::open(&files, config, &plan.file, wanted)?,
+        (Layout::OpenClip, Some(config)) => layout::open_clip::open(&files, config, &plan.file, wanted)?,
+        (Layout::Timm, Some(config)) => layout::open_clip::open_timm(&files, config, &plan.file, wanted)?,
+        _ => layout::big_vision::open(&files, &plan.file, wanted)?,
     };
     Ok(Checkpoint {
         name,

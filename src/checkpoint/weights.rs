@@ -36,12 +36,20 @@ pub(super) struct Part {
     pub(super) piece: Option<(usize, usize)>,
     /// The first axis counts pieces, and is dropped when one is taken: scanned layers.
     pub(super) stacked: bool,
+    /// Take only these rows, of a tensor that is read whole otherwise.
+    pub(super) rows: Option<Range<usize>>,
 }
 
 impl Part {
     /// A tensor that is stored as it is used.
     pub(super) fn same(name: impl Into<String>, shape: &[usize]) -> Self {
-        Self { name: name.into(), shapes: vec![(shape.to_vec(), None)], piece: None, stacked: false }
+        Self {
+            name: name.into(),
+            shapes: vec![(shape.to_vec(), None)],
+            piece: None,
+            stacked: false,
+            rows: None,
+        }
     }
 }
 
@@ -270,6 +278,11 @@ fn check_part(store: &Store, part: &Part) -> Result<Checked, CheckpointError> {
         } else {
             shape[0] /= count;
         }
+    }
+    if let Some(rows) = &part.rows {
+        let row = tensor.elements() / shape[0].max(1);
+        range = Some(rows.start * row..rows.end * row);
+        shape[0] = rows.len();
     }
     Ok(Checked { name: part.name.clone(), range, shape, order: order.clone() })
 }

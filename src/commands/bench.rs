@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::error::{Result, failed};
-use crate::config::{BenchArgs, Tower};
+use crate::checkpoint::Tower;
+use crate::config::BenchArgs;
 use crate::image::Patches;
 use crate::ops::cpu::{Isa, WeightFormat, weight};
 use crate::ops::profile::{self, Operation};
@@ -23,12 +24,13 @@ pub(super) fn run(args: &BenchArgs) -> Result<ExitCode> {
     let started = Instant::now();
     let pipeline = args.model.load()?;
     let load = started.elapsed();
-    let (what, batch) = match (&args.prepare, args.tower) {
+    let tower = args.model.compute.tower.unwrap_or(Tower::Image);
+    let (what, batch) = match (&args.prepare, tower) {
         (Some(_), _) => ("preparation", 1),
         (None, Tower::Image) => ("image tower", usize::from(args.batch)),
         (None, Tower::Text) => ("text tower", usize::from(args.batch)),
     };
-    let (times, work) = match (&args.prepare, args.tower) {
+    let (times, work) = match (&args.prepare, tower) {
         (Some(file), _) => {
             let bytes =
                 std::fs::read(file).map_err(|error| failed(format!("{}: {error}", file.display())))?;

@@ -111,7 +111,10 @@ fn summary(info: &ModelInfo) -> String {
         );
     }
     if let Some(tower) = &info.spec.text {
-        let head = tower.projection.map_or("no head".into(), |out| format!("head to {out}"));
+        let mut head = tower.projection.map_or("no head".into(), |out| format!("head to {out}"));
+        if tower.long_head {
+            head.push_str(", another one for long texts");
+        }
         let _ = writeln!(
             out,
             "text tower     {}, context {}, vocabulary {}, {head}",

@@ -14,7 +14,7 @@ pub mod worker;
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 
 pub use choice::ModelChoice;
 pub use embed::{EmbedArgs, FindArgs};
@@ -185,9 +185,6 @@ pub struct VerifyArgs {
 pub struct BenchArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
-    /// Which tower
-    #[arg(long, value_enum, default_value_t = Tower::Image)]
-    pub tower: Tower,
     /// Measures decoding, resizing and cutting this image on one thread instead of a tower
     #[arg(long, value_name = "FILE", conflicts_with_all = ["tower", "batch"])]
     pub prepare: Option<PathBuf>,
@@ -203,13 +200,4 @@ pub struct BenchArgs {
     /// Prints where the time of one batch goes, operation by operation (on the processor)
     #[arg(long, conflicts_with = "prepare")]
     pub profile: bool,
-}
-
-/// A tower.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Tower {
-    /// Pictures.
-    Image,
-    /// Texts.
-    Text,
 }

@@ -1,10 +1,11 @@
 //! The options of every command that loads a model.
 
-use clap::Args;
+use clap::builder::FalseyValueParser;
+use clap::{ArgAction, Args};
 
 use crate::Error;
 use crate::Result;
-use crate::checkpoint::{self, Checkpoint, HubOptions, ModelRef};
+use crate::checkpoint::{self, Checkpoint, HubOptions, ModelRef, Tower, Wanted};
 use crate::image::{HeifDecoder, ImageDecode, ImageLimits};
 use crate::pipeline::{DeviceChoice, GpuOptions, LoadOptions, Pipeline, Precision, Switch};
 use crate::text::Canonicalization;
@@ -76,6 +77,13 @@ pub struct ComputeArgs {
     /// (its first proposal)
     #[arg(long, env = "SIGLIP_CUDA_TUNING", value_enum, default_value_t = Switch::Auto, hide_possible_values = true)]
     pub cuda_tuning: Switch,
+    /// Load only this tower of the model [default: both]. It takes the memory of that tower alone
+    #[arg(long, env = "SIGLIP_TOWER", value_enum)]
+    pub tower: Option<Tower>,
+    /// Take long texts, with a model that has positions and a head for them (FG-CLIP 2: 196 tokens); short texts are embedded
+    /// better without
+    #[arg(long, env = "SIGLIP_LONG_TEXTS", value_parser = FalseyValueParser::new(), action = ArgAction::SetTrue)]
+    pub long_texts: bool,
     /// Threads of the towers [default: all cores]
     #[arg(long, env = "SIGLIP_THREADS", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
@@ -100,6 +108,11 @@ impl ComputeArgs {
         start_threads(self.threads)
     }
 
+    /// Which part of a model is loaded.
+    pub fn wanted(&self) -> Wanted {
+        Wanted { tower: self.tower, long_texts: self.long_texts }
+    }
+
     /// These options for one model.
     pub fn load_options(&self, name: Option<String>) -> LoadOptions {
         LoadOptions {
@@ -113,6 +126,7 @@ impl ComputeArgs {
             },
             image_decode: self.image_decode,
             canonicalization: self.canonicalization,
+            wanted: self.wanted(),
         }
     }
 }
@@ -139,7 +153,11 @@ impl ModelArgs {
     /// # Errors
     /// If it cannot be found, read or understood.
     pub fn open(&self) -> Result<Checkpoint> {
-        Ok(checkpoint::open(&self.model.parse::<ModelRef>()?, &HubOptions::default())?)
+        Ok(checkpoint::open_part(
+            &self.model.parse::<ModelRef>()?,
+            &HubOptions::default(),
+            self.compute.wanted(),
+        )?)
     }
 
     /// Opens the checkpoint and loads it onto one device.

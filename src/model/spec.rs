@@ -77,6 +77,16 @@ pub struct TextTowerSpec {
     pub context: usize,
     /// Output width of the text head; `None` where the checkpoint has no head.
     pub projection: Option<usize>,
+    /// Whether a second linear layer follows the head, as FG-CLIP 2 has one for long texts.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub long_head: bool,
+}
+
+impl TextTowerSpec {
+    /// Width of its vectors.
+    pub fn out_dim(&self) -> usize {
+        self.projection.unwrap_or(self.encoder.width)
+    }
 }
 
 /// How the logits of a trained classifier become the scores of its labels.
@@ -118,7 +128,7 @@ impl ModelSpec {
     pub fn embedding_dim(&self) -> usize {
         match (&self.image, &self.text) {
             (Some(image), _) => image.encoder.width,
-            (None, Some(text)) => text.projection.unwrap_or(text.encoder.width),
+            (None, Some(text)) => text.out_dim(),
             (None, None) => 0,
         }
     }

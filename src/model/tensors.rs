@@ -97,5 +97,8 @@ impl List {
         if let Some(projection) = text.projection {
             self.affine("text_model.head", &[projection, width]);
         }
+        if text.long_head {
+            self.affine("text_model.long_head", &[text.out_dim(), text.out_dim()]);
+        }
     }
 }

@@ -19,7 +19,8 @@ pub struct TextTower {
     positions: Tensor,
     encoder: LastRowEncoder,
     norm: LayerNorm,
-    head: Option<Linear>,
+    /// The head, and a second one for long texts.
+    heads: Vec<Linear>,
     /// Batches of as many texts are computed alike.
     runner: Runner<usize>,
     device: Device,
@@ -56,10 +57,12 @@ impl TextTower {
             positions: embeddings.at("position_embedding").tensor("weight", &[spec.context, width])?,
             encoder: LastRowEncoder::load(&at.at("encoder"), &spec.encoder)?,
             norm: at.layer_norm("final_layer_norm", width, spec.encoder.norm_eps)?,
-            head: spec
-                .projection
-                .map(|out| Ok::<_, ModelError>(fine.linear("head", width, out)?.wide()))
-                .transpose()?,
+            heads: {
+                let head = spec.projection.map(|out| ("head", width, out));
+                let long = spec.long_head.then(|| ("long_head", spec.out_dim(), spec.out_dim()));
+                let linear = |(name, from, to)| Ok::<_, ModelError>(fine.linear(name, from, to)?.wide());
+                head.into_iter().chain(long).map(linear).collect::<Result<_>>()?
+            },
             spec: spec.clone(),
             runner: Runner::new(numerics.device())?,
             device: numerics.device().clone(),
@@ -81,8 +84,7 @@ impl TextTower {
             other: &|| id_bytes(ids().map(|id| (id + 1) % self.spec.vocab as u32)),
         };
         let values = self.runner.run(&batch, &|input| self.outputs(input, texts.len()))?;
-        let width = self.spec.projection.unwrap_or(self.spec.encoder.width);
-        Ok(values.chunks(width).map(<[f32]>::to_vec).collect())
+        Ok(values.chunks(self.spec.out_dim()).map(<[f32]>::to_vec).collect())
     }
 
     /// How many sizes of batches run as CUDA graphs.
@@ -138,11 +140,10 @@ impl TextTower {
             Tokens::Whole(table) => embed_tokens(input, table, &self.positions)?,
         };
         // The final norm is of each token alone: only the pooled one needs it.
-        let pooled = self.norm.forward(&self.encoder.forward(x, &segments)?)?;
-        let pooled = match &self.head {
-            Some(head) => head.forward(&pooled, Epilogue::None)?,
-            None => pooled,
-        };
+        let mut pooled = self.norm.forward(&self.encoder.forward(x, &segments)?)?;
+        for head in &self.heads {
+            pooled = head.forward(&pooled, Epilogue::None)?;
+        }
         Ok(convert(&pooled, DType::F32)?)
     }
 }

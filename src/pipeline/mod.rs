@@ -11,7 +11,7 @@ use std::ops::Deref;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Wanted};
 use crate::image::{ImageDecode, ImageLimits, Preprocessor};
 use crate::model::zero_shot::DEFAULT_TEMPLATE;
 use crate::model::{Scores, Siglip};
@@ -41,6 +41,8 @@ pub struct LoadOptions {
     pub image_decode: ImageDecode,
     /// Another canonicalisation than the checkpoint's.
     pub canonicalization: Option<Canonicalization>,
+    /// Which part of the checkpoint is loaded.
+    pub wanted: Wanted,
 }
 
 /// A model, ready to embed: a [`Processor`] and the towers that its inputs go to.

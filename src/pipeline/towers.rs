@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::own::OwnClassifier;
 use super::{Parts, Placement, Precision, Processor, describe, load_towers, scores_of};
-use crate::checkpoint::{self, Checkpoint, FileStamp, HubOptions, ModelRef};
+use crate::checkpoint::{self, Checkpoint, FileStamp, HubOptions, ModelRef, Wanted};
 use crate::model::{ModelSpec, Siglip};
 use crate::pipeline::{LoadOptions, ModelInfo};
 use crate::{Error, Result};
@@ -13,6 +13,7 @@ use crate::{Error, Result};
 pub struct TowerSource {
     reference: ModelRef,
     hub: HubOptions,
+    wanted: Wanted,
     placements: Vec<Placement>,
     classifier: Option<OwnClassifier>,
     spec: ModelSpec,
@@ -36,7 +37,7 @@ pub fn open(
     let Some(placement) = placements.first() else {
         return Err(Error::Config("no device was named".into()));
     };
-    let checkpoint = checkpoint::open(reference, hub)?;
+    let checkpoint = checkpoint::open_part(reference, hub, options.wanted)?;
     // A large vocabulary takes one thread as long as the digest takes the others.
     let (digest, parts) = rayon::join(|| checkpoint.weights.digest(), || Parts::new(&checkpoint, options));
     let (digest, parts) = (digest?, parts?);
@@ -52,6 +53,7 @@ pub fn open(
         reference: pinned(reference, &checkpoint),
         // What was fetched once is in the cache.
         hub: HubOptions { offline: true, ..hub.clone() },
+        wanted: options.wanted,
         classifier: OwnClassifier::read(&checkpoint)?,
         spec: checkpoint.spec.clone(),
         digest,
@@ -93,7 +95,7 @@ impl TowerSource {
     }
 
     fn open_again(&self) -> Result<Checkpoint> {
-        let checkpoint = checkpoint::open(&self.reference, &self.hub)?;
+        let checkpoint = checkpoint::open_part(&self.reference, &self.hub, self.wanted)?;
         let mut known = self.stamps.lock().unwrap_or_else(PoisonError::into_inner);
         let stamps = checkpoint.weights.stamps();
         if *known != stamps {

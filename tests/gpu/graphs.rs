@@ -34,7 +34,8 @@ fn images(device: &Device, dtype: DType, pooling: ImagePooling) -> ImageTower {
 }
 
 fn texts(device: &Device, dtype: DType) -> TextTower {
-    let spec = TextTowerSpec { encoder: encoder(), vocab: 50, context: 16, projection: Some(24) };
+    let spec =
+        TextTowerSpec { encoder: encoder(), vocab: 50, context: 16, projection: Some(24), long_head: false };
     TextTower::load(&spec, &Random, &crate::numerics(device, dtype)).unwrap()
 }
 

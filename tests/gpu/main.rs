@@ -337,6 +337,7 @@ fn text_towers() {
             vocab: 1000,
             context: 64,
             projection: Some(width),
+            long_head: false,
         };
         let texts: Vec<Vec<u32>> =
             (0..9u32).map(|i| (0..64u32).map(|j| (i * 131 + j * 17) % 1000).collect()).collect();

@@ -58,7 +58,13 @@ fn spec(pooling: ImagePooling) -> ModelSpec {
             position_resize: PositionResize::BilinearAntialias,
             pooling,
         }),
-        text: Some(TextTowerSpec { encoder: encoder(18), vocab: 50, context: 8, projection: Some(WIDTH) }),
+        text: Some(TextTowerSpec {
+            encoder: encoder(18),
+            vocab: 50,
+            context: 8,
+            projection: Some(WIDTH),
+            long_head: false,
+        }),
         scores: true,
         classifier: None,
     }

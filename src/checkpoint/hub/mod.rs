@@ -17,6 +17,7 @@ use self::client::{Client, is_plain};
 use super::detect::Place;
 use super::files::Files;
 use super::sentence_transformers::MODULES;
+use super::wanted::Wanted;
 use super::weights_file::SAFETENSORS;
 use super::{CheckpointError, adapter, detect, safetensors, sentence_transformers, weights_file};
 
@@ -54,13 +55,14 @@ pub(super) fn fetch(
     id: &str,
     revision: Option<&str>,
     options: &HubOptions,
+    wanted: Wanted,
 ) -> Result<Snapshot, CheckpointError> {
     let cache = Cache::new(id, revision.unwrap_or(MAIN), options);
     if options.offline {
-        return cache.find(id, "HF_HUB_OFFLINE is set");
+        return cache.find(id, "HF_HUB_OFFLINE is set", wanted);
     }
-    let cached = cache.find(id, "").ok();
-    match (download(id, &cache, options, cached.is_some()), cached) {
+    let cached = cache.find(id, "", wanted).ok();
+    match (download(id, &cache, options, wanted, cached.is_some()), cached) {
         // Without a network, or with a token that has run out, what is there has to do.
         (
             Err(error @ (CheckpointError::Transfer { .. } | CheckpointError::AccessDenied { .. })),
@@ -78,6 +80,7 @@ fn download(
     id: &str,
     cache: &Cache,
     options: &HubOptions,
+    wanted: Wanted,
     cached: bool,
 ) -> Result<Snapshot, CheckpointError> {
     let client = Client::new(options, id)?;
@@ -116,7 +119,7 @@ fn download(
         }
         client.tensors(&repository.commit, &format!("{inner}{file}"))
     };
-    let plan = detect::detect(&Place { files: &files, names: &names, tensors: &tensors }, None)?;
+    let plan = detect::detect(&Place { files: &files, names: &names, tensors: &tensors, wanted }, None)?;
     if plan.file.ends_with(".npz") || has(&plan.file) {
         if !is_plain(&plan.file) {
             return Err(CheckpointError::InvalidReference {
@@ -156,7 +159,7 @@ impl Cache {
     }
 
     /// The snapshot of the revision, complete, without any network.
-    fn find(&self, id: &str, why: &str) -> Result<Snapshot, CheckpointError> {
+    fn find(&self, id: &str, why: &str, wanted: Wanted) -> Result<Snapshot, CheckpointError> {
         let missing = |what: String| CheckpointError::NotCached {
             id: id.to_string(),
             revision: self.revision.clone(),
@@ -178,7 +181,7 @@ impl Cache {
             }
             return Ok(Snapshot { folder, commit });
         }
-        let plan = detect::detect_here(&files, None)
+        let plan = detect::detect_here(&files, None, wanted)
             .map_err(|error| if files.has("config.json") { missing(error.to_string()) } else { error })?;
         if !files.has(&plan.file) {
             let index = weights_file::index(&plan.file);

@@ -9,6 +9,7 @@ use super::{Opened, limit};
 use crate::checkpoint::files::Files;
 use crate::checkpoint::known;
 use crate::checkpoint::store::Store;
+use crate::checkpoint::wanted::Wanted;
 use crate::checkpoint::weights::{CheckpointWeights, Part};
 use crate::checkpoint::{CheckpointError, npz, preprocessing, tokenizer};
 use crate::image::{Geometry, Grid, Resample};
@@ -115,11 +116,17 @@ const NAMES: &[Row] = &[
 const OLD_TEXT_POSITIONS: &str = "txt/Encoder_0/pos_embedding";
 
 /// Opens one `.npz`; its tokenizer's files may lie beside it.
-pub(in crate::checkpoint) fn open(files: &Files, file: &str) -> Result<Opened, CheckpointError> {
+pub(in crate::checkpoint) fn open(
+    files: &Files,
+    file: &str,
+    wanted: Wanted,
+) -> Result<Opened, CheckpointError> {
     let mut store = Store::default();
     npz::add(&mut store, files.label(file), files.map(file)?)?;
     let shapes = Shapes::new(&store, files.label(file));
-    let (spec, stacked) = shapes.spec()?;
+    let (mut spec, stacked) = shapes.spec()?;
+    wanted.only_short_texts(&shapes.file)?;
+    wanted.choose(&mut spec, &shapes.file)?;
     let known = known::by_npz(file.strip_suffix(".npz").unwrap_or(file));
     let image = spec.image.as_ref().map(|tower| {
         let naflex = tower.position_resize == PositionResize::BilinearAntialias;
@@ -155,13 +162,19 @@ fn map(
         let mut made = recipe(&[NAMES], tensor, &context);
         if has_old && tensor.name == "text_model.embeddings.position_embedding.weight" {
             let shapes = made.parts[0].shapes.clone();
-            made.parts.push(Part { name: old.clone(), shapes, piece: None, stacked: false });
+            made.parts.push(Part { shapes, ..Part::same(old.clone(), &[]) });
             made.sum = true;
         }
         made
     };
     // Beside `params/` a training checkpoint has the optimiser's state.
-    let ignored = |name: &str| !name.starts_with(prefix);
+    let (has_image, has_text) = (spec.image.is_some(), spec.text.is_some());
+    let ignored = |name: &str| {
+        let Some(name) = name.strip_prefix(prefix) else { return true };
+        (!has_image && name.starts_with("img/"))
+            || (!has_text && name.starts_with("txt/"))
+            || (!(has_image && has_text) && matches!(name, "t" | "b"))
+    };
     CheckpointWeights::check(place, store, spec, make, ignored)
 }
 
@@ -284,7 +297,7 @@ impl<'a> Shapes<'a> {
             true => Some(self.shape("txt/head/kernel", &[&[width, 0]])?[1]),
             false => None,
         };
-        Ok((TextTowerSpec { encoder, vocab, context, projection }, stacked))
+        Ok((TextTowerSpec { encoder, vocab, context, projection, long_head: false }, stacked))
     }
 
     fn encoder(&self, tower: &str, width: usize) -> Result<(EncoderSpec, bool), CheckpointError> {

@@ -12,6 +12,7 @@ use crate::checkpoint::CheckpointError;
 use crate::checkpoint::files::Files;
 use crate::checkpoint::json::Object;
 use crate::checkpoint::store::Store;
+use crate::checkpoint::wanted::{Wanted, no_long_texts};
 use crate::checkpoint::weights::{CheckpointWeights, Part, Recipe};
 use crate::checkpoint::{preprocessing, refuse, tokenizer, weights_file};
 use crate::image::{Geometry, Grid, ImageSpec, Resample};
@@ -47,17 +48,23 @@ pub(in crate::checkpoint) fn open(
     files: &Files,
     config: &Object,
     weights: &str,
+    wanted: Wanted,
 ) -> Result<Opened, CheckpointError> {
     let kind = kind_of(config)?;
     let mut spec = spec(config)?;
     let store = weights_file::open(files, weights, |name| wants(config, name))?;
     towers(config, kind, &store, &mut spec)?;
+    let long = match wanted.long_texts {
+        true => Some(LongTexts::find(config, &store, &mut spec)?),
+        false => None,
+    };
     let vocab = config
         .object("text_config")?
         .map(|text| text.size("vocab_size", limit::VOCAB))
         .transpose()?
         .flatten();
     let vocab = spec.text.as_ref().map(|text| text.vocab).or(vocab.filter(|_| !kind.guest));
+    wanted.choose(&mut spec, &store.label())?;
     let bilinear = vocab.is_some_and(|vocab| vocab == tokenizer::GEMMA_VOCAB) || kind.bilinear;
     let image = match &spec.image {
         Some(tower) => {
@@ -82,7 +89,7 @@ pub(in crate::checkpoint) fn open(
         Some(tower) => Some(tokenizer::text(files, tower, Canonicalization::Hf)?),
         None => None,
     };
-    let weights = map(files.place(), store, &spec, kind)?;
+    let weights = map(files.place(), store, &spec, kind, long)?;
     Ok(Opened { spec, image, text, weights })
 }
 
@@ -260,8 +267,59 @@ fn text_tower(config: &Object) -> Result<TextTowerSpec, CheckpointError> {
         vocab: config.size("vocab_size", limit::VOCAB)?.unwrap_or(32000),
         context: config.size("max_position_embeddings", limit::CONTEXT)?.unwrap_or(64),
         projection: Some(config.size("projection_size", limit::WIDTH)?.unwrap_or(encoder.width)),
+        long_head: false,
         encoder,
     })
+}
+
+/// How a text tower takes long texts: the first positions from one table and the others from a second one, which was stretched
+/// from the usual one and trained; and another linear layer after the head (FG-CLIP 2, `walk_type="long"`).
+struct LongTexts {
+    /// Positions that are in the first table.
+    kept: usize,
+    context: usize,
+}
+
+const SHORT_POSITIONS: &str = "embeddings.position_embedding.weight";
+const FIRST_POSITIONS: &str = "embeddings.position_embedding_ori.weight";
+const OTHER_POSITIONS: &str = "embeddings.position_embedding_res.weight";
+const LONG_HEAD: &str = "longtext_head";
+
+impl LongTexts {
+    /// Makes the text tower of `spec` one for long texts.
+    fn find(config: &Object, store: &Store, spec: &mut ModelSpec) -> Result<Self, CheckpointError> {
+        let positions = format!("{}{OTHER_POSITIONS}", prefix(store, TEXT_PREFIXES, TOKEN_EMBEDDING));
+        let context = store.get(&positions).and_then(|tensor| tensor.shape.first().copied());
+        let has_head = store.has(&format!("{LONG_HEAD}.weight"));
+        let (Some(context), true, Some(text)) = (context, has_head, &mut spec.text) else {
+            return Err(no_long_texts(&store.label()));
+        };
+        let section = config.object("text_config")?.unwrap_or_else(|| config.empty("text_config"));
+        let kept = section.size("keep_len", limit::CONTEXT)?.unwrap_or(20);
+        if kept >= context || context > limit::CONTEXT {
+            let reason = format!("{kept} positions are kept of {context} for long texts");
+            return Err(section.error("keep_len", reason));
+        }
+        text.context = context;
+        text.long_head = true;
+        Ok(Self { kept, context })
+    }
+
+    /// How the tensors are made that short texts have otherwise.
+    fn recipe(&self, tensor: &TensorSpec, text_prefix: &str) -> Option<Recipe> {
+        let name = tensor.name.strip_prefix("text_model.")?;
+        if name == SHORT_POSITIONS {
+            let rows = |name: &str, rows| Part {
+                rows: Some(rows),
+                ..Part::same(format!("{text_prefix}{name}"), &tensor.shape)
+            };
+            let parts =
+                vec![rows(FIRST_POSITIONS, 0..self.kept), rows(OTHER_POSITIONS, self.kept..self.context)];
+            return Some(Recipe { parts, sum: false });
+        }
+        let leaf = name.strip_prefix("long_head.")?;
+        Some(Recipe::one(Part::same(format!("{LONG_HEAD}.{leaf}"), &tensor.shape)))
+    }
 }
 
 /// The prefix of `prefixes` under which the store has `tensor`.
@@ -274,6 +332,7 @@ fn map(
     store: Store,
     spec: &ModelSpec,
     kind: &Kind,
+    long: Option<LongTexts>,
 ) -> Result<CheckpointWeights, CheckpointError> {
     let image_prefix = prefix(&store, IMAGE_PREFIXES, PATCH_EMBEDDING);
     let text_prefix = prefix(&store, TEXT_PREFIXES, TOKEN_EMBEDDING);
@@ -288,6 +347,9 @@ fn map(
     let patch = spec.image.as_ref().map_or(0, |image| image.patch);
     let naflex = spec.image.as_ref().is_some_and(|i| i.position_resize == PositionResize::BilinearAntialias);
     let recipe = |tensor: &TensorSpec| {
+        if let Some(recipe) = long.as_ref().and_then(|long| long.recipe(tensor, text_prefix)) {
+            return recipe;
+        }
         let mut part = Part::same(stored_name(&tensor.name), &tensor.shape);
         if tensor.name == "vision_model.embeddings.patch_embedding.weight" && !naflex {
             // A convolution's weight is (width, channel, y, x); a patch is (y, x, channel).
@@ -307,6 +369,7 @@ fn map(
     let ignored = |name: &str| {
         IGNORED.iter().any(|end| name.ends_with(end))
             || (kind.guest && !name.starts_with(image_prefix))
+            || (long.is_some() && name.strip_prefix(text_prefix) == Some(SHORT_POSITIONS))
             || kind.unused.iter().any(|start| name.starts_with(start))
             || (!image && name.starts_with("vision_model."))
             || (!text && name.starts_with("text_model."))

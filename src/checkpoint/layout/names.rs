@@ -172,7 +172,13 @@ fn part(stored: &str, form: Form, name: &Name, shape: &[usize], context: &Contex
         piece = name.layer.map(|layer| (layer, tower.depth));
     }
     let prefix = if form == Form::Scalar && context.separator.is_empty() { "" } else { context.prefix };
-    Part { name: format!("{prefix}{}{end}", stored.replace("{}", &number)), shapes, piece, stacked }
+    Part {
+        name: format!("{prefix}{}{end}", stored.replace("{}", &number)),
+        shapes,
+        piece,
+        stacked,
+        rows: None,
+    }
 }
 
 type Shapes = Vec<(Vec<usize>, Option<Vec<usize>>)>;

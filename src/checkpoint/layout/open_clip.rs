@@ -11,6 +11,7 @@ use super::{Opened, check_heads, grid, limit};
 use crate::checkpoint::files::Files;
 use crate::checkpoint::json::Object;
 use crate::checkpoint::store::Store;
+use crate::checkpoint::wanted::Wanted;
 use crate::checkpoint::weights::CheckpointWeights;
 use crate::checkpoint::{CheckpointError, preprocessing, tokenizer, weights_file};
 use crate::image::{Geometry, Grid, ImageSpec, Resample};
@@ -124,15 +125,19 @@ pub(in crate::checkpoint) fn open(
     files: &Files,
     config: &Object,
     weights: &str,
+    wanted: Wanted,
 ) -> Result<Opened, CheckpointError> {
-    let (spec, pictures, canonicalization) = spec(config)?;
+    let (mut spec, pictures, canonicalization) = spec(config, wanted)?;
     let store = weights_file::open(files, weights, |_| true)?;
+    wanted.only_short_texts(&store.label())?;
+    wanted.choose(&mut spec, &store.label())?;
     let text = match &spec.text {
         Some(tower) => Some(tokenizer::text(files, tower, canonicalization)?),
         None => None,
     };
     let weights = map(files.place(), store, &spec, "visual.trunk.")?;
-    Ok(Opened { spec, image: Some(pictures), text, weights })
+    let image = spec.image.is_some().then_some(pictures);
+    Ok(Opened { spec, image, text, weights })
 }
 
 /// Opens a folder with timm's `config.json`, which has only an image tower.
@@ -140,9 +145,12 @@ pub(in crate::checkpoint) fn open_timm(
     files: &Files,
     config: &Object,
     weights: &str,
+    wanted: Wanted,
 ) -> Result<Opened, CheckpointError> {
     let (tower, pictures) = timm_spec(config)?;
-    let spec = ModelSpec { image: Some(tower), text: None, scores: false, classifier: None };
+    let mut spec = ModelSpec { image: Some(tower), text: None, scores: false, classifier: None };
+    wanted.only_short_texts(&config.file)?;
+    wanted.choose(&mut spec, &config.file)?;
     let weights = map(files.place(), weights_file::open(files, weights, |_| true)?, &spec, "")?;
     Ok(Opened { spec, image: Some(pictures), text: None, weights })
 }
@@ -162,8 +170,14 @@ fn map(
         true => recipe(tables, tensor, &image),
         false => recipe(&[TEXT], tensor, &text),
     };
-    // timm keeps the classifier of a model that was trained further; towers have no use for it.
-    let ignored = |name: &str| prefix.is_empty() && name.starts_with("head.");
+    let (has_image, has_text) = (spec.image.is_some(), spec.text.is_some());
+    let ignored = |name: &str| {
+        // timm keeps the classifier of a model that was trained further; towers have no use for it.
+        (prefix.is_empty() && name.starts_with("head."))
+            || (!has_image && name.starts_with("visual."))
+            || (!has_text && name.starts_with("text."))
+            || (!(has_image && has_text) && matches!(name, "logit_scale" | "logit_bias"))
+    };
     CheckpointWeights::check(place, store, spec, make, ignored)
 }
 
@@ -211,8 +225,9 @@ fn unknown(object: &Object, name: &str) -> CheckpointError {
 
 type Spec = (ModelSpec, ImageSpec, Canonicalization);
 
-/// The spec that an `open_clip_config.json` describes.
-pub(in crate::checkpoint) fn spec(config: &Object) -> Result<Spec, CheckpointError> {
+/// The spec that an `open_clip_config.json` describes; without the text tower where only the image tower is wanted, so that
+/// any may be there.
+pub(in crate::checkpoint) fn spec(config: &Object, wanted: Wanted) -> Result<Spec, CheckpointError> {
     let model = config.object("model_cfg")?.unwrap_or_else(|| config.clone());
     let required = |name: &str| -> Result<Object, CheckpointError> {
         model.object(name)?.ok_or_else(|| model.error(name, "it is missing"))
@@ -254,8 +269,8 @@ pub(in crate::checkpoint) fn spec(config: &Object) -> Result<Spec, CheckpointErr
         return Err(model.error("embed_dim", format!("{embed}, but {name} is {} wide", image.encoder.width)));
     }
     let canonicalization = canonicalization(&text)?;
-    let text = text_tower(&text, embed)?;
-    let spec = ModelSpec { image: Some(image), text: Some(text), scores: true, classifier: None };
+    let text = wanted.text().then(|| text_tower(&text, embed)).transpose()?;
+    let spec = ModelSpec { scores: text.is_some(), image: Some(image), text, classifier: None };
     Ok((spec, pictures, canonicalization))
 }
 
@@ -264,8 +279,7 @@ fn text_tower(config: &Object, embed: usize) -> Result<TextTowerSpec, Checkpoint
         return Err(CheckpointError::Unsupported {
             file: config.file.clone(),
             what: format!(
-                "its text tower is {name}, which is none of SigLIP's: only its image tower is, and that one is in the \
-                 checkpoint that it was trained from"
+                "its text tower is {name}, which is none of SigLIP's: only its image tower can be had (--tower image)"
             ),
         });
     }
@@ -318,6 +332,7 @@ fn text_tower(config: &Object, embed: usize) -> Result<TextTowerSpec, Checkpoint
         vocab: config.size("vocab_size", limit::VOCAB)?.unwrap_or(49408),
         context: config.size("context_length", limit::CONTEXT)?.unwrap_or(77),
         projection,
+        long_head: false,
     })
 }
 

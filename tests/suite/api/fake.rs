@@ -83,7 +83,13 @@ impl Fake {
                 position_resize: PositionResize::Bicubic,
                 pooling: ImagePooling::MapHead,
             }),
-            text: Some(TextTowerSpec { encoder, vocab: 256, context: CONTEXT, projection: Some(DIM) }),
+            text: Some(TextTowerSpec {
+                encoder,
+                vocab: 256,
+                context: CONTEXT,
+                projection: Some(DIM),
+                long_head: false,
+            }),
             scores: true,
             classifier: None,
         };

@@ -2,7 +2,7 @@
 
 use safetensors::tensor::Dtype;
 use serde_json::json;
-use siglip::checkpoint::{Files, Layout, open_files};
+use siglip::checkpoint::{Files, Layout, Wanted, open_files};
 use siglip::image::{Geometry, Grid, Resample};
 use siglip::model::{ImagePooling, PositionResize, Scores, Weights};
 use siglip::text::{Canonicalization, TextFamily};
@@ -171,7 +171,7 @@ fn files_inside_the_program_open_like_a_folder() {
     let tiny = Tiny::new(Family::NaFlex);
     let embedded: Vec<(&'static str, &'static [u8])> =
         (tiny.files().into_iter()).map(|(name, bytes)| (&*name.leak(), &*bytes.leak())).collect();
-    let found = open_files(Files::Embedded(embedded.leak()), None, "demo".into()).unwrap();
+    let found = open_files(Files::Embedded(embedded.leak()), None, "demo".into(), Wanted::default()).unwrap();
     assert_eq!(found.name, "demo");
     assert_same(&found, &open_tiny(&tiny).unwrap());
 }

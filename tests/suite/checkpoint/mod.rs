@@ -7,6 +7,7 @@ mod huggingface;
 mod kinds;
 mod known;
 mod open_clip;
+mod parts;
 mod published;
 
 use std::path::Path;
