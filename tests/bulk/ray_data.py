@@ -122,6 +122,11 @@ def checkpointed(folder: pathlib.Path, state: pathlib.Path) -> None:
     job(folder / "photos", Counted, folder=str(state / "log")).write_parquet(str(state / "out"))
 
 
+def finished(out: pathlib.Path) -> list[pathlib.Path]:
+    """The Parquet files that are whole: Ray writes them in place."""
+    return [path for path in out.glob("*.parquet") if path.read_bytes()[-4:] == b"PAR1"]
+
+
 def driver_killed(folder: pathlib.Path, binary: str) -> None:
     state = pathlib.Path(tempfile.mkdtemp())
     try:
@@ -129,13 +134,13 @@ def driver_killed(folder: pathlib.Path, binary: str) -> None:
         command = [sys.executable, __file__, str(folder), str(state)]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         # Some of it is written, most of it is not.
-        while len(list((state / "out").glob("*.parquet"))) < 1:
+        while not finished(state / "out"):
             assert process.poll() is None, "the first run was over too soon"
             time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
         process.wait()
         corpus.none_left(binary, 60)
-        before = [name for path in (state / "out").glob("*.parquet") for name in pq.read_table(path)["id"].to_pylist()]
+        before = [name for path in finished(state / "out") for name in pq.read_table(path)["id"].to_pylist()]
         total = len(corpus.expected(folder)) + len(corpus.BAD)
         assert 0 < len(before) < total, len(before)
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

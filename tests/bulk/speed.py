@@ -28,12 +28,14 @@ import siglip_client.ray
 import siglip_client.spark
 
 MODEL = os.environ.get("SIGLIP_BULK_MODEL", "demo")
-OPTIONS = {"model": MODEL, "flags": ["--threads", "2"]}
+#: Of the towers, for every way.
+THREADS = os.environ.get("SIGLIP_BULK_THREADS", "2")
+OPTIONS = {"model": MODEL, "flags": ["--threads", THREADS]}
 
 
 def bench() -> float:
     """Pictures a second of the towers alone: the median of three runs."""
-    command = [os.environ["SIGLIP_BIN"], "bench", "--model", MODEL, "--threads", "2", "--tower", "image", "--batch", "32", "--json"]
+    command = [os.environ["SIGLIP_BIN"], "bench", "--model", MODEL, "--threads", THREADS, "--tower", "image", "--batch", "32", "--json"]
     runs = [subprocess.run(command, check=True, capture_output=True, text=True).stdout for _ in range(3)]
     return statistics.median(json.loads(run.splitlines()[-1])["items_per_second"] for run in runs)
 
@@ -41,7 +43,7 @@ def bench() -> float:
 def embed(folder: pathlib.Path) -> None:
     """`siglip embed`, over links to the files."""
     files = sorted(str(path) for path in (folder / "files").iterdir())
-    command = [os.environ["SIGLIP_BIN"], "embed", "--model", MODEL, "--threads", "2", "-"]
+    command = [os.environ["SIGLIP_BIN"], "embed", "--model", MODEL, "--threads", THREADS, "-"]
     command += ["--output", str(folder / "out.npy")]
     subprocess.run(command, input="\n".join(files), text=True, check=True, capture_output=True)
 
@@ -99,8 +101,11 @@ def larger(corpus: pathlib.Path, copies: int, folder: pathlib.Path, most: int | 
     table = pa.concat_tables([table.filter(good)] * copies).slice(0, most)
     (folder / "photos").mkdir(parents=True)
     (folder / "files").mkdir()
-    for part in range(8):
-        some = table.slice(part * len(table) // 8, (part + 1) * len(table) // 8 - part * len(table) // 8)
+    # Engines hand a batch on when its file ends: parts are as long as batches are where there are many rows.
+    count = max(1, round(len(table) / 150))
+    for part in range(count):
+        start, end = part * len(table) // count, (part + 1) * len(table) // count
+        some = table.slice(start, end - start)
         pq.write_table(some, folder / "photos" / f"part-{part:03}.parquet", row_group_size=256)
     for at, name in enumerate(table["id"].to_pylist()):
         os.link(corpus / "files" / name, folder / "files" / f"{at:06}-{name}")
