@@ -44,7 +44,7 @@ fn linear(c: &mut Criterion) {
                 let (x, bias, residual) = (values(rows * inner), values(out), values(rows * out));
                 let x16 = narrow(&x);
                 let residual = name.ends_with("residual").then_some(&*residual);
-                let finish = Finish { bias: Some(&bias), activation, residual };
+                let finish = Finish { bias: Some(&bias), activation, centre: None, residual };
                 group.throughput(Throughput::Elements((rows * inner * out) as u64));
                 group.bench_function(BenchmarkId::new(format!("{name}/{format:?}"), rows), |b| {
                     b.iter(|| match format {

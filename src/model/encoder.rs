@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::error::Result;
 use super::loader::Loader;
-use super::{EncoderSpec, Pause};
+use super::{EncoderSpec, Pause, coarse};
 use crate::ops::rows::last_rows;
 use crate::ops::{Activation, Epilogue, LayerNorm, Linear, Segments, attention, query_attention};
 
@@ -60,6 +60,28 @@ impl Mlp {
         })
     }
 
+    /// The same with the norm before it, `norm` below `at`.
+    fn load_normed(at: &Loader<'_>, norm: &str, spec: &EncoderSpec) -> Result<(LayerNorm, Self)> {
+        let sizes = (spec.width, spec.mlp);
+        let (normed, mut fc1) = at.normed_linears(norm, spec.norm_eps, &[&["mlp.fc1"]], sizes)?;
+        let (mut fc1, mlp) = (fc1.remove(0), at.at("mlp"));
+        let fc2 = match at.numerics().is_coarse() {
+            false => mlp.linear("fc2", spec.mlp, spec.width)?,
+            true => {
+                let (first, second) = (mlp.at("fc1"), mlp.at("fc2"));
+                let own = first.host("bias", &[spec.mlp])?;
+                let bias = at.at(norm).host("bias", &[spec.width])?;
+                let weight = first.host("weight", &[spec.mlp, spec.width])?;
+                let centre = coarse::centre(&weight, &own, &bias, spec.activation)?;
+                let weight = second.host("weight", &[spec.width, spec.mlp])?;
+                let moved = weight.matmul(&centre.unsqueeze(1)?)?.squeeze(1)?;
+                fc1 = fc1.centred(centre)?;
+                at.numerics().linear(&weight, &(second.host("bias", &[spec.width])? + moved)?)?
+            }
+        };
+        Ok((normed, Self { fc1, fc2, activation: spec.activation }))
+    }
+
     /// `residual + mlp(x)`, both `[rows, width]`.
     pub(super) fn forward(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
         let hidden = self.fc1.forward(x, Epilogue::Activation(self.activation))?;
@@ -70,29 +92,25 @@ impl Mlp {
 impl Block {
     /// Reads what is below `at`.
     fn load(at: &Loader<'_>, spec: &EncoderSpec) -> Result<Self> {
-        let (width, attention) = (spec.width, at.at("self_attn"));
-        Ok(Self {
-            norm1: at.layer_norm("layer_norm1", width, spec.norm_eps)?,
-            qkv: attention.fused_linear(&["q_proj", "k_proj", "v_proj"], width, width)?,
-            out: attention.linear("out_proj", width, width)?,
-            norm2: at.layer_norm("layer_norm2", width, spec.norm_eps)?,
-            mlp: Mlp::load(&at.at("mlp"), spec)?,
-        })
+        let names = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"];
+        let sizes = (spec.width, spec.width);
+        let (norm1, mut linears) = at.normed_linears("layer_norm1", spec.norm_eps, &[&names], sizes)?;
+        let (norm2, mlp) = Mlp::load_normed(at, "layer_norm2", spec)?;
+        let out = at.linear("self_attn.out_proj", spec.width, spec.width)?;
+        Ok(Self { norm1, qkv: linears.remove(0), out, norm2, mlp })
     }
 }
 
 impl LastBlock {
     /// Reads what is below `at`.
     fn load(at: &Loader<'_>, spec: &EncoderSpec) -> Result<Self> {
-        let (width, attention) = (spec.width, at.at("self_attn"));
-        Ok(Self {
-            norm1: at.layer_norm("layer_norm1", width, spec.norm_eps)?,
-            query: attention.linear("q_proj", width, width)?,
-            kv: attention.fused_linear(&["k_proj", "v_proj"], width, width)?,
-            out: attention.linear("out_proj", width, width)?,
-            norm2: at.layer_norm("layer_norm2", width, spec.norm_eps)?,
-            mlp: Mlp::load(&at.at("mlp"), spec)?,
-        })
+        let names: [&[&str]; 2] = [&["self_attn.q_proj"], &["self_attn.k_proj", "self_attn.v_proj"]];
+        let sizes = (spec.width, spec.width);
+        let (norm1, mut linears) = at.normed_linears("layer_norm1", spec.norm_eps, &names, sizes)?;
+        let (norm2, mlp) = Mlp::load_normed(at, "layer_norm2", spec)?;
+        let out = at.linear("self_attn.out_proj", spec.width, spec.width)?;
+        let kv = linears.remove(1);
+        Ok(Self { norm1, query: linears.remove(0), kv, out, norm2, mlp })
     }
 
     /// `x` `[rows, width]` → `[items, width]`.

@@ -200,7 +200,7 @@ impl LabelSet {
     }
 
     fn products(&self, rows: &[f32], count: usize) -> Result<Vec<f32>> {
-        let plain = Finish { bias: None, activation: None, residual: None };
+        let plain = Finish { bias: None, activation: None, centre: None, residual: None };
         match self.directions.forward::<f32>(rows, count, plain, false)? {
             CpuStorage::F32(products) => Ok(products),
             _ => Err(candle_core::Error::Msg("a product in f32 gave another type".to_owned()).into()),

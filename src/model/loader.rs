@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 
 use super::error::Result;
-use super::{Table, Weights};
+use super::{Table, Weights, coarse};
 use crate::ops::{LayerNorm, Linear, Numerics};
 
 /// A place in the tree of tensor names.
@@ -55,14 +55,38 @@ impl<'a> Loader<'a> {
         Ok(self.numerics.linear(&at.host("weight", &[out, inner])?, &at.host("bias", &[out])?)?)
     }
 
-    /// Several linear layers of the same input as one, their outputs side by side.
-    pub(super) fn fused_linear(&self, names: &[&str], inner: usize, out: usize) -> Result<Linear> {
-        let read = |leaf: &str, shape: &[usize]| {
-            names.iter().map(|name| self.at(name).host(leaf, shape)).collect::<Result<Vec<_>>>()
-        };
-        let weight = Tensor::cat(&read("weight", &[out, inner])?, 0)?;
-        let bias = Tensor::cat(&read("bias", &[out])?, 0)?;
-        Ok(self.numerics.linear(&weight, &bias)?)
+    /// A norm, and the linear layers that follow it, each of several with their outputs side by side; `out` rows each.
+    pub(super) fn normed_linears(
+        &self,
+        norm: &str,
+        eps: f64,
+        groups: &[&[&str]],
+        (width, out): (usize, usize),
+    ) -> Result<(LayerNorm, Vec<Linear>)> {
+        let at = self.at(norm);
+        let (mut gain, mut bias) = (at.host("weight", &[width])?, at.host("bias", &[width])?);
+        let mut weights = groups
+            .iter()
+            .map(|names| Ok(Tensor::cat(&self.several(names, "weight", &[out, width])?, 0)?))
+            .collect::<Result<Vec<_>>>()?;
+        if self.numerics.is_coarse()
+            && let Some(factors) = coarse::balance(&gain, &bias, &weights)?
+        {
+            (gain, bias) = ((gain / &factors)?, (bias / &factors)?);
+            for weight in &mut weights {
+                *weight = weight.broadcast_mul(&factors)?;
+            }
+        }
+        let linears = weights.iter().zip(groups).map(|(weight, names)| {
+            let bias = Tensor::cat(&self.several(names, "bias", &[out])?, 0)?;
+            Ok(self.numerics.linear(weight, &bias)?)
+        });
+        let linears = linears.collect::<Result<_>>()?;
+        Ok((self.numerics.layer_norm(&gain, &bias, eps)?, linears))
+    }
+
+    fn several(&self, names: &[&str], leaf: &str, shape: &[usize]) -> Result<Vec<Tensor>> {
+        names.iter().map(|name| self.at(name).host(leaf, shape)).collect()
     }
 
     /// `name.weight` and `name.bias`, both `[width]`.

@@ -1,5 +1,6 @@
 //! The two towers, their pooling and their scores. Knows tensors; knows no files, HTTP or threads.
 
+mod coarse;
 mod encoder;
 mod error;
 mod image_tower;

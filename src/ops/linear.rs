@@ -18,6 +18,8 @@ use super::{cpu, on_gpu};
 pub struct Linear {
     weight: Weight,
     bias: Option<Tensor>,
+    /// `[out]`: taken off the result.
+    centre: Option<Tensor>,
     /// On the CPU: the type of a result that goes on within a block.
     inner: DType,
 }
@@ -56,7 +58,7 @@ impl Linear {
     /// the reference of [`Linear::packed`].
     pub fn new(weight: Tensor, bias: Option<Tensor>) -> Self {
         let inner = weight.dtype();
-        Self { weight: Weight::Plain(weight), bias, inner }
+        Self { weight: Weight::Plain(weight), bias, centre: None, inner }
     }
 
     /// For the CPU's kernels, from `weight` `[out, in]` and `bias` `[out]`, both f32 on the CPU.
@@ -74,7 +76,7 @@ impl Linear {
         {
             candle_core::bail!("linear: a bias of {:?} for {out} columns", bias.shape());
         }
-        Ok(Self { weight: Weight::Packed(Arc::new(packed)), bias, inner: format.activations() })
+        Ok(Self { weight: Weight::Packed(Arc::new(packed)), bias, centre: None, inner: format.activations() })
     }
 
     /// The same layer with results in f32 where they would be in the type that is kept within a block.
@@ -84,6 +86,22 @@ impl Linear {
             self.inner = DType::F32;
         }
         self
+    }
+
+    /// The same layer with `centre` `[out]`, f32, taken off its results, after the activation.
+    ///
+    /// # Errors
+    /// If it is not that, or the layer is not packed.
+    pub fn centred(mut self, centre: Tensor) -> Result<Self> {
+        match self.weight {
+            Weight::Packed(_) if centre.dims1()? == self.out_dim() && centre.dtype() == DType::F32 => {
+                self.centre = Some(centre);
+                Ok(self)
+            }
+            _ => {
+                candle_core::bail!("linear: a centre of {:?} for {} columns", centre.shape(), self.out_dim())
+            }
+        }
     }
 
     /// Width of the result.
@@ -154,9 +172,14 @@ impl Kernel<'_> {
             candle_core::bail!("linear: the input has {inner} columns, the weight takes {expected}");
         }
         let bias = self.layer.bias.as_ref().map(Tensor::storage_and_layout);
+        let centre = self.layer.centre.as_ref().map(Tensor::storage_and_layout);
         let finish = Finish {
             bias: bias.as_ref().map(|(storage, layout)| cpu::tensor_slice(storage, layout)).transpose()?,
             activation: self.activation,
+            centre: centre
+                .as_ref()
+                .map(|(storage, layout)| cpu::tensor_slice(storage, layout))
+                .transpose()?,
             residual: residual.map(|(storage, layout)| cpu::slice(storage, layout)).transpose()?,
         };
         let narrow = residual.is_none() && self.layer.inner == DType::BF16;

@@ -37,6 +37,11 @@ impl Numerics {
         Self { weights, ..self.clone() }
     }
 
+    /// Whether weights are bytes.
+    pub fn is_coarse(&self) -> bool {
+        self.weights == WeightFormat::Int8
+    }
+
     /// Where.
     pub fn device(&self) -> &Device {
         &self.device

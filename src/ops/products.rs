@@ -28,7 +28,7 @@ impl Products {
     /// If `rows` are not whole vectors of the same width.
     pub fn with(&self, rows: &[f32]) -> Result<Vec<f32>> {
         let (_, width) = self.0.shape();
-        let plain = Finish { bias: None, activation: None, residual: None };
+        let plain = Finish { bias: None, activation: None, centre: None, residual: None };
         match self.0.forward::<f32>(rows, rows.len() / width, plain, false)? {
             CpuStorage::F32(products) => Ok(products),
             _ => Err(Error::Msg("a product in f32 gave another type".to_owned())),

@@ -57,6 +57,25 @@ def randomise(model, seed):
             rnd(p, sharp / math.sqrt(p[0].numel()))
     return model
 
+@torch.no_grad()
+def massive(model, seed, channels=4, units=8, factor=30.0):
+    """A few channels and hidden units that are `factor` times the others, as trained transformers have them, which is what makes bytes
+    too coarse. The weights that follow undo it, so that the model computes what it did."""
+    g = torch.Generator().manual_seed(seed + 1)
+    for tower in (model.vision_model, model.text_model):
+        for block in tower.encoder.layers:
+            attention, mlp = block.self_attn, block.mlp
+            some = torch.randperm(block.layer_norm1.weight.numel(), generator=g)[:channels]
+            for norm, layers in (block.layer_norm1, (attention.q_proj, attention.k_proj, attention.v_proj)), (block.layer_norm2, (mlp.fc1,)):
+                norm.weight[some] *= factor
+                norm.bias[some] *= factor
+                for layer in layers:
+                    layer.weight[:, some] /= factor
+            some = torch.randperm(mlp.fc1.bias.numel(), generator=g)[:units]
+            mlp.fc1.bias[some] += factor
+            mlp.fc2.weight[:, some] /= factor
+            mlp.fc2.bias -= factor * mlp.fc2.weight[:, some].sum(1)
+
 def main():
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     a.add_argument("out")
@@ -67,12 +86,16 @@ def main():
     a.add_argument("--projection", type=int, help="width of the image tower where it differs (giant-opt)")
     a.add_argument("--context", type=int, default=64)
     a.add_argument("--seed", type=int, default=0)
+    a.add_argument("--massive", action="store_true", help="channels and hidden units that are much larger than the others (for int8)")
     a.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32")
     a.add_argument("--tokenizer")
     o = a.parse_args()
     cfg = config(o.family, o.size, o.image_size, o.patch, o.projection, o.context)
     model = (Siglip2Model if o.family == "siglip2-naflex" else SiglipModel)(cfg)
-    randomise(model, o.seed).to(getattr(torch, o.dtype)).eval().save_pretrained(o.out)
+    randomise(model, o.seed)
+    if o.massive:
+        massive(model, o.seed)
+    model.to(getattr(torch, o.dtype)).eval().save_pretrained(o.out)
     v = cfg.vision_config
     if o.family == "siglip2-naflex":
         pre = dict(image_processor_type="Siglip2ImageProcessor", processor_class="Siglip2Processor",

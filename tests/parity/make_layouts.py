@@ -27,6 +27,8 @@ class Layout:
     # Called as reference(model, processor, paths, texts, run): normalised image and text embeddings.
     reference: Optional[Callable] = None
     arguments: list = field(default_factory=list)
+    # Token ids of its own, where its texts have another length.
+    texts: Optional[list] = None
 
     @property
     def reference_differs(self):
@@ -92,9 +94,9 @@ def pytorch(out, source, tensors):
     return Layout("pytorch_model.bin", path)
 
 
-def fg_clip(out, source, tensors, config):
-    """FG-CLIP 2: a NaFlex SigLIP 2 with parts that short texts and whole pictures do without."""
-    path = folder(out, "fgclip2", source)
+def fg_clip(out, source, tensors, config, long=False):
+    """FG-CLIP 2: a NaFlex SigLIP 2 with parts that short texts and whole pictures do without; and its long texts."""
+    path = folder(out, "fgclip2-long" if long else "fgclip2", source)
     changed = copy.deepcopy(config) | {"model_type": "fgclip2", "auto_map": {"AutoModelForCausalLM": "modeling_fgclip2.FG_CLIP2_Model"}}
     for tower in ("vision", "text"):
         changed[f"{tower}_config"]["model_type"] = f"fgclip2_{tower}_model"
@@ -102,8 +104,21 @@ def fg_clip(out, source, tensors, config):
     (path / "config.json").write_text(json.dumps(changed))
     width = config["text_config"]["hidden_size"]
     extra = {f"text_model.embeddings.position_embedding_{x}.weight": torch.randn(196, width) for x in ("res", "ori")}
-    extra |= {"longtext_head.weight": torch.randn(width, width), "boxtext_head.bias": torch.randn(width), "dense_feature_head.probe": torch.randn(1, 1, width)}
+    extra |= {"longtext_head.weight": torch.randn(width, width) / width**0.5, "longtext_head.bias": torch.randn(width)}
+    extra |= {"boxtext_head.bias": torch.randn(width), "dense_feature_head.probe": torch.randn(1, 1, width)}
     save_file(tensors | extra, path / "model.safetensors", metadata={"format": "pt"})
+
+    @torch.inference_mode()
+    def long_texts(model, processor, paths, texts, run):
+        tower, positions = copy.deepcopy(model.text_model), torch.nn.Embedding(196, width)
+        first, others = (extra[f"text_model.embeddings.position_embedding_{x}.weight"] for x in ("ori", "res"))
+        positions.weight.copy_(torch.cat([first[:20], others[20:]]))
+        tower.embeddings.position_embedding, tower.embeddings.position_ids = positions, torch.arange(196)[None]
+        pooled = tower(input_ids=torch.tensor(texts)).pooler_output
+        return run(model, processor, paths, [[1] * 64])[0], unit(pooled @ extra["longtext_head.weight"].T + extra["longtext_head.bias"])
+    ids = np.random.default_rng(4).integers(0, config["text_config"]["vocab_size"], (3, 196)).tolist()
+    if long:
+        return Layout("FG-CLIP 2, long texts", path, reference=long_texts, arguments=["--long-texts"], texts=ids)
     return Layout("FG-CLIP 2", path)
 
 
@@ -355,7 +370,7 @@ def layouts(checkpoint, out):
         lambda: big_vision(out, checkpoint, tensors, config, processor, True, True, True),
     ]
     if naflex:
-        makers += [lambda: fg_clip(out, checkpoint, tensors, config)]
+        makers += [lambda long=long: fg_clip(out, checkpoint, tensors, config, long) for long in (False, True)]
     else:
         makers += [lambda: paligemma(out, checkpoint, tensors, config)]
         makers += [lambda kind=kind: open_clip_layout(out, checkpoint, tensors, config, **kind) for kind in ({}, dict(marqo=True), dict(bare=True))]

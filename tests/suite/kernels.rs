@@ -88,7 +88,7 @@ fn as_multiplied(x: &Tensor, weight: &Tensor, format: WeightFormat) -> (Tensor, 
 
 fn check_linear(rows: usize, inner: usize, out: usize, isa: Isa, format: WeightFormat) {
     let (x, weight) = (tensor(&[rows, inner], 1), tensor(&[out, inner], 3));
-    let (residual, bias) = (tensor(&[rows, out], 2), tensor(&[out], 4));
+    let (residual, bias, centre) = (tensor(&[rows, out], 2), tensor(&[out], 4), tensor(&[out], 5));
     let packed = PackedWeight::new(&slice(&weight), out, inner, format, isa).unwrap();
     let (multiplied, by, bound) = as_multiplied(&x, &weight, format);
     for (activation, add, with_bias, narrowed) in [
@@ -99,16 +99,25 @@ fn check_linear(rows: usize, inner: usize, out: usize, isa: Isa, format: WeightF
         (Some(Activation::GeluErf), false, false, false),
         (Some(Activation::GeluTanh), false, true, true),
     ] {
+        // As a layer before bytes has it.
+        let centred = activation.is_some() && with_bias;
         let oracle = Linear::new(by.clone(), with_bias.then(|| bias.clone()));
         let epilogue = match (activation, add) {
             (Some(activation), _) => Epilogue::Activation(activation),
             (None, true) => Epilogue::Residual(&residual),
             (None, false) => Epilogue::None,
         };
-        let expected = oracle.reference(&multiplied, epilogue).unwrap();
-        let (bias, residual) = (slice(&bias), slice(&residual));
-        let finish =
-            Finish { bias: with_bias.then_some(&*bias), activation, residual: add.then_some(&*residual) };
+        let mut expected = oracle.reference(&multiplied, epilogue).unwrap();
+        if centred {
+            expected = expected.broadcast_sub(&centre).unwrap();
+        }
+        let (bias, residual, centre) = (slice(&bias), slice(&residual), slice(&centre));
+        let finish = Finish {
+            bias: with_bias.then_some(&*bias),
+            activation,
+            centre: centred.then_some(&*centre),
+            residual: add.then_some(&*residual),
+        };
         let found = packed.forward::<f32>(&slice(&x), rows, finish, narrowed).unwrap();
         let found = result(found, (rows, out));
         // A result in bf16 has eight bits.
@@ -129,7 +138,7 @@ fn check_linear(rows: usize, inner: usize, out: usize, isa: Isa, format: WeightF
     }
     // Activations that come in bf16 are what f32 of the same values is.
     let x = rounded(&x);
-    let finish = Finish { bias: None, activation: None, residual: None };
+    let finish = Finish { bias: None, activation: None, centre: None, residual: None };
     let wide = packed.forward::<f32>(&slice(&x), rows, finish, false).unwrap();
     let same = packed.forward::<bf16>(&narrow(&x), rows, finish, false).unwrap();
     assert_eq!(slice(&result(wide, (rows, out))), slice(&result(same, (rows, out))), "{isa} {format:?}");
@@ -169,7 +178,7 @@ fn tall_products_are_cut_into_blocks_of_rows() {
             let packed = PackedWeight::new(&weight, out, inner, format, isa).unwrap();
             let rows = 2100;
             let x = tensor(&[rows, inner], 1);
-            let finish = Finish { bias: None, activation: None, residual: None };
+            let finish = Finish { bias: None, activation: None, centre: None, residual: None };
             let all =
                 slice(&result(packed.forward::<f32>(&slice(&x), rows, finish, false).unwrap(), (rows, out)));
             for first in [0, 1, 700, 2099] {
@@ -189,7 +198,7 @@ fn the_number_of_threads_changes_no_bit() {
     let segments = Segments::new([64, 1, 196, 40]);
     let rows = segments.rows();
     let (x, qkv) = (slice(&tensor(&[rows, inner], 1)), slice(&tensor(&[rows, 3 * 96], 8)));
-    let finish = Finish { bias: None, activation: Some(Activation::GeluTanh), residual: None };
+    let finish = Finish { bias: None, activation: Some(Activation::GeluTanh), centre: None, residual: None };
     for format in FORMATS {
         let packed = PackedWeight::new(&weight, out, inner, format, Isa::active()).unwrap();
         let at = |threads| {
@@ -332,7 +341,7 @@ fn what_is_not_finite_stays_so() {
             for (activation, narrow) in
                 [(None, false), (Some(Activation::GeluTanh), false), (Some(Activation::GeluTanh), true)]
             {
-                let finish = Finish { bias: None, activation, residual: None };
+                let finish = Finish { bias: None, activation, centre: None, residual: None };
                 let y = slice(&result(packed.forward::<f32>(&x, 3, finish, narrow).unwrap(), (3, 40)));
                 assert!(y[40..80].iter().all(|y| !y.is_finite()), "{isa} {format:?} {activation:?}");
                 assert!(y[..40].iter().chain(&y[80..]).all(|y| y.is_finite()), "{isa} {format:?}");
@@ -343,7 +352,7 @@ fn what_is_not_finite_stays_so() {
 
 #[test]
 fn what_does_not_fit_is_an_error() {
-    let finish = Finish { bias: None, activation: None, residual: None };
+    let finish = Finish { bias: None, activation: None, centre: None, residual: None };
     for format in FORMATS {
         assert!(PackedWeight::new(&[0.0; 5], 2, 3, format, Isa::best()).is_err());
         let packed = PackedWeight::new(&[0.0; 6], 2, 3, format, Isa::best()).unwrap();

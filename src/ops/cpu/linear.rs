@@ -25,6 +25,8 @@ pub struct Finish<'a> {
     pub bias: Option<&'a [f32]>,
     /// After the bias.
     pub activation: Option<Activation>,
+    /// `[out]`: taken off after that.
+    pub centre: Option<&'a [f32]>,
     /// `[rows, out]`, added last.
     pub residual: Option<&'a [f32]>,
 }
@@ -62,6 +64,7 @@ pub unsafe fn linear<M: Kernel, T: Element>(
     if inner == 0
         || x.len() != rows * inner
         || finish.bias.is_some_and(|b| b.len() != out)
+        || finish.centre.is_some_and(|c| c.len() != out)
         || finish.residual.is_some_and(|r| r.len() != rows * out)
     {
         candle_core::bail!("linear: {} inputs do not fit {rows} rows, a weight [{out}, {inner}]", x.len());
@@ -238,6 +241,7 @@ impl<M: Kernel, T: Element> Job<'_, M, T> {
             columns,
             bias: finish.bias.map(|bias| &bias[first_column..][..columns]),
             activation: finish.activation,
+            centre: finish.centre.map(|centre| &centre[first_column..][..columns]),
             residual: finish.residual.map(|residual| &residual[at..]),
             stride: weight.out,
         };

@@ -178,6 +178,8 @@ pub struct Block<'a> {
     pub bias: Option<&'a [f32]>,
     /// After the bias.
     pub activation: Option<Activation>,
+    /// `[columns]`: taken off after that.
+    pub centre: Option<&'a [f32]>,
     /// From the block's first value on; added last.
     pub residual: Option<&'a [f32]>,
     /// Values from one row of the residual and of the result to the next.
@@ -203,6 +205,12 @@ impl Block<'_> {
         }
         for x in &mut values {
             *x = activation(*x);
+        }
+        if let Some(centre) = self.centre {
+            let centre = chunk::<_, N>(centre, column);
+            for (x, c) in values.iter_mut().zip(centre) {
+                *x -= c;
+            }
         }
         if let Some(residual) = self.residual {
             let residual = chunk::<_, N>(residual, row * self.stride + column);

@@ -308,7 +308,7 @@ mod tests {
         assert!(packed(MOST_BYTES + 1, WeightFormat::Int8).is_err());
         assert!(packed(MOST_BYTES + 1, WeightFormat::F32).is_ok());
         // The largest sum that there is.
-        let finish = Finish { bias: None, activation: None, residual: None };
+        let finish = Finish { bias: None, activation: None, centre: None, residual: None };
         let packed = packed(MOST_BYTES, WeightFormat::Int8).unwrap();
         let CpuStorage::F32(y) = packed.forward::<f32>(&weight[..MOST_BYTES], 1, finish, false).unwrap()
         else {
