@@ -89,7 +89,7 @@ impl Fault {
 /// Whether an input failed for a reason that the next one may share.
 pub(super) fn is_of_the_model(error: &WorkError) -> bool {
     match error {
-        WorkError::Model(error) => matches!(error, Error::Compute(_)),
+        WorkError::Model(error) => matches!(error, Error::Compute(_) | Error::Config(_)),
         WorkError::Engine(_) => true,
     }
 }

@@ -10,7 +10,8 @@ pub struct ImageLimits {
     /// Pixels along the longer side. Default 65,535, which is also the most that JPEG and GIF can say.
     pub max_side: u32,
     /// Most memory that a decode may hold at once, in bytes, as the header foretells it. Default 1 GiB:
-    /// the largest picture that the other limits allow needs up to 12 bytes a pixel (a progressive JPEG).
+    /// the largest picture that the other limits allow needs up to 12 bytes a pixel (a progressive JPEG); HEIC and AVIF need 19, so
+    /// that 50 million pixels pass.
     pub max_decoded_bytes: u64,
     /// Samples that all scans of a JPEG together may go over: a file of a few kilobytes can ask for a hundred passes
     /// over the largest picture. Default 1.3 billion, which is 20 passes over 65 million pixels and some seconds.
@@ -31,18 +32,28 @@ pub enum HeifDecoder {
     #[default]
     InProcess,
     /// By a process for each picture, which has the memory that the size asks for and may only compute. It is this program
-    /// once more, called with `decode-heif`: only for the program `siglip`, on Linux; elsewhere as [`InProcess`](Self::InProcess).
+    /// once more, called with `decode-heif`: only for the program `siglip`. Elsewhere than on Linux these pictures are refused.
     Child,
 }
 
 /// Passes over the largest picture that the scans of a JPEG may make: an encoder's script makes about 10.
 const PASSES: u64 = 20;
 
+/// Bytes a pixel that the most costly format holds while it is decoded, HEIC and AVIF, with something for small ones.
+const MOST_PIXEL_BYTES: u64 = 20;
+
 impl ImageLimits {
     /// The defaults, for pictures of up to so many pixels.
     #[must_use]
     pub fn for_pixels(max_pixels: u64) -> Self {
-        Self { max_pixels, max_decode_work: max_pixels.saturating_mul(PASSES), ..Self::default() }
+        let default = Self::default();
+        // Who asks for larger pictures means those of every format.
+        let max_decoded_bytes = match max_pixels > default.max_pixels {
+            true => max_pixels.saturating_mul(MOST_PIXEL_BYTES),
+            false => default.max_decoded_bytes,
+        };
+        let max_decode_work = max_pixels.saturating_mul(PASSES);
+        Self { max_pixels, max_decode_work, max_decoded_bytes, ..default }
     }
 }
 

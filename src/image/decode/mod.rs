@@ -108,7 +108,7 @@ pub(super) fn decode_reduced(
         Format::Bmp => bmp::pixels(bytes),
         Format::Tiff => tiff::pixels(bytes, limits),
         #[cfg(feature = "heif")]
-        Format::Avif | Format::Heic => heif::pixels(bytes, info.format, limits, info.decoded_bytes),
+        Format::Avif | Format::Heic => heif::pixels(bytes, info.format, limits),
         #[cfg(not(feature = "heif"))]
         Format::Avif | Format::Heic => Err(ImageError::FormatNotBuilt { format: info.format }),
     })?;

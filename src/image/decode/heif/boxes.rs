@@ -4,7 +4,13 @@
 use std::collections::HashMap;
 
 /// How deep pictures may be made of others.
-const DEPTH: usize = 4;
+const DEPTH: usize = 5;
+/// Items and properties of a file; a photograph of 65 megapixels in tiles has some hundred.
+const ITEMS: usize = 10_000;
+/// Properties of one item.
+const PROPERTIES_OF_ONE: usize = 64;
+/// Pictures that others are made of, each as often as it is used.
+const REFERENCES: usize = 1 << 16;
 
 /// What `auxC` calls alpha: in files of HEVC, of AVC, and of everything since.
 const ALPHA: [&[u8]; 3] = [
@@ -23,37 +29,37 @@ pub(super) struct Contents {
     pub height: u32,
     /// Pixels of all pictures that have to be decoded for it, each as often as it is used.
     pub pixels: u64,
-    /// Pixels that are held at once: of the picture itself before it is cut, and of the largest of the others.
+    /// Pixels that are held at once: of the picture itself before it is cut, of the one of its parts that is being decoded, of a part
+    /// of that.
     pub held: u64,
 }
 
 pub(super) fn contents(bytes: &[u8]) -> Parsed<Contents> {
-    let meta = Boxes(bytes).find_map(|(name, body)| (name == *b"meta").then_some(body));
+    let mut metas = Boxes(bytes).filter_map(|(name, body)| (name == *b"meta").then_some(body));
     // Version and flags come first.
-    let meta = meta.and_then(|meta| meta.get(4..)).ok_or("it has no meta box")?;
-    let mut items = Items::default();
+    let meta = metas.next().and_then(|meta| meta.get(4..)).ok_or("it has no meta box")?;
+    if metas.next().is_some() {
+        return Err("it has two meta boxes");
+    }
+    let mut read = Read::default();
     for (name, body) in Boxes(meta) {
         match &name {
-            b"pitm" => items.primary = primary(body)?,
-            b"iref" => references(body, &mut items)?,
-            b"iprp" => properties(body, &mut items)?,
+            b"pitm" => read.primary = primary(body)?,
+            b"iref" => references(body, &mut read)?,
+            b"iprp" => properties(body, &mut read)?,
             _ => {}
         }
     }
-    let (width, height) = items.shown(items.primary)?;
-    // Its alpha is decoded with it: a picture that says so, and that it belongs to this one. Depths and gain maps are not.
-    let mut known = HashMap::new();
-    let mut cost = items.cost(items.primary, DEPTH, &mut known)?;
-    for (item, of) in &items.auxiliary {
-        if of.contains(&items.primary) && items.is_alpha(*item) {
-            cost = cost.with(items.cost(*item, DEPTH, &mut known)?, items.coded(*item));
-        }
-    }
-    let held = items.coded(items.primary).saturating_add(cost.largest);
-    Ok(Contents { width, height, pixels: cost.sum, held })
+    let primary = read.primary;
+    let items = Items::new(read)?;
+    let (width, height) =
+        items.of.get(&primary).and_then(|item| item.shown).ok_or("it does not say how large it is")?;
+    let cost = items.cost(primary, DEPTH, &mut HashMap::new())?;
+    Ok(Contents { width, height, pixels: cost.sum, held: cost.held })
 }
 
 /// What is said of an item, in the order of `ipco`.
+#[derive(Clone, Copy)]
 enum Property {
     /// `ispe`: width and height as it is coded.
     Size(u32, u32),
@@ -66,76 +72,117 @@ enum Property {
     Other,
 }
 
-/// Pixels that are decoded for an item.
-#[derive(Clone, Copy)]
-struct Cost {
-    /// The item's own and those of its parts.
-    sum: u64,
-    /// Of the largest of its parts.
-    largest: u64,
-}
-
-impl Cost {
-    /// With a part that has so many pixels of its own.
-    fn with(self, part: Self, own: u64) -> Self {
-        Self { sum: self.sum.saturating_add(part.sum), largest: self.largest.max(part.largest).max(own) }
-    }
-}
-
+/// The boxes as they stand in the file.
 #[derive(Default)]
-struct Items {
+struct Read {
     primary: u32,
     /// Pictures that one is made of.
     parts: HashMap<u32, Vec<u32>>,
-    auxiliary: Vec<(u32, Vec<u32>)>,
+    /// Pictures that belong to another.
+    auxiliary: Vec<(u32, u32)>,
+    references: usize,
     properties: Vec<Property>,
-    /// Which properties an item has, by their numbers.
-    of: HashMap<u32, Vec<usize>>,
+    /// Which properties an item has, by their numbers, in their order.
+    of: HashMap<u32, Vec<u16>>,
+}
+
+impl Read {
+    /// Counts pictures that others are made of.
+    fn count(&mut self, more: usize) -> Parsed<()> {
+        self.references += more;
+        if self.references > REFERENCES { Err("it refers to too many pictures") } else { Ok(()) }
+    }
+}
+
+/// One picture of the file.
+#[derive(Default)]
+struct Item {
+    /// Width and height as libheif shows it: the size, then cuts and turns in their order.
+    shown: Option<(u32, u32)>,
+    /// Pixels before it is cut.
+    coded: u64,
+    is_alpha: bool,
+    /// Pictures that are decoded for it: those that it is made of, and its alpha. Depths and gain maps are not.
+    parts: Vec<u32>,
+}
+
+impl Item {
+    fn new(properties: impl Iterator<Item = Property> + Clone) -> Parsed<Self> {
+        let mut item = Self::default();
+        for property in properties.clone() {
+            match property {
+                Property::Size(width, height) => {
+                    item.shown = Some((width, height));
+                    item.coded = item.coded.max(u64::from(width) * u64::from(height));
+                }
+                Property::Alpha => item.is_alpha = true,
+                _ => {}
+            }
+        }
+        for property in properties {
+            item.shown = match (property, item.shown) {
+                (Property::Cut(width, height), Some((from_width, from_height))) => {
+                    if width > from_width || height > from_height {
+                        return Err("what is cut out of it is larger than it is");
+                    }
+                    Some((width, height))
+                }
+                (Property::Turned(true), Some((width, height))) => Some((height, width)),
+                (_, shown) => shown,
+            };
+        }
+        Ok(item)
+    }
+}
+
+/// Pixels that are decoded for an item, with its parts.
+#[derive(Clone, Copy)]
+struct Cost {
+    /// All of them.
+    sum: u64,
+    /// Those that are held at once.
+    held: u64,
+}
+
+struct Items {
+    of: HashMap<u32, Item>,
 }
 
 impl Items {
-    fn properties(&self, item: u32) -> impl Iterator<Item = &Property> {
-        self.of.get(&item).into_iter().flatten().filter_map(|&i| self.properties.get(i))
-    }
-
-    fn is_alpha(&self, item: u32) -> bool {
-        self.properties(item).any(|property| matches!(property, Property::Alpha))
-    }
-
-    /// Width and height as libheif shows it: the size, then cuts and turns in their order.
-    fn shown(&self, item: u32) -> Parsed<(u32, u32)> {
-        let size = self.properties(item).filter_map(|property| match *property {
-            Property::Size(width, height) => Some((width, height)),
-            _ => None,
-        });
-        let size = size.last().ok_or("it does not say how large it is")?;
-        Ok(self.properties(item).fold(size, |(width, height), property| match *property {
-            Property::Cut(width, height) => (width, height),
-            Property::Turned(true) => (height, width),
-            _ => (width, height),
-        }))
-    }
-
-    /// Pixels of the item itself, before it is cut.
-    fn coded(&self, item: u32) -> u64 {
-        let sizes = self.properties(item).filter_map(|property| match *property {
-            Property::Size(width, height) => Some(u64::from(width) * u64::from(height)),
-            _ => None,
-        });
-        sizes.max().unwrap_or(0)
+    fn new(mut read: Read) -> Parsed<Self> {
+        let mut of = HashMap::with_capacity(read.of.len());
+        for (id, numbers) in &read.of {
+            let properties = numbers.iter().filter_map(|&at| read.properties.get(usize::from(at)).copied());
+            let parts = read.parts.remove(id).unwrap_or_default();
+            of.insert(*id, Item { parts, ..Item::new(properties)? });
+        }
+        // Of what has no properties, only the parts count.
+        of.extend(read.parts.into_iter().map(|(id, parts)| (id, Item { parts, ..Item::default() })));
+        for (id, belongs_to) in read.auxiliary {
+            if of.get(&id).is_some_and(|item| item.is_alpha)
+                && let Some(item) = of.get_mut(&belongs_to)
+            {
+                item.parts.push(id);
+            }
+        }
+        Ok(Self { of })
     }
 
     /// `known` are those of pictures that were looked at: each is, once.
-    fn cost(&self, item: u32, depth: usize, known: &mut HashMap<u32, Cost>) -> Parsed<Cost> {
-        if let Some(&cost) = known.get(&item) {
+    fn cost(&self, id: u32, depth: usize, known: &mut HashMap<u32, Cost>) -> Parsed<Cost> {
+        if let Some(&cost) = known.get(&id) {
             return Ok(cost);
         }
         let depth = depth.checked_sub(1).ok_or("its pictures are made of others, too often")?;
-        let mut cost = Cost { sum: self.coded(item), largest: 0 };
-        for &part in self.parts.get(&item).into_iter().flatten() {
-            cost = cost.with(self.cost(part, depth, known)?, self.coded(part));
+        let Some(item) = self.of.get(&id) else { return Ok(Cost { sum: 0, held: 0 }) };
+        let (mut sum, mut largest) = (item.coded, 0);
+        for &part in &item.parts {
+            let part = self.cost(part, depth, known)?;
+            sum = sum.saturating_add(part.sum);
+            largest = part.held.max(largest);
         }
-        known.insert(item, cost);
+        let cost = Cost { sum, held: item.coded.saturating_add(largest) };
+        known.insert(id, cost);
         Ok(cost)
     }
 }
@@ -147,7 +194,7 @@ fn primary(body: &[u8]) -> Parsed<u32> {
     fields.number(if version == 0 { 2 } else { 4 })
 }
 
-fn references(body: &[u8], items: &mut Items) -> Parsed<()> {
+fn references(body: &[u8], read: &mut Read) -> Parsed<()> {
     let mut fields = Fields(body);
     let size = if fields.number(1)? == 0 { 2 } else { 4 };
     fields.skip(3)?;
@@ -155,22 +202,30 @@ fn references(body: &[u8], items: &mut Items) -> Parsed<()> {
         let mut fields = Fields(body);
         let from = fields.number(size)?;
         let count = fields.number(2)?;
-        let to: Vec<u32> = (0..count).map(|_| fields.number(size)).collect::<Parsed<_>>()?;
-        match &name {
-            b"dimg" => items.parts.entry(from).or_default().extend(to),
-            b"auxl" => items.auxiliary.push((from, to)),
-            _ => {}
+        if !matches!(&name, b"dimg" | b"auxl") {
+            continue;
+        }
+        read.count(count as usize)?;
+        for _ in 0..count {
+            let to = fields.number(size)?;
+            match &name {
+                b"dimg" => read.parts.entry(from).or_default().push(to),
+                _ => read.auxiliary.push((from, to)),
+            }
         }
     }
     Ok(())
 }
 
-fn properties(body: &[u8], items: &mut Items) -> Parsed<()> {
+fn properties(body: &[u8], read: &mut Read) -> Parsed<()> {
     for (name, body) in Boxes(body) {
         match &name {
             b"ipco" => {
                 for (name, body) in Boxes(body) {
-                    items.properties.push(property(name, Fields(body))?);
+                    if read.properties.len() == ITEMS {
+                        return Err("it has too many properties");
+                    }
+                    read.properties.push(property(name, Fields(body))?);
                 }
             }
             b"ipma" => {
@@ -179,13 +234,21 @@ fn properties(body: &[u8], items: &mut Items) -> Parsed<()> {
                 let long = fields.number(3)? & 1 == 1;
                 for _ in 0..fields.number(4)? {
                     let item = fields.number(if version == 0 { 2 } else { 4 })?;
+                    let is_new = !read.of.contains_key(&item);
+                    if is_new && read.of.len() == ITEMS {
+                        return Err("it has too many pictures");
+                    }
+                    let numbers = read.of.entry(item).or_default();
                     for _ in 0..fields.number(1)? {
+                        if numbers.len() == PROPERTIES_OF_ONE {
+                            return Err("one of its pictures has too many properties");
+                        }
                         let number = fields.number(if long { 2 } else { 1 })?;
                         // The first bit says whether it matters.
                         let number = number & if long { 0x7fff } else { 0x7f };
                         // From 1; 0 is none.
-                        if let Some(place) = (number as usize).checked_sub(1) {
-                            items.of.entry(item).or_default().push(place);
+                        if let Some(place) = number.checked_sub(1) {
+                            numbers.push(place as u16);
                         }
                     }
                 }
@@ -307,6 +370,9 @@ mod tests {
         assert_eq!(pixels(&file(&[], &[], None)), Ok(2000));
         assert_eq!(pixels(&file(&[2, 2, 2], &[], None)), Ok(2000 + 3000));
         assert_eq!(pixels(&file(&[2; 60_000], &[], None)), Ok(2000 + 60_000_000));
+        let mut twice = file(&[], &[], None);
+        twice.extend(boxed(b"meta", &[0; 4]));
+        assert!(pixels(&twice).is_err(), "two meta boxes");
         assert!(pixels(&file(&[1], &[], None)).is_err(), "made of itself");
         let whole = file(&[2, 2], &[boxed(b"irot", &[1])], None);
         for end in 0..whole.len() {
@@ -338,6 +404,8 @@ mod tests {
         assert_eq!(shown(&[turned(2)]), (50, 40));
         assert_eq!(shown(&[turned(3)]), (40, 50));
         assert_eq!(shown(&[cut([49, 2], [8, 1]), turned(1)]), (8, 25));
+        assert!(contents(&file(&[], &[cut([51, 1], [8, 1])], None)).is_err(), "a cut that is larger");
+        assert!(contents(&file(&[], &vec![turned(0); 64], None)).is_err(), "too many properties");
         assert!(contents(&file(&[], &[cut([1, 0], [1, 1])], None)).is_err());
         let held = |file: &[u8]| contents(file).unwrap().held;
         assert_eq!(held(&file(&[2, 2], &[], None)), 2000 + 1000, "one part at a time");
