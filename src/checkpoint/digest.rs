@@ -1,7 +1,7 @@
 //! A digest of the weights, whatever files they came in.
 
+use blake3::Hasher;
 use rayon::prelude::*;
-use sha2::{Digest, Sha256};
 
 use super::CheckpointError;
 use super::weights::CheckpointWeights;
@@ -17,7 +17,7 @@ const PIECE: usize = 64 << 10;
 const VALUE: usize = 4;
 
 impl CheckpointWeights {
-    /// SHA-256 over the weights, for the fingerprint of the embedding space: 32 bytes.
+    /// BLAKE3 over the weights, for the fingerprint of the embedding space: 32 bytes.
     ///
     /// What is hashed is what the towers compute with: for every tensor, by its canonical name in
     /// sorted order, the name, the shape, and the values as little-endian f32, in pieces of 16 MiB
@@ -33,21 +33,23 @@ impl CheckpointWeights {
             .par_iter()
             .map(|(name, shape)| self.tensor_digest(name, shape))
             .collect::<Result<_, _>>()?;
-        let mut all = Sha256::new();
-        digests.iter().for_each(|digest| all.update(digest));
+        let mut all = Hasher::new();
+        for digest in &digests {
+            all.update(digest);
+        }
         Ok(all.finalize().into())
     }
 
     fn tensor_digest(&self, name: &str, shape: &[usize]) -> Result<[u8; 32], ModelError> {
         let chunks: Vec<[u8; 32]> = if let Some(bytes) = self.plain(name) {
-            bytes.par_chunks(CHUNK * VALUE).map(|chunk| Sha256::digest(chunk).into()).collect()
+            bytes.par_chunks(CHUNK * VALUE).map(|chunk| blake3::hash(chunk).into()).collect()
         } else if let Some(read) = self.part_reader(name) {
             // Widened piece by piece: a vocabulary in bf16 takes a gigabyte in f32.
             let count: usize = shape.iter().product();
             let starts = (0..count).into_par_iter().step_by(CHUNK);
             let digest = |start: usize| {
                 let end = count.min(start + CHUNK);
-                let mut hash = Sha256::new();
+                let mut hash = Hasher::new();
                 for at in (start..end).step_by(PIECE) {
                     update(&mut hash, &read(at..end.min(at + PIECE))?);
                 }
@@ -56,23 +58,27 @@ impl CheckpointWeights {
             starts.map(digest).collect::<Result<_, _>>()?
         } else {
             let digest = |chunk: &[f32]| {
-                let mut hash = Sha256::new();
+                let mut hash = Hasher::new();
                 chunk.chunks(PIECE).for_each(|values| update(&mut hash, values));
                 hash.finalize().into()
             };
             self.values(name)?.par_chunks(CHUNK).map(digest).collect()
         };
-        let mut hash = Sha256::new();
-        hash.update((name.len() as u64).to_le_bytes());
-        hash.update(name);
-        hash.update((shape.len() as u64).to_le_bytes());
-        shape.iter().for_each(|size| hash.update((*size as u64).to_le_bytes()));
-        chunks.iter().for_each(|chunk| hash.update(chunk));
+        let mut hash = Hasher::new();
+        hash.update(&(name.len() as u64).to_le_bytes());
+        hash.update(name.as_bytes());
+        hash.update(&(shape.len() as u64).to_le_bytes());
+        for size in shape {
+            hash.update(&(*size as u64).to_le_bytes());
+        }
+        for chunk in &chunks {
+            hash.update(chunk);
+        }
         Ok(hash.finalize().into())
     }
 }
 
-fn update(hash: &mut Sha256, values: &[f32]) {
+fn update(hash: &mut Hasher, values: &[f32]) {
     let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-    hash.update(bytes);
+    hash.update(&bytes);
 }

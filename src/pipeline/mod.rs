@@ -166,7 +166,7 @@ fn describe(checkpoint: &Checkpoint, options: &LoadOptions, parts: &Parts, diges
     }
 }
 
-/// SHA-256 in hex over the weights' digest, the architecture and everything in preprocessing that changes
+/// SHA-256 in hex over the weights' digest (BLAKE3), the architecture and everything in preprocessing that changes
 /// vectors: vectors with the same fingerprint may be compared with each other.
 fn fingerprint(
     checkpoint: &Checkpoint,

@@ -48,7 +48,7 @@ pub struct Model {
     pub dimensions: usize,
     /// Number of parameters of both towers.
     pub parameters: usize,
-    /// SHA-256 over the weights and all preprocessing that changes vectors: vectors with the same fingerprint
+    /// A hash over the weights and all preprocessing that changes vectors: vectors with the same fingerprint
     /// may be compared, others not. `dtype` is no part of it.
     pub fingerprint: String,
     /// Arithmetic of the towers.
