@@ -7,7 +7,7 @@ use candle_core::{Device, Tensor};
 use super::files::Files;
 use super::json::Object;
 use super::store::Store;
-use super::wanted::Wanted;
+use super::wanted::{Tower, Wanted};
 use super::weights::Change;
 use super::{CheckpointError, ModelRef, weights_file};
 
@@ -76,6 +76,10 @@ impl Adapter {
                 || (inner.starts_with("text_model.") && !wanted.text())
             {
                 continue;
+            }
+            if wanted.tower == Some(Tower::Text) && !inner.starts_with("text_model.") {
+                // Without the name of a tower it may be of the other one, whose shapes are the same.
+                return Err(unknown());
             }
             let Some(module) = inner.strip_suffix(".lora_A.weight") else {
                 if inner.ends_with(".lora_B.weight") {

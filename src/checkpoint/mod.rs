@@ -85,6 +85,7 @@ pub fn open_part(
     options: &HubOptions,
     wanted: Wanted,
 ) -> Result<Checkpoint, CheckpointError> {
+    wanted.check()?;
     let (files, weights, name, revision) = find(model, options, wanted)?;
     let files = sentence_transformers::inside(files)?;
     let is_adapter =

@@ -17,13 +17,24 @@ pub enum Tower {
 /// What is taken of a checkpoint. By default everything, with texts of the usual length.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Wanted {
-    /// Only this tower. The other one, and the scores of both, are not looked at.
+    /// Only this tower. The tensors of the other one, and the scores of both, are not looked at.
     pub tower: Option<Tower>,
     /// The text tower for long texts, of a checkpoint that has positions and a head for them (FG-CLIP 2).
     pub long_texts: bool,
 }
 
 impl Wanted {
+    /// Refuses long texts without a text tower.
+    pub(super) fn check(self) -> Result<(), CheckpointError> {
+        match self {
+            Self { tower: Some(Tower::Image), long_texts: true } => Err(CheckpointError::Unsupported {
+                file: "--tower image".to_owned(),
+                what: "--long-texts is for the text tower".to_owned(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether the image tower is.
     pub(super) fn image(self) -> bool {
         self.tower != Some(Tower::Text)

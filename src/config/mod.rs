@@ -186,7 +186,7 @@ pub struct BenchArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
     /// Measures decoding, resizing and cutting this image on one thread instead of a tower
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["tower", "batch"])]
+    #[arg(long, value_name = "FILE", conflicts_with = "batch")]
     pub prepare: Option<PathBuf>,
     /// Items of one batch
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=4096))]

@@ -13,8 +13,8 @@ use candle_core::Tensor;
 use super::error::Result;
 use crate::ops::Activation;
 
-/// Channels that are at least so much larger than the usual one are made smaller. Others are left as they are: they do no harm, and
-/// weights keep their own bytes.
+/// Channels that would be divided by more than this (so that they are more than its square times the usual one) are. Others are left as
+/// they are: they do no harm, and weights keep their own bytes.
 const LARGE: f32 = 2.0;
 
 /// By what each channel of a norm with `gain` and `bias` `[width]` is divided, and the weights `[out, width]` that follow are
