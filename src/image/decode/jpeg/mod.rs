@@ -12,7 +12,7 @@ use libjpeg_turbo_rs::{DecodeLimits, Decoder, JpegError, PixelFormat, ScalingFac
 use super::metadata::orientation;
 use super::{Decoded, Header, broken, colour, unsupported};
 use crate::image::{Format, ImageError, ImageLimits};
-use survey::Survey;
+use survey::{Coding, Survey};
 
 /// More scans than any encoder writes; each one is a pass over pixels.
 pub(super) const MAX_SCANS: usize = 100;
@@ -121,6 +121,9 @@ fn decoded(
         4 => true,
         other => return Err(unsupported(Format::Jpeg, format!("{other} colour components"))),
     };
+    if survey.coding == Coding::Other && survey.has_odd_sizes() {
+        return Err(unsupported(Format::Jpeg, "arithmetic coding with such sizes of its components"));
+    }
     if survey.is_odd() {
         let samples = careful::decode(bytes, survey)?;
         return Ok((u32::from(survey.width), u32::from(survey.height), samples));

@@ -224,11 +224,17 @@ impl<'a> Survey<'a> {
             return false;
         }
         let components = &self.components;
-        let (across, down) = self.unit();
-        let full = |component: &Component| (component.across, component.down) == (across, down);
         let has_twins =
             (1..components.len()).any(|at| components[..at].iter().any(|c| c.id == components[at].id));
-        let odd_sizes = match components.len() {
+        has_twins || self.has_odd_sizes() || self.is_partly_interleaved() || self.is_incomplete()
+    }
+
+    /// Whether the components have sizes that the library gets wrong or panics on.
+    pub(super) fn has_odd_sizes(&self) -> bool {
+        let components = &self.components;
+        let (across, down) = self.unit();
+        let full = |component: &Component| (component.across, component.down) == (across, down);
+        match components.len() {
             3 => {
                 let same = |a: &Component, b: &Component| (a.across, a.down) == (b.across, b.down);
                 let usual = [(1, 1), (2, 1), (1, 2), (2, 2), (4, 1), (4, 2)];
@@ -240,8 +246,7 @@ impl<'a> Survey<'a> {
             }
             4 => !components.iter().all(full),
             _ => false,
-        };
-        has_twins || odd_sizes || self.is_partly_interleaved() || self.is_incomplete()
+        }
     }
 
     /// A sequential file of several scans, of which one has some of the components and not just one.
