@@ -383,6 +383,22 @@ mod tests {
     }
 
     #[test]
+    fn what_a_file_lists_is_counted_before_it_is_kept() {
+        let meta = |inner: &[u8]| boxed(b"meta", &[&[0; 4][..], inner].concat());
+        // Two lists of 40,000 parts, of one picture.
+        let list = [&[0, 1][..], &40_000_u16.to_be_bytes(), &[0, 2].repeat(40_000)].concat();
+        let lists = [&[0; 4][..], &boxed(b"dimg", &list).repeat(2)].concat();
+        assert_eq!(contents(&meta(&boxed(b"iref", &lists))), Err("it refers to too many pictures"));
+        let properties = boxed(b"ipco", &boxed(b"irot", &[0]).repeat(ITEMS + 1));
+        assert_eq!(contents(&meta(&boxed(b"iprp", &properties))), Err("it has too many properties"));
+        // Pictures without a property, each with a number of its own.
+        let pictures: Vec<u8> =
+            (0..=ITEMS as u16).flat_map(|id| [&id.to_be_bytes()[..], &[0]].concat()).collect();
+        let of = [&[0; 4][..], &(ITEMS as u32 + 1).to_be_bytes(), &pictures].concat();
+        assert_eq!(contents(&meta(&boxed(b"iprp", &boxed(b"ipma", &of)))), Err("it has too many pictures"));
+    }
+
+    #[test]
     fn a_picture_is_as_large_as_it_is_shown_and_costs_what_is_coded() {
         let shown = |more: &[Vec<u8>]| {
             let Contents { width, height, held, .. } = contents(&file(&[], more, None)).unwrap();
