@@ -10,24 +10,24 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use candle_core::{Device, Tensor};
-use siglip::Result;
-use siglip::checkpoint::HubOptions;
-use siglip::engine::{
+use siglip::testing::Result;
+use siglip::testing::checkpoint::HubOptions;
+use siglip::testing::engine::{
     EmbedOptions, Engine, EngineConfig, ImageCost, Input, Labels, Model, ModelHandle, PipelineModel,
     Progress, ScoreOptions, Towers,
 };
-use siglip::image::{
+use siglip::testing::image::{
     Geometry, Grid, ImageDecode, ImageLimits, ImageOptions, ImageSpec, Patches, Preprocessor, Resample,
 };
-use siglip::model::zero_shot::Ranking;
-use siglip::model::{
+use siglip::testing::model::zero_shot::Ranking;
+use siglip::testing::model::{
     EncoderSpec, ImagePooling, ImageTowerSpec, LabelSet, ModelSpec, NoneTest, PositionResize, Question,
     Scores, Siglip, Thresholds, Weights,
 };
-use siglip::ops::cpu::{Isa, WeightFormat};
-use siglip::ops::{Activation, Numerics};
-use siglip::pipeline::{DeviceKind, LoadOptions, ModelInfo, Precision};
-use siglip::text::{Canonicalization, TokenIds};
+use siglip::testing::ops::cpu::{Isa, WeightFormat};
+use siglip::testing::ops::{Activation, Numerics};
+use siglip::testing::pipeline::{DeviceKind, LoadOptions, ModelInfo, Precision};
+use siglip::testing::text::{Canonicalization, TokenIds};
 
 /// What the project holds itself to: more than the time of one embedding by less than this.
 const MOST_SHARE: f64 = 0.05;
@@ -49,7 +49,7 @@ fn numbers(seed: usize, count: usize) -> Vec<f32> {
 struct MadeUp;
 
 impl Weights for MadeUp {
-    fn tensor(&self, name: &str, shape: &[usize]) -> siglip::model::Result<Tensor> {
+    fn tensor(&self, name: &str, shape: &[usize]) -> siglip::testing::model::Result<Tensor> {
         let is_gain = name.contains("norm") && name.ends_with("weight");
         let scale = if shape.len() == 2 { 1.0 / (shape[1] as f32).sqrt() } else { 0.1 };
         let mut values = numbers(name.len(), shape.iter().product());
@@ -129,11 +129,11 @@ impl Model for Base {
     }
 
     fn prepare_text(&self, _: &str, _: Option<Canonicalization>) -> Result<TokenIds> {
-        Err(siglip::Error::Request("no texts".to_owned()))
+        Err(siglip::testing::Error::Request("no texts".to_owned()))
     }
 
     fn prepare_ids(&self, _: &[u32]) -> Result<TokenIds> {
-        Err(siglip::Error::Request("no texts".to_owned()))
+        Err(siglip::testing::Error::Request("no texts".to_owned()))
     }
 
     fn memory_bytes(&self) -> u64 {

@@ -8,14 +8,14 @@ use std::sync::Arc;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use half::bf16;
-use siglip::model::zero_shot::Ranking;
-use siglip::model::{LabelSet, NoneTest, Question, Scores, Thresholds};
-use siglip::ops::cpu::attention::Inputs;
-use siglip::ops::cpu::linear::Finish;
-use siglip::ops::cpu::pooling::Folded;
-use siglip::ops::cpu::weight::{attend, normalize};
-use siglip::ops::cpu::{Isa, PackedWeight, WeightFormat};
-use siglip::ops::{Activation, Segments};
+use siglip::testing::model::zero_shot::Ranking;
+use siglip::testing::model::{LabelSet, NoneTest, Question, Scores, Thresholds};
+use siglip::testing::ops::cpu::attention::Inputs;
+use siglip::testing::ops::cpu::linear::Finish;
+use siglip::testing::ops::cpu::pooling::Folded;
+use siglip::testing::ops::cpu::weight::{attend, normalize};
+use siglip::testing::ops::cpu::{Isa, PackedWeight, WeightFormat};
+use siglip::testing::ops::{Activation, Segments};
 
 const WIDTH: usize = 768;
 const HEADS: usize = 12;

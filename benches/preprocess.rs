@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use libjpeg_turbo_rs::{PixelFormat, Subsampling, compress};
-use siglip::image::{
+use siglip::testing::image::{
     Geometry, ImageLimits, ImageOptions, ImageSpec, Picture, Preprocessor, Resample, decode, resize,
 };
 

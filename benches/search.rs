@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use siglip::bulk::vectors::{Vectors, search};
+use siglip::testing::bulk::vectors::{Vectors, search};
 
 const ROWS: usize = 1_000_000;
 const WIDTH: usize = 512;

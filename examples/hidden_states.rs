@@ -6,8 +6,8 @@
 
 use std::io::Write;
 
-use siglip::checkpoint::{self, HubOptions, ModelRef};
-use siglip::pipeline::{LoadOptions, Pipeline, Precision};
+use siglip::testing::checkpoint::{self, HubOptions, ModelRef};
+use siglip::testing::pipeline::{LoadOptions, Pipeline, Precision};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);

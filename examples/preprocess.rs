@@ -11,7 +11,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use siglip::image::{
+use siglip::testing::image::{
     Geometry, ImageDecode, ImageLimits, ImageOptions, ImageSpec, Preprocessor, Resample, decode, frames,
     resize,
 };

@@ -13,7 +13,7 @@ use std::error::Error;
 use std::io::{BufRead, Write};
 use std::path::Path;
 
-use siglip::text::{TextFamily, TextProcessor, TextSpec, TokenizerFiles, canonicalize};
+use siglip::testing::text::{TextFamily, TextProcessor, TextSpec, TokenizerFiles, canonicalize};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

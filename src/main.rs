@@ -3,14 +3,14 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use siglip::config::Cli;
+use siglip::Cli;
 
 // Decoding pictures allocates and frees large buffers from many threads.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    match siglip::commands::run(Cli::parse()) {
+    match siglip::run(Cli::parse()) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error}");

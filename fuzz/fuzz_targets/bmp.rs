@@ -2,7 +2,7 @@
 //! The BMP decoder alone: the mark that a file starts with is put before the data. A panic that is caught on the way is
 //! one here.
 
-use siglip::image::{ImageError, ImageLimits, decode};
+use siglip::testing::image::{ImageError, ImageLimits, decode};
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let file = [b"BM", data].concat();

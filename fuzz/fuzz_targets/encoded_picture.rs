@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| siglip::api::parsers::encoded_picture(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| siglip::testing::api::parsers::encoded_picture(data));

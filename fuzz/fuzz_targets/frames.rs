@@ -3,7 +3,7 @@
 
 use std::ops::ControlFlow;
 
-use siglip::image::{ImageError, ImageLimits, frames};
+use siglip::testing::image::{ImageError, ImageLimits, frames};
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let Some((&kind, data)) = data.split_first() else { return };

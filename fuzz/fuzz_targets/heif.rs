@@ -1,7 +1,7 @@
 #![no_main]
 //! HEIC and AVIF, for which this must be built with the feature `heif`: the box that a file starts with is put before the data.
 
-use siglip::image::{ImageError, ImageLimits, decode};
+use siglip::testing::image::{ImageError, ImageLimits, decode};
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let Some((&kind, data)) = data.split_first() else { return };

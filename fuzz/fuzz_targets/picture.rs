@@ -1,6 +1,6 @@
 #![no_main]
 
-use siglip::image::{ImageLimits, decode, probe};
+use siglip::testing::image::{ImageLimits, decode, probe};
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let limits = ImageLimits { max_pixels: 1 << 20, ..ImageLimits::default() };

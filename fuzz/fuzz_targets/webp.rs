@@ -2,7 +2,7 @@
 //! The WebP decoder alone: the mark that a file starts with is put before the data. A panic that is caught on the way is
 //! one here.
 
-use siglip::image::{ImageError, ImageLimits, decode};
+use siglip::testing::image::{ImageError, ImageLimits, decode};
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let length = u32::try_from(data.len() + 4).unwrap_or(u32::MAX).to_le_bytes();

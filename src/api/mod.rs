@@ -53,14 +53,13 @@ use edge::error::shortened;
 pub use admin::models::{ModelAdmin, ModelLoader, ModelOpener};
 pub use config::{ApiConfig, Cors};
 pub use dialects::{Dialects, ImmichUpstream};
-pub use edge::base_path::BasePath;
 pub use edge::client::{Cidr, TrustedProxies};
-pub use edge::error::{ApiError, ApiResult, ErrorBody, ErrorDetail, ErrorKind};
+pub use edge::error::ApiError;
 pub use edge::keys::{ApiKeys, check as check_key};
 pub use edge::lifecycle::Phase;
 pub use edge::server::{DrainTimes, Port, Stopped, Tls, serve};
 pub use source::{FetchPolicy, HostPattern};
-pub use state::{AppState, RenderMetrics};
+pub use state::AppState;
 
 /// The routes, by who may ask and where.
 struct Routes {

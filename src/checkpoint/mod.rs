@@ -31,7 +31,7 @@ mod weights_file;
 use std::path::Path;
 
 pub use error::CheckpointError;
-pub use files::{Blob, Files};
+pub use files::Files;
 pub use hub::HubOptions;
 #[cfg(feature = "object-store")]
 pub(crate) use hub::certificates;

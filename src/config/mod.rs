@@ -16,13 +16,12 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-pub use choice::ModelChoice;
 pub use embed::{EmbedArgs, FindArgs};
 pub use health::HealthArgs;
 pub use model::{ComputeArgs, ModelArgs, WorkModelArgs, start_threads};
 pub use serve::{ServeArgs, ServeConfig};
 pub use vectors::{DedupArgs, SearchArgs};
-pub use worker::{VectorType, WorkerArgs};
+pub use worker::WorkerArgs;
 
 /// The command line.
 #[derive(Debug, Parser)]

@@ -48,14 +48,6 @@ impl WorkModelArgs {
             Some(model) => Ok(model),
         }
     }
-
-    /// The same for what loads a model itself.
-    ///
-    /// # Errors
-    /// As [`Self::chosen`].
-    pub fn model_args(&self) -> Result<ModelArgs> {
-        Ok(ModelArgs { model: self.chosen()?.to_owned(), compute: self.compute.clone() })
-    }
 }
 
 /// Where and how models run.

@@ -80,5 +80,4 @@ pub use model::{ImageCost, Model, Towers, ViewsCost};
 pub use pipeline::PipelineModel;
 pub use scoring::{Labels, ScoreOptions, Scored};
 pub use state::{ModelState, ModelStatus, Progress};
-pub use submit::Pending;
 pub use views::{Viewed, ViewsOutput};

@@ -13,14 +13,13 @@ mod resize;
 mod spec;
 mod views;
 
-pub use decode::{Frame, ImageInfo, decode, frames, probe};
+pub use decode::{ImageInfo, decode, frames, probe};
 #[cfg(all(feature = "heif", target_os = "linux"))]
 pub use decode::{check_heif_child, decode_heif_in_child};
 pub use error::ImageError;
 pub use format::Format;
 pub use limits::{HeifDecoder, ImageLimits};
-pub use naflex::{naflex_grid, naflex_size};
-pub use patchify::patchify;
+pub use naflex::naflex_grid;
 pub use picture::Picture;
 pub use preprocess::{ImageOptions, Preprocessor};
 pub use resize::resize;

@@ -29,15 +29,14 @@ pub use calibrate::{Calibration, Point, calibrate};
 pub use changes::{Example, Index};
 pub use content::Content;
 pub use definition::{
-    BACKGROUND_THRESHOLD, Definition, LABEL_BYTES, LabelSpec, MAX_LABELS, MAX_TEMPLATES, MAX_WORDS,
-    NEGATIVES_THRESHOLD, NONE_THRESHOLD, TEMPLATE_BYTES, check_label, check_name, check_share,
+    BACKGROUND_THRESHOLD, Definition, LabelSpec, MAX_LABELS,
+    NEGATIVES_THRESHOLD, NONE_THRESHOLD, check_label, check_name, check_share,
     check_template,
 };
 pub use error::LabelError;
-pub use examples::Examples;
 pub use files::read_file;
 pub use head::{HeadWeights, read_head};
-pub use read::{LabelList, NoneRule, Templates};
-pub use sets::{LabelSets, ModelState, Put, Resolved, SetLimits};
-pub use templates::{built_in, built_in_names};
-pub use version::{Condition, FitReport, Ready, SpaceState, Version, lengths};
+pub use read::{NoneRule, Templates};
+pub use sets::{LabelSets, Put, Resolved, SetLimits};
+pub use templates::built_in;
+pub use version::{Condition, Ready, SpaceState, Version, lengths};

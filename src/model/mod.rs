@@ -18,10 +18,9 @@ mod weights;
 pub mod zero_shot;
 
 pub use error::{ModelError, Result};
-pub use image_tower::{ImageOutputs, ImageTower, PatchVectors};
-pub use judge::{BestLevel, Judged, Levels, NoneScore, NoneTest, Question, Thresholds};
+pub use image_tower::{ImageTower, PatchVectors};
+pub use judge::{Judged, Levels, NoneScore, NoneTest, Question, Thresholds};
 pub use labels::{LabelSet, Match};
-pub use positions::resize_table;
 pub use siglip::{Pause, Scores, Siglip};
 pub use spec::{
     ClassifierSpec, EncoderSpec, ImagePooling, ImageTowerSpec, LabelActivation, ModelSpec, PositionResize,

@@ -57,6 +57,7 @@ impl<'a> Input<'a> {
 }
 
 /// A batch: what distinguishes its shape, and its bytes.
+#[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "the processor needs the bytes alone"))]
 pub struct Batch<'a, K> {
     /// Batches of the same key are computed by the same launches over other bytes.
     pub key: K,

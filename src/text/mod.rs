@@ -16,5 +16,5 @@ mod vocabulary;
 
 pub use canonicalize::canonicalize;
 pub use error::TextError;
-pub use processor::{DEFAULT_MAX_TEXT_BYTES, TextDescription, TextProcessor};
+pub use processor::{DEFAULT_MAX_TEXT_BYTES, TextProcessor};
 pub use spec::{Canonicalization, TextFamily, TextReading, TextSpec, TokenIds, TokenizerFiles};

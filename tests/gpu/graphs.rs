@@ -2,11 +2,11 @@
 //! bit. Small towers, so that the emulated driver (tests/gpu/emulate/host) gets through them too.
 
 use candle_core::{DType, Device};
-use siglip::image::{Geometry, Grid, ImageSpec, Patches, Resample};
-use siglip::model::{
+use siglip::testing::image::{Geometry, Grid, ImageSpec, Patches, Resample};
+use siglip::testing::model::{
     EncoderSpec, ImagePooling, ImageTower, ImageTowerSpec, PositionResize, TextTower, TextTowerSpec,
 };
-use siglip::ops::Activation;
+use siglip::testing::ops::Activation;
 
 use crate::{Random, open, values};
 

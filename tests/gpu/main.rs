@@ -6,14 +6,16 @@ mod graphs;
 use std::sync::OnceLock;
 
 use candle_core::{DType, Device, Tensor};
-use siglip::image::{Geometry, Grid, ImageSpec, Patches, Resample};
-use siglip::model::{
+use siglip::testing::image::{Geometry, Grid, ImageSpec, Patches, Resample};
+use siglip::testing::model::{
     EncoderSpec, ImagePooling, ImageTower, ImageTowerSpec, PositionResize, TextTower, TextTowerSpec, Weights,
 };
-use siglip::ops::attention::{attention_reference, probe_attention_reference, query_attention_reference};
-use siglip::ops::pixels::pixel_table;
-use siglip::ops::rows::{convert, embed_tokens, id_bytes, last_rows, mean_rows, stack_rows};
-use siglip::ops::{
+use siglip::testing::ops::attention::{
+    attention_reference, probe_attention_reference, query_attention_reference,
+};
+use siglip::testing::ops::pixels::pixel_table;
+use siglip::testing::ops::rows::{convert, embed_tokens, id_bytes, last_rows, mean_rows, stack_rows};
+use siglip::testing::ops::{
     Activation, Epilogue, Input, LayerNorm, Linear, Numerics, PixelValues, Segments, WeightFormat, attention,
     normalize_pixels, probe_attention, query_attention,
 };
@@ -27,8 +29,8 @@ fn gpu() -> &'static Device {
 }
 
 fn open(graphs: bool) -> Device {
-    let options = siglip::ops::cuda::Options { graphs, ..Default::default() };
-    siglip::ops::cuda::open(0, options).expect("these tests need a GPU")
+    let options = siglip::testing::ops::cuda::Options { graphs, ..Default::default() };
+    siglip::testing::ops::cuda::open(0, options).expect("these tests need a GPU")
 }
 
 /// Everything on a GPU in one type; the processor in f32.
@@ -238,7 +240,7 @@ fn rows_put_where_they_belong() {
 struct Random;
 
 impl Weights for Random {
-    fn tensor(&self, name: &str, shape: &[usize]) -> siglip::model::Result<Tensor> {
+    fn tensor(&self, name: &str, shape: &[usize]) -> siglip::testing::model::Result<Tensor> {
         let seed = name.bytes().fold(7u64, |hash, byte| hash.wrapping_mul(31).wrapping_add(byte.into()));
         let x = Tensor::from_vec(values(shape.iter().product(), seed), shape, &Device::Cpu)?;
         let norm = name.contains("norm");

@@ -15,9 +15,9 @@ use axum::body::Body;
 use axum::http::Request;
 use bytes::Bytes;
 use http_body_util::BodyExt;
-use siglip::api::{ApiConfig, AppState, app};
-use siglip::budget::MemoryBudget;
-use siglip::engine::{Engine, EngineConfig};
+use siglip::testing::api::{ApiConfig, AppState, app};
+use siglip::testing::budget::MemoryBudget;
+use siglip::testing::engine::{Engine, EngineConfig};
 use tower::ServiceExt;
 
 /// Counts what is held, the most that was held since [`Counting::start`], and the most that was held without a charge.

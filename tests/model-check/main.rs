@@ -9,7 +9,9 @@ use std::sync::atomic::Ordering;
 use model::{Memory, Tiny};
 use shuttle::future::block_on;
 use shuttle::thread;
-use siglip::engine::{EmbedOptions, Engine, EngineConfig, EngineError, Input, Load, ModelHandle, Output};
+use siglip::testing::engine::{
+    EmbedOptions, Engine, EngineConfig, EngineError, Input, Load, ModelHandle, Output,
+};
 
 /// Schedules of each test.
 const SCHEDULES: usize = 400;

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use siglip::engine::{ImageCost, Model, Progress, Towers};
-use siglip::image::{Geometry, Grid, ImageDecode, ImageSpec, Patches, Resample};
-use siglip::model::{ModelSpec, Pause};
-use siglip::pipeline::{DeviceKind, ModelInfo, Precision};
-use siglip::text::{Canonicalization, TokenIds};
-use siglip::{Error, Result};
+use siglip::testing::engine::{ImageCost, Model, Progress, Towers};
+use siglip::testing::image::{Geometry, Grid, ImageDecode, ImageSpec, Patches, Resample};
+use siglip::testing::model::{ModelSpec, Pause};
+use siglip::testing::pipeline::{DeviceKind, ModelInfo, Precision};
+use siglip::testing::text::{Canonicalization, TokenIds};
+use siglip::testing::{Error, Result};
 
 /// Bytes that the towers are said to take.
 pub const MEMORY: u64 = 100;

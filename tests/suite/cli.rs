@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use serde_json::{Value, json};
-use siglip::image::{ImageLimits, decode};
+use siglip::testing::image::{ImageLimits, decode};
 
 use crate::support::tiny::{Array, Family, Tiny, WIDTH};
 

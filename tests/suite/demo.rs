@@ -4,9 +4,9 @@
 use std::path::Path;
 
 use serde_json::Value;
-use siglip::checkpoint::{self, HubOptions, ModelRef};
-use siglip::model::scores::{cosine, l2_normalize};
-use siglip::pipeline::{DeviceChoice, LoadOptions, Pipeline, Precision};
+use siglip::testing::checkpoint::{self, HubOptions, ModelRef};
+use siglip::testing::model::scores::{cosine, l2_normalize};
+use siglip::testing::pipeline::{DeviceChoice, LoadOptions, Pipeline, Precision};
 
 fn demo() -> Pipeline {
     demo_in(Precision::F32)

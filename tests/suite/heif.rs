@@ -5,7 +5,7 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::process::Command;
 
-use siglip::image::{ImageLimits, decode, probe};
+use siglip::testing::image::{ImageLimits, decode, probe};
 
 use crate::serve::{Server, post};
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use proptest::prelude::*;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
-use siglip::image::{
+use siglip::testing::image::{
     Format, Geometry, ImageDecode, ImageError, ImageLimits, ImageOptions, ImageSpec, Picture, Preprocessor,
     Resample, decode, frames, probe, resize,
 };

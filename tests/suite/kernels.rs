@@ -5,13 +5,15 @@
 
 use candle_core::{CpuStorage, DType, Device, Tensor};
 use half::bf16;
-use siglip::ops::attention::{attention_reference, probe_attention_reference, query_attention_reference};
-use siglip::ops::cpu::attention::Inputs;
-use siglip::ops::cpu::linear::Finish;
-use siglip::ops::cpu::panels::Element;
-use siglip::ops::cpu::weight::attend;
-use siglip::ops::cpu::{Isa, PackedWeight, WeightFormat};
-use siglip::ops::{Activation, Epilogue, Linear, Numerics, Probe, Segments, query_attention};
+use siglip::testing::ops::attention::{
+    attention_reference, probe_attention_reference, query_attention_reference,
+};
+use siglip::testing::ops::cpu::attention::Inputs;
+use siglip::testing::ops::cpu::linear::Finish;
+use siglip::testing::ops::cpu::panels::Element;
+use siglip::testing::ops::cpu::weight::attend;
+use siglip::testing::ops::cpu::{Isa, PackedWeight, WeightFormat};
+use siglip::testing::ops::{Activation, Epilogue, Linear, Numerics, Probe, Segments, query_attention};
 
 use crate::ops::{largest_difference, tensor};
 

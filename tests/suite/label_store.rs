@@ -7,8 +7,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rand::Rng;
-use siglip::labels::store::Store;
-use siglip::labels::{Content, Definition};
+use siglip::testing::labels::store::Store;
+use siglip::testing::labels::{Content, Definition};
 
 /// The folder of the process that is killed, and the number that it begins with.
 const FOLDER: &str = "SIGLIP_TEST_KILL_FOLDER";

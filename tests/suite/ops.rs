@@ -1,8 +1,8 @@
 //! Every kernel against its plain-candle reference, over odd shapes.
 
 use candle_core::{Device, Tensor};
-use siglip::ops::attention::attention_reference;
-use siglip::ops::{
+use siglip::testing::ops::attention::attention_reference;
+use siglip::testing::ops::{
     Activation, Epilogue, LayerNorm, Linear, Numerics, Probe, Segments, WeightFormat, attention,
 };
 

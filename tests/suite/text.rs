@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::path::PathBuf;
 
 use proptest::prelude::*;
-use siglip::text::{
+use siglip::testing::text::{
     Canonicalization, DEFAULT_MAX_TEXT_BYTES, TextError, TextFamily, TextProcessor, TextSpec, TokenizerFiles,
 };
 

@@ -4,15 +4,15 @@ use std::collections::HashSet;
 use std::sync::Mutex;
 
 use candle_core::{Device, Tensor};
-use siglip::image::{Geometry, Grid, ImageSpec, Patches, Resample};
-use siglip::model::scores::cosine;
-use siglip::model::{
+use siglip::testing::image::{Geometry, Grid, ImageSpec, Patches, Resample};
+use siglip::testing::model::scores::cosine;
+use siglip::testing::model::{
     EncoderSpec, ImagePooling, ImageTowerSpec, ModelSpec, PatchVectors, PositionResize, Siglip,
     TextTowerSpec, Weights,
 };
-use siglip::model::{ModelError, Result};
-use siglip::ops::{Activation, Numerics, WeightFormat};
-use siglip::text::TokenIds;
+use siglip::testing::model::{ModelError, Result};
+use siglip::testing::ops::{Activation, Numerics, WeightFormat};
+use siglip::testing::text::TokenIds;
 
 /// Weights made up from their names; remembers which were asked for.
 #[derive(Default)]

@@ -47,6 +47,7 @@ pub struct ErrorDetail {
 /// Classes of errors; each belongs to one or a few statuses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[allow(clippy::enum_variant_names, reason = "the names on the wire come of them")]
 pub enum ErrorKind {
     /// The caller must change the request.
     InvalidRequestError,

@@ -33,11 +33,6 @@ impl LeftOut {
         self.failed
     }
 
-    /// How many.
-    pub fn total(&self) -> usize {
-        self.reasons.values().map(|(count, _)| count).sum()
-    }
-
     /// A line for each reason: how many, why, and some of them.
     pub fn lines(&self) -> Vec<String> {
         let line = |(reason, (count, names)): (&String, &(usize, Vec<String>))| {
@@ -59,7 +54,6 @@ mod tests {
             left_out.add("no pictures by their names", &format!("{i}.txt"));
         }
         left_out.add("excluded", "x.jpg");
-        assert_eq!(left_out.total(), 6);
         assert_eq!(
             left_out.lines(),
             [

@@ -30,7 +30,7 @@ use super::session::{Failures, Session};
 use crate::engine::Embedding;
 use crate::model::scores::l2_normalize;
 
-pub use manifest::{Record, Written};
+pub use manifest::Record;
 pub use rows::ShardFormat;
 pub use store::{Part, Space, Store, contents};
 

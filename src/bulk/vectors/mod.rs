@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 pub use dedup::{Duplicate, duplicates};
 pub use load::load;
-pub use search::{Hit, search};
+pub use search::search;
 
 use crate::model::scores::l2_normalize;
 

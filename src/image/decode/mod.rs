@@ -24,7 +24,7 @@ use serde::Serialize;
 use super::orientation::Orientation;
 use super::{Format, ImageError, ImageLimits, Picture};
 
-pub use animation::{Frame, frames};
+pub use animation::frames;
 #[cfg(all(feature = "heif", target_os = "linux"))]
 pub use heif::{check_heif_child, decode_heif_in_child};
 

@@ -157,7 +157,8 @@ fn shrunk(picture: &Picture, side: u32) -> Picture {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::{ImageLimits, ImageSpec, patchify};
+    use crate::image::patchify::patchify;
+    use crate::image::{ImageLimits, ImageSpec};
 
     fn spec(geometry: Geometry, patch: usize) -> ImageSpec {
         ImageSpec {

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use axum::body::Body;
 use axum::http::Request;
 use serde_json::{Value, json};
-use siglip::Error;
-use siglip::api::{ApiConfig, ApiKeys, ModelAdmin, ModelLoader, ModelOpener};
+use siglip::testing::Error;
+use siglip::testing::api::{ApiConfig, ApiKeys, ModelAdmin, ModelLoader, ModelOpener};
 
 use super::fake::Fake;
 use super::{Answer, Service};

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use futures::future::FutureExt;
 use serde_json::{Value, json};
-use siglip::budget::MemoryKind;
-use siglip::engine::ScoreOptions;
-use siglip::labels::Background;
-use siglip::model::Scores;
+use siglip::testing::budget::MemoryKind;
+use siglip::testing::engine::ScoreOptions;
+use siglip::testing::labels::Background;
+use siglip::testing::model::Scores;
 
 use super::fake::{BIAS, DIM, SCALE, vector};
 use super::{Answer, Service};
@@ -34,7 +34,7 @@ async fn put(service: &Service, body: Value) -> Answer {
 }
 
 fn cosine(a: &[f32], b: &[f32]) -> f32 {
-    siglip::model::scores::cosine(a, b)
+    siglip::testing::model::scores::cosine(a, b)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,9 +3,9 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
-use siglip::api::ApiConfig;
-use siglip::budget::MemoryBudget;
-use siglip::model::scores::{cosine, l2_normalize, sigmoid, softmax};
+use siglip::testing::api::ApiConfig;
+use siglip::testing::budget::MemoryBudget;
+use siglip::testing::model::scores::{cosine, l2_normalize, sigmoid, softmax};
 
 use super::fake::{BIAS, SCALE, vector};
 use super::{Service, assert_close, form, unit};

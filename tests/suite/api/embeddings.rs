@@ -5,9 +5,9 @@ use axum::http::Request;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
-use siglip::api::ApiConfig;
-use siglip::engine::EngineConfig;
-use siglip::model::PatchVectors;
+use siglip::testing::api::ApiConfig;
+use siglip::testing::engine::EngineConfig;
+use siglip::testing::model::PatchVectors;
 
 use super::fake::{CONTEXT, DIM};
 use super::{Service, assert_close, engine_config, fake, floats, unit};
@@ -191,7 +191,7 @@ async fn patches_are_a_vector_each_and_a_space_of_their_own() {
     let numbers: Vec<f32> =
         rows.bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
     let mut last = wanted[1][195 * DIM..].to_vec();
-    siglip::model::scores::l2_normalize(&mut last);
+    siglip::testing::model::scores::l2_normalize(&mut last);
     assert_close(&numbers[391 * DIM..], &last);
     let partial = json!({"partial": true, "input": [{"image": STANDARD.encode("PIC1")}, "a text"]});
     let body = service.json(PATH, ask(partial.clone())).await.ok();

@@ -5,7 +5,7 @@ use axum::http::Request;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
-use siglip::model::scores::sigmoid;
+use siglip::testing::model::scores::sigmoid;
 
 use super::fake::vector;
 use super::{Answer, Service};
@@ -164,7 +164,7 @@ async fn thresholds_of_a_wanted_precision() {
     );
     let threshold = cat["threshold"].as_f64().unwrap() as f32;
     let score = |embedding: &[f32]| {
-        let cosine = siglip::model::scores::cosine(embedding, &words);
+        let cosine = siglip::testing::model::scores::cosine(embedding, &words);
         sigmoid(cosine * super::fake::SCALE + super::fake::BIAS)
     };
     let above =

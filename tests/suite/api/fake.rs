@@ -5,18 +5,18 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
-use siglip::engine::{ImageCost, Model, Progress, Towers, ViewsCost};
-use siglip::image::{
+use siglip::testing::engine::{ImageCost, Model, Progress, Towers, ViewsCost};
+use siglip::testing::image::{
     Area, Cover, Geometry, Grid, ImageDecode, ImageError, ImageLimits, ImageOptions, ImageSpec, Patches,
     Picture, Preprocessor, Resample, ViewMethod, ViewOptions, Views,
 };
-use siglip::model::{
+use siglip::testing::model::{
     EncoderSpec, ImagePooling, ImageTowerSpec, ModelSpec, PatchVectors, Pause, PositionResize, TextTowerSpec,
 };
-use siglip::ops::Activation;
-use siglip::pipeline::{DeviceKind, ModelInfo, Precision};
-use siglip::text::{Canonicalization, TextFamily, TextSpec, TokenIds};
-use siglip::{Error, Result};
+use siglip::testing::ops::Activation;
+use siglip::testing::pipeline::{DeviceKind, ModelInfo, Precision};
+use siglip::testing::text::{Canonicalization, TextFamily, TextSpec, TokenIds};
+use siglip::testing::{Error, Result};
 
 /// Width of the fake embeddings.
 pub const DIM: usize = 12;

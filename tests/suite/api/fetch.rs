@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use axum::body::Body;
 use axum::http::Request;
 use serde_json::{Value, json};
-use siglip::api::{ApiConfig, ApiKeys, FetchPolicy};
-use siglip::budget::MemoryBudget;
+use siglip::testing::api::{ApiConfig, ApiKeys, FetchPolicy};
+use siglip::testing::budget::MemoryBudget;
 use tower::ServiceExt;
 
 use super::{Service, assert_close, floats, unit};

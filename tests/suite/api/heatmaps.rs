@@ -5,13 +5,13 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
-use siglip::api::ApiConfig;
-use siglip::budget::MemoryBudget;
-use siglip::engine::EngineConfig;
-use siglip::image::{ImageLimits, ImageOptions, Preprocessor, ViewOptions, decode, largest_region};
-use siglip::model::scores::{cosine, sigmoid};
+use siglip::testing::api::ApiConfig;
+use siglip::testing::budget::MemoryBudget;
+use siglip::testing::engine::EngineConfig;
+use siglip::testing::image::{ImageLimits, ImageOptions, Preprocessor, ViewOptions, decode, largest_region};
+use siglip::testing::model::scores::{cosine, sigmoid};
 
-use siglip::model::PatchVectors;
+use siglip::testing::model::PatchVectors;
 
 use super::fake::{BIAS, Fake, SCALE, SOURCE, patch, vector, view};
 use super::{Service, assert_close, engine_config, floats};
@@ -36,7 +36,7 @@ async fn a_map_for_each_pair() {
     let answer = service.json(PATH, request).await;
     let body = answer.ok();
     assert_eq!(answer.header("x-siglip-fingerprint"), "finger-fake");
-    let spec = siglip::engine::Model::info(&Fake::new("fake")).image.clone().unwrap();
+    let spec = siglip::testing::engine::Model::info(&Fake::new("fake")).image.clone().unwrap();
     let preprocessor = Preprocessor::new(spec, ImageLimits::default()).unwrap();
     let cover = preprocessor.cover(SOURCE, &ImageOptions::default(), &ViewOptions::default()).unwrap();
     let mut pairs = [("PIC1", "cat"), ("PIC1", "dog"), ("PIC2", "cat"), ("PIC2", "dog")].into_iter();
@@ -185,7 +185,8 @@ async fn labels_of_a_stored_set_are_looked_for() {
     service.json("/v1/label-sets/pets/examples", examples).await.ok();
     let whole = json!({"label_set": "pets", "labels": ["dog"], "window": 14, "method": "windows"});
     let map = ask(whole).await.ok()["data"][0].clone();
-    let embedding = vector(&view(b"PIC1", siglip::image::Area { top: 0, left: 0, rows: 14, cols: 14 }));
+    let embedding =
+        vector(&view(b"PIC1", siglip::testing::image::Area { top: 0, left: 0, rows: 14, cols: 14 }));
     let classified = json!({"label_set": "pets", "embeddings": [embedding]});
     let classified = service.json("/v1/classify", classified).await.ok();
     let of_dog =

@@ -14,12 +14,12 @@ use axum::http::Request;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
-use siglip::api::{ApiConfig, AppState, app};
-use siglip::budget::MemoryKind;
-use siglip::engine::Engine;
-use siglip::labels::LabelSets;
-use siglip::model::scores::{cosine, sigmoid};
-use siglip::model::zero_shot::mean_direction;
+use siglip::testing::api::{ApiConfig, AppState, app};
+use siglip::testing::budget::MemoryKind;
+use siglip::testing::engine::Engine;
+use siglip::testing::labels::LabelSets;
+use siglip::testing::model::scores::{cosine, sigmoid};
+use siglip::testing::model::zero_shot::mean_direction;
 
 use super::fake::{BIAS, CONTEXT, DIM, Fake, SCALE, vector};
 use super::{Answer, Service, assert_close, engine_config};

@@ -28,8 +28,8 @@ use axum::http::{HeaderMap, Request, StatusCode};
 use axum::response::Response;
 use http_body_util::BodyExt;
 use serde_json::Value;
-use siglip::api::{ApiConfig, AppState, app};
-use siglip::engine::{Engine, EngineConfig};
+use siglip::testing::api::{ApiConfig, AppState, app};
+use siglip::testing::engine::{Engine, EngineConfig};
 use tower::ServiceExt;
 
 use fake::Fake;
@@ -69,9 +69,9 @@ impl Service {
     /// A service over the embedded model, in f32 on the processor.
     #[cfg(feature = "demo")]
     fn demo() -> Self {
-        use siglip::checkpoint::{HubOptions, ModelRef};
-        use siglip::engine::PipelineModel;
-        use siglip::pipeline::{DeviceChoice, LoadOptions, Precision};
+        use siglip::testing::checkpoint::{HubOptions, ModelRef};
+        use siglip::testing::engine::PipelineModel;
+        use siglip::testing::pipeline::{DeviceChoice, LoadOptions, Precision};
 
         let options =
             LoadOptions { precision: Precision::F32, device: DeviceChoice::Cpu, ..LoadOptions::default() };
@@ -160,7 +160,7 @@ fn floats(value: &Value) -> Vec<f32> {
 /// The normalised vector that the fake model gives for these bytes.
 fn unit(content: &[u8]) -> Vec<f32> {
     let mut vector = fake::vector(content);
-    siglip::model::scores::l2_normalize(&mut vector);
+    siglip::testing::model::scores::l2_normalize(&mut vector);
     vector
 }
 

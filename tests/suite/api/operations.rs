@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use axum::body::Body;
 use axum::http::Request;
 use serde_json::json;
-use siglip::api::{ApiConfig, ApiKeys, AppState, Cors, app};
-use siglip::engine::{Engine, EngineConfig, Model};
+use siglip::testing::api::{ApiConfig, ApiKeys, AppState, Cors, app};
+use siglip::testing::engine::{Engine, EngineConfig, Model};
 
 use tower::ServiceExt;
 
@@ -239,7 +239,8 @@ async fn operators_have_a_port_of_their_own() {
     let service = Service::configured(ApiConfig { admin_apart: true, ..ApiConfig::default() }).await;
     service.get("/metrics").await.error(404, "route_not_found");
     assert_eq!(service.get("/health/ready").await.status, 200, "a load balancer asks where it sends");
-    let admin = Service { router: siglip::api::admin(service.state.clone()), state: service.state.clone() };
+    let admin =
+        Service { router: siglip::testing::api::admin(service.state.clone()), state: service.state.clone() };
     assert_eq!(admin.get("/metrics").await.bytes, b"siglip_up 1\n");
     for path in ["/health", "/health/live", "/health/ready"] {
         assert_eq!(admin.get(path).await.status, 200, "{path}");
@@ -274,7 +275,7 @@ async fn readiness_says_how_each_model_is() {
         .add(&["slow"], move |progress| {
             progress.downloading(3, Some(10));
             let _ = held.recv();
-            Err(siglip::Error::Config("no such disk".to_owned()))
+            Err(siglip::testing::Error::Config("no such disk".to_owned()))
         })
         .unwrap();
     let state = AppState::new(engine, ApiConfig::default(), None);

@@ -1,7 +1,7 @@
 //! What the fuzz targets of `fuzz/` do, a bounded number of times on any toolchain.
 
 use proptest::prelude::*;
-use siglip::api::parsers;
+use siglip::testing::api::parsers;
 
 /// Bytes of any kind, and texts made of what the parsers look for.
 fn hostile(pieces: &'static [&'static str]) -> impl Strategy<Value = Vec<u8>> {

@@ -5,7 +5,7 @@ use std::io::Read as _;
 use axum::body::Body;
 use axum::http::Request;
 use flate2::read::GzDecoder;
-use siglip::api::ApiConfig;
+use siglip::testing::api::ApiConfig;
 
 use super::{Answer, Service};
 

@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
-use siglip::model::scores::{cosine, sigmoid};
+use siglip::testing::model::scores::{cosine, sigmoid};
 
 use super::fake::{BIAS, SCALE, vector};
 use super::{Service, assert_close, floats};

@@ -1,7 +1,7 @@
 //! `POST /v1/tokenize`.
 
 use serde_json::json;
-use siglip::api::ApiConfig;
+use siglip::testing::api::ApiConfig;
 
 use super::Service;
 

@@ -3,10 +3,10 @@
 use std::io::{Cursor, Write};
 
 use safetensors::tensor::Dtype;
-use siglip::checkpoint::{CheckpointError, Layout};
-use siglip::image::{Geometry, Resample};
-use siglip::model::{ImagePooling, PositionResize};
-use siglip::text::Canonicalization;
+use siglip::testing::checkpoint::{CheckpointError, Layout};
+use siglip::testing::image::{Geometry, Resample};
+use siglip::testing::model::{ImagePooling, PositionResize};
+use siglip::testing::text::Canonicalization;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 

@@ -6,8 +6,8 @@ use std::path::Path;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
-use siglip::checkpoint::{Checkpoint, CheckpointError};
-use siglip::model::Weights;
+use siglip::testing::checkpoint::{Checkpoint, CheckpointError};
+use siglip::testing::model::Weights;
 
 use super::{open_path, open_tiny};
 use crate::support::tiny::{Array, Family, Tiny, WIDTH};

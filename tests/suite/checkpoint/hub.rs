@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
-use siglip::checkpoint::{Checkpoint, CheckpointError, HubOptions, ModelRef, open};
-use siglip::text::TextProcessor;
+use siglip::testing::checkpoint::{Checkpoint, CheckpointError, HubOptions, ModelRef, open};
+use siglip::testing::text::TextProcessor;
 
 use crate::support::tiny::{self, Array, Family, Tiny};
 

@@ -2,10 +2,10 @@
 
 use safetensors::tensor::Dtype;
 use serde_json::json;
-use siglip::checkpoint::{Files, Layout, Wanted, open_files};
-use siglip::image::{Geometry, Grid, Resample};
-use siglip::model::{ImagePooling, PositionResize, Scores, Weights};
-use siglip::text::{Canonicalization, TextFamily};
+use siglip::testing::checkpoint::{Files, Layout, Wanted, open_files};
+use siglip::testing::image::{Geometry, Grid, Resample};
+use siglip::testing::model::{ImagePooling, PositionResize, Scores, Weights};
+use siglip::testing::text::{Canonicalization, TextFamily};
 
 use super::{assert_same, open_path, open_tiny, values};
 use crate::support::tiny::{self, Arrays, Family, MLP, PATCH, Tiny, VOCAB, WIDTH};
@@ -179,7 +179,7 @@ fn files_inside_the_program_open_like_a_folder() {
 #[cfg(not(feature = "demo"))]
 #[test]
 fn a_build_without_the_demo_model_says_what_to_name_instead() {
-    use siglip::checkpoint::{HubOptions, ModelRef, open};
+    use siglip::testing::checkpoint::{HubOptions, ModelRef, open};
 
     let error = open(&ModelRef::Demo, &HubOptions::from_variables(|_| None)).unwrap_err().to_string();
     assert!(error.contains("google/siglip2-base-patch16-224"), "{error}");

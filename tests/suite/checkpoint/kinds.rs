@@ -6,10 +6,10 @@ use std::io::{Cursor, Write};
 use std::path::Path;
 
 use serde_json::{Value, json};
-use siglip::checkpoint::{Checkpoint, CheckpointError};
-use siglip::image::{Grid, Patches};
-use siglip::model::{ImagePooling, LabelActivation, PatchVectors};
-use siglip::pipeline::{LoadOptions, Pipeline, Precision};
+use siglip::testing::checkpoint::{Checkpoint, CheckpointError};
+use siglip::testing::image::{Grid, Patches};
+use siglip::testing::model::{ImagePooling, LabelActivation, PatchVectors};
+use siglip::testing::pipeline::{LoadOptions, Pipeline, Precision};
 
 use super::{assert_same, open_path, open_tiny, values};
 use crate::support::tiny::{self, Array, Arrays, DEPTH, Family, PATCH, Tiny, WIDTH};

@@ -2,9 +2,9 @@
 //! has (only what differs from the defaults) gives towers of the published size.
 
 use serde_json::{Map, Value, json};
-use siglip::checkpoint::known::{self, Known};
-use siglip::checkpoint::model_spec;
-use siglip::model::ModelSpec;
+use siglip::testing::checkpoint::known::{self, Known};
+use siglip::testing::checkpoint::model_spec;
+use siglip::testing::model::ModelSpec;
 
 /// Width, depth, heads, MLP.
 fn sizes(tower: &str) -> (usize, usize, usize, usize) {

@@ -12,8 +12,8 @@ mod published;
 
 use std::path::Path;
 
-use siglip::checkpoint::{Checkpoint, CheckpointError, HubOptions, ModelRef, open};
-use siglip::model::Weights;
+use siglip::testing::checkpoint::{Checkpoint, CheckpointError, HubOptions, ModelRef, open};
+use siglip::testing::model::Weights;
 
 use crate::support::tiny::Tiny;
 

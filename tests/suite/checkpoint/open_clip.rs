@@ -2,10 +2,10 @@
 
 use safetensors::tensor::Dtype;
 use serde_json::{Value, json};
-use siglip::checkpoint::{Layout, image_spec, model_spec};
-use siglip::image::{Geometry, Grid, Resample};
-use siglip::model::{ImagePooling, PositionResize};
-use siglip::ops::Activation;
+use siglip::testing::checkpoint::{Layout, image_spec, model_spec};
+use siglip::testing::image::{Geometry, Grid, Resample};
+use siglip::testing::model::{ImagePooling, PositionResize};
+use siglip::testing::ops::Activation;
 
 use super::{open_path, open_tiny, values};
 use crate::support::tiny::{Array, Arrays, DEPTH, Family, HEADS, MLP, PATCH, Tiny, WIDTH, serialize};
@@ -184,7 +184,7 @@ fn activations_are_those_that_open_clip_runs() {
     let mut tanh = text_config();
     tanh["act_kwargs"] = json!({ "approximate": "tanh" });
     let second = spec("vit_base_patch32_siglip_256", 256, tanh);
-    let activations = |spec: &siglip::model::ModelSpec| {
+    let activations = |spec: &siglip::testing::model::ModelSpec| {
         (spec.image.as_ref().unwrap().encoder.activation, spec.text.as_ref().unwrap().encoder.activation)
     };
     assert_eq!(activations(&first), (Activation::GeluErf, Activation::GeluErf));

@@ -1,8 +1,10 @@
 //! Parts of a checkpoint: one tower, or the text tower for long texts.
 
 use serde_json::json;
-use siglip::checkpoint::{Checkpoint, CheckpointError, HubOptions, ModelRef, Tower, Wanted, open_part};
-use siglip::ops::{Numerics, WeightFormat};
+use siglip::testing::checkpoint::{
+    Checkpoint, CheckpointError, HubOptions, ModelRef, Tower, Wanted, open_part,
+};
+use siglip::testing::ops::{Numerics, WeightFormat};
 
 use super::{open_tiny, values};
 use crate::support::tiny::{Array, CONTEXT, Family, Tiny, VOCAB, WIDTH};
@@ -75,9 +77,12 @@ fn long_texts_have_positions_of_two_tables_and_a_second_head() {
     let ids: Vec<u32> = (0..30).map(|i| i % VOCAB as u32).collect();
     let embed = |checkpoint: &Checkpoint| {
         let text = checkpoint.spec.text.as_ref().unwrap();
-        let tower =
-            siglip::model::TextTower::load(text, &checkpoint.weights, &Numerics::cpu(WeightFormat::F32))
-                .unwrap();
+        let tower = siglip::testing::model::TextTower::load(
+            text,
+            &checkpoint.weights,
+            &Numerics::cpu(WeightFormat::F32),
+        )
+        .unwrap();
         tower.embed(&[&ids]).unwrap().remove(0)
     };
     let with = embed(&found);

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use siglip::checkpoint::{Checkpoint, HubOptions, ModelRef, Tower, Wanted, open, open_part};
+use siglip::testing::checkpoint::{Checkpoint, HubOptions, ModelRef, Tower, Wanted, open, open_part};
 
 /// Tensors by name and shape.
 type Shapes = Vec<(String, Vec<usize>)>;
@@ -647,7 +647,7 @@ fn every_configuration_of_open_clip_is_what_it_is() {
         let tanh = model["text_cfg"]["act_kwargs"]["approximate"] == "tanh";
         let text = &opened.spec.text.as_ref().unwrap().encoder;
         assert_eq!(format!("{:?}", text.activation), if tanh { "GeluTanh" } else { "GeluErf" }, "{name}");
-        if let Some(known) = siglip::checkpoint::known::find(&name) {
+        if let Some(known) = siglip::testing::checkpoint::known::find(&name) {
             assert_eq!(
                 opened.spec.image.as_ref().unwrap().positions.len(),
                 known.tokens.unwrap_or(256),

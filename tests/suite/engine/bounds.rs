@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use siglip::engine::{EmbedOptions, EngineConfig, EngineError, Load};
+use siglip::testing::engine::{EmbedOptions, EngineConfig, EngineError, Load};
 
 use super::fake::*;
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::StreamExt;
 use futures::stream;
-use siglip::engine::{
+use siglip::testing::engine::{
     Class, EmbedOptions, EngineConfig, EngineError, Input, Load, Order, WhenFull, WorkError,
 };
 

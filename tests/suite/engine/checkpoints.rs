@@ -4,11 +4,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use siglip::checkpoint::{HubOptions, ModelRef};
-use siglip::engine::{
+use siglip::testing::checkpoint::{HubOptions, ModelRef};
+use siglip::testing::engine::{
     EmbedOptions, Engine, EngineConfig, EngineError, Input, Model, ModelHandle, PipelineModel,
 };
-use siglip::pipeline::{DeviceChoice, LoadOptions, Precision};
+use siglip::testing::pipeline::{DeviceChoice, LoadOptions, Precision};
 
 use crate::engine::fake::eventually;
 use crate::support::tiny::{Family, Tiny};

@@ -6,18 +6,18 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use siglip::engine::{
+use siglip::testing::engine::{
     EmbedOptions, Embedding, Engine, EngineConfig, EngineError, ImageCost, Input, Model, ModelHandle, Output,
     Progress, Towers, ViewsCost,
 };
-use siglip::image::{
+use siglip::testing::image::{
     Geometry, Grid, ImageDecode, ImageError, ImageLimits, ImageOptions, ImageSpec, Patches, Preprocessor,
     Resample, ViewOptions, Views,
 };
-use siglip::model::{ModelSpec, Pause};
-use siglip::pipeline::{DeviceKind, ModelInfo, Precision};
-use siglip::text::{Canonicalization, TextFamily, TextSpec, TokenIds};
-use siglip::{Error, Result};
+use siglip::testing::model::{ModelSpec, Pause};
+use siglip::testing::pipeline::{DeviceKind, ModelInfo, Precision};
+use siglip::testing::text::{Canonicalization, TextFamily, TextSpec, TokenIds};
+use siglip::testing::{Error, Result};
 
 /// Tokens of a text.
 pub const CONTEXT: usize = 4;

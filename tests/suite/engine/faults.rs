@@ -2,12 +2,12 @@
 
 use std::sync::atomic::Ordering;
 
-use siglip::Error;
-use siglip::engine::{EngineError, Load, WorkError};
+use siglip::testing::Error;
+use siglip::testing::engine::{EngineError, Load, WorkError};
 
 use super::fake::*;
 
-fn worker(result: &Result<siglip::engine::Embedding, WorkError>) -> bool {
+fn worker(result: &Result<siglip::testing::engine::Embedding, WorkError>) -> bool {
     matches!(result, Err(WorkError::Engine(EngineError::Worker(_))))
 }
 

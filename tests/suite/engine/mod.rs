@@ -16,10 +16,12 @@ mod views;
 use std::sync::Arc;
 
 use fake::*;
-use siglip::Error;
-use siglip::engine::{EmbedOptions, Engine, EngineConfig, EngineError, Input, ModelState, WorkError};
-use siglip::image::ImageError;
-use siglip::text::Canonicalization;
+use siglip::testing::Error;
+use siglip::testing::engine::{
+    EmbedOptions, Engine, EngineConfig, EngineError, Input, ModelState, WorkError,
+};
+use siglip::testing::image::ImageError;
+use siglip::testing::text::Canonicalization;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pictures_and_texts_of_one_request_come_back_in_order() {
@@ -242,7 +244,7 @@ async fn a_failed_warm_up_is_told_and_tried_again() {
 
 #[test]
 fn what_happens_is_measured() {
-    let recorder = siglip::telemetry::prometheus().unwrap();
+    let recorder = siglip::testing::telemetry::prometheus().unwrap();
     metrics::with_local_recorder(&recorder, || {
         // The runtime's only thread is this one, with the recorder.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -268,5 +270,18 @@ fn what_happens_is_measured() {
         "siglip_batch_tokens_sum{model=\"fake\",lane=\"text\"} 4",
     ] {
         assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+    }
+    // Each has the labels that the list of metrics says.
+    for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        let name = &line[..line.find(['{', ' ']).unwrap()];
+        let metric = siglip::testing::telemetry::METRICS.iter().find(|metric| {
+            let suffix = name.strip_prefix(metric.name);
+            suffix.is_some_and(|suffix| ["", "_bucket", "_sum", "_count"].contains(&suffix))
+        });
+        let metric = metric.unwrap_or_else(|| panic!("{name} is not listed"));
+        let labels = line[name.len()..].split('"').step_by(2).filter_map(|part| part.strip_suffix('='));
+        let labels: Vec<_> = labels.map(|part| part.trim_start_matches(['{', ','])).collect();
+        let labels: Vec<_> = labels.into_iter().filter(|&label| label != "le").collect();
+        assert_eq!(labels, metric.labels, "{line}");
     }
 }

@@ -4,15 +4,15 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use siglip::engine::{
+use siglip::testing::engine::{
     EmbedOptions, Engine, EngineConfig, EngineError, ImageCost, Labels, Load, Model, ModelState, Progress,
     ScoreOptions, Towers,
 };
-use siglip::image::Patches;
-use siglip::model::Pause;
-use siglip::pipeline::ModelInfo;
-use siglip::text::{Canonicalization, TokenIds};
-use siglip::{Error, Result};
+use siglip::testing::image::Patches;
+use siglip::testing::model::Pause;
+use siglip::testing::pipeline::ModelInfo;
+use siglip::testing::text::{Canonicalization, TokenIds};
+use siglip::testing::{Error, Result};
 
 use super::fake::*;
 

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use siglip::Result;
-use siglip::engine::{Engine, EngineConfig, ImageCost, Input, Load, Model, ModelHandle, Progress, Towers};
-use siglip::image::Patches;
-use siglip::pipeline::ModelInfo;
-use siglip::text::{Canonicalization, TokenIds};
+use siglip::testing::Result;
+use siglip::testing::engine::{
+    Engine, EngineConfig, ImageCost, Input, Load, Model, ModelHandle, Progress, Towers,
+};
+use siglip::testing::image::Patches;
+use siglip::testing::pipeline::ModelInfo;
+use siglip::testing::text::{Canonicalization, TokenIds};
 
 use super::fake::*;
 

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use siglip::engine::{EngineConfig, EngineError, Labels, Load, ModelHandle, ScoreOptions};
-use siglip::model::zero_shot::Ranking;
-use siglip::model::{LabelSet, Question, Scores};
+use siglip::testing::engine::{EngineConfig, EngineError, Labels, Load, ModelHandle, ScoreOptions};
+use siglip::testing::model::zero_shot::Ranking;
+use siglip::testing::model::{LabelSet, Question, Scores};
 
 use super::fake::*;
 
@@ -26,7 +26,7 @@ fn labels() -> Labels {
 
 /// Asks for the scores of one picture, and goes on once the job is in the engine.
 fn score(
-    engine: &siglip::engine::Engine,
+    engine: &siglip::testing::engine::Engine,
     model: &ModelHandle,
     options: ScoreOptions,
 ) -> tokio::task::JoinHandle<Result<usize, EngineError>> {

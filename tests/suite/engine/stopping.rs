@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use siglip::engine::{EngineError, Load};
+use siglip::testing::engine::{EngineError, Load};
 
 use super::fake::*;
 
@@ -68,7 +68,7 @@ async fn the_threads_end_with_the_last_handle() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stop_before_the_warm_up_is_told() {
     let fake = Fake::held();
-    let limits = siglip::engine::EngineConfig { warm_up: true, ..config() };
+    let limits = siglip::testing::engine::EngineConfig { warm_up: true, ..config() };
     let (engine, _) = start(&fake, limits);
     fake.gate.wait_for(1);
     engine.drain(Duration::from_millis(1)).await;

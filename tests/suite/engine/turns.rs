@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use siglip::engine::{Class, EmbedOptions, EngineError, Load};
+use siglip::testing::engine::{Class, EmbedOptions, EngineError, Load};
 
 use super::fake::*;
 

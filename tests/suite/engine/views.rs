@@ -1,9 +1,9 @@
 //! Views of pictures: prepared together, computed as inputs of their own.
 
 use bytes::Bytes;
-use siglip::Error;
-use siglip::engine::{EngineConfig, EngineError, ModelHandle, Viewed, ViewsOutput, WorkError};
-use siglip::image::{ImageError, ViewOptions};
+use siglip::testing::Error;
+use siglip::testing::engine::{EngineConfig, EngineError, ModelHandle, Viewed, ViewsOutput, WorkError};
+use siglip::testing::image::{ImageError, ViewOptions};
 
 use super::fake::*;
 

@@ -1,7 +1,7 @@
 //! Immich, which sends forms.
 
 use serde_json::Value;
-use siglip::api::ApiConfig;
+use siglip::testing::api::ApiConfig;
 
 use super::super::{Answer, Service, assert_close, floats, form, unit};
 use super::immich;
@@ -36,8 +36,8 @@ async fn immich_gets_its_vectors_as_strings() {
 async fn immichs_names_find_what_is_served_and_nothing_else() {
     use std::sync::Arc;
 
-    use siglip::api::{AppState, app};
-    use siglip::engine::Engine;
+    use siglip::testing::api::{AppState, app};
+    use siglip::testing::engine::Engine;
 
     let engine = Engine::start(super::super::engine_config());
     let names = ["mine", "google/siglip2-base-patch16-224", "siglip2-base-patch16-224"];

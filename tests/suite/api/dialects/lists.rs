@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use axum::body::Body;
 use axum::http::Request;
 use serde_json::{Value, json};
-use siglip::api::{ApiConfig, AppState, app};
-use siglip::engine::Engine;
+use siglip::testing::api::{ApiConfig, AppState, app};
+use siglip::testing::engine::Engine;
 
 use super::super::fake::{BIAS, DIM, Fake, SCALE};
 use super::super::{Answer, Service, assert_close, engine_config, fake, floats, unit};
@@ -86,7 +86,7 @@ async fn text_embeddings_inference() {
 async fn tokenising_is_charged_until_it_ends_and_ends_at_the_deadline() {
     let fake = Arc::new(Fake::new("fake"));
     let engine = Engine::start(engine_config());
-    engine.insert(&["fake"], Arc::clone(&fake) as Arc<dyn siglip::engine::Model>).unwrap();
+    engine.insert(&["fake"], Arc::clone(&fake) as Arc<dyn siglip::testing::engine::Model>).unwrap();
     engine.warmed_up().await.unwrap();
     let state = AppState::new(engine, ApiConfig::default(), None);
     let service = Service { router: app(state.clone()), state };

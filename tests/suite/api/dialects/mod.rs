@@ -11,8 +11,8 @@ use axum::http::Request;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
-use siglip::api::{ApiConfig, ApiKeys, Dialects};
-use siglip::engine::EngineConfig;
+use siglip::testing::api::{ApiConfig, ApiKeys, Dialects};
+use siglip::testing::engine::EngineConfig;
 
 use super::{Answer, Service, engine_config, form};
 

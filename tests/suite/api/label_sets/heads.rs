@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use serde_json::json;
-use siglip::api::{ApiConfig, AppState, app};
-use siglip::engine::Engine;
+use siglip::testing::api::{ApiConfig, AppState, app};
+use siglip::testing::engine::Engine;
 
 use super::super::fake::{DIM, vector};
 use super::super::{Service, engine_config, unit};
@@ -18,9 +18,9 @@ async fn a_head_is_a_set_like_others() {
     let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![2, DIM], &bytes).unwrap();
     let metadata = [("labels".to_owned(), r#"["one", "two"]"#.to_owned())].into();
     let file = safetensors::serialize([("head.weight", view)], Some(metadata)).unwrap();
-    let head = siglip::labels::read_head(&file, "probe").unwrap();
+    let head = siglip::testing::labels::read_head(&file, "probe").unwrap();
     let sets = service.state.label_sets().clone();
-    sets.put_content("probe", head, &siglip::labels::Condition::Any).unwrap();
+    sets.put_content("probe", head, &siglip::testing::labels::Condition::Any).unwrap();
     let body = service
         .json(CLASSIFY, json!({"input": image(b"PIC1"), "label_set": "probe", "none": true}))
         .await
@@ -37,16 +37,17 @@ async fn a_head_is_a_set_like_others() {
     assert!(message.contains("a head has no texts"), "{message}");
     let examples = json!({"examples": [{"label": "one", "embedding": vector(b"x")}]});
     service.json("/v1/label-sets/probe/examples", examples).await.error(422, "invalid_value");
-    let narrow = siglip::labels::HeadWeights {
+    let narrow = siglip::testing::labels::HeadWeights {
         rows: vec![1.0; 3].into(),
         bias: vec![0.0].into(),
         width: 3,
         normalize: true,
         space: None,
     };
-    let content = siglip::labels::Content::of(siglip::labels::Definition::of(["x".to_owned()]));
-    let content = siglip::labels::Content { head: Some(Arc::new(narrow)), ..content };
-    sets.put_content("narrow", content, &siglip::labels::Condition::Any).unwrap();
+    let content =
+        siglip::testing::labels::Content::of(siglip::testing::labels::Definition::of(["x".to_owned()]));
+    let content = siglip::testing::labels::Content { head: Some(Arc::new(narrow)), ..content };
+    sets.put_content("narrow", content, &siglip::testing::labels::Condition::Any).unwrap();
     let message = service
         .json(CLASSIFY, json!({"input": image(b"PIC1"), "label_set": "narrow"}))
         .await
@@ -56,10 +57,10 @@ async fn a_head_is_a_set_like_others() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_checkpoint_brings_its_own_labels() {
-    use siglip::checkpoint::{self, HubOptions, ModelRef};
-    use siglip::engine::PipelineModel;
-    use siglip::model::PatchVectors;
-    use siglip::pipeline::{DeviceChoice, LoadOptions, Pipeline, Precision};
+    use siglip::testing::checkpoint::{self, HubOptions, ModelRef};
+    use siglip::testing::engine::PipelineModel;
+    use siglip::testing::model::PatchVectors;
+    use siglip::testing::pipeline::{DeviceChoice, LoadOptions, Pipeline, Precision};
 
     use crate::support::tiny::{Array, Family, Tiny, WIDTH};
 

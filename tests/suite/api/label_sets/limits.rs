@@ -1,9 +1,9 @@
 //! How many sets there may be, and how much they may hold.
 
 use serde_json::json;
-use siglip::api::{ApiConfig, ApiKeys};
-use siglip::budget::{MemoryBudget, MemoryKind};
-use siglip::labels::{Condition, Definition, LabelError, LabelSets, SetLimits};
+use siglip::testing::api::{ApiConfig, ApiKeys};
+use siglip::testing::budget::{MemoryBudget, MemoryKind};
+use siglip::testing::labels::{Condition, Definition, LabelError, LabelSets, SetLimits};
 
 use super::super::{Service, form};
 use super::CLASSIFY;

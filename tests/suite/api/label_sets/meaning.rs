@@ -1,7 +1,7 @@
 //! Stored sets with the embedded model: that words, examples and "none of these" mean what they say.
 
 use serde_json::{Value, json};
-use siglip::labels::Background;
+use siglip::testing::labels::Background;
 
 use super::super::Service;
 use super::{CLASSIFY, image};

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use siglip::api::{ApiConfig, AppState, app};
-use siglip::budget::MemoryKind;
-use siglip::engine::Engine;
+use siglip::testing::api::{ApiConfig, AppState, app};
+use siglip::testing::budget::MemoryKind;
+use siglip::testing::engine::Engine;
 
 use super::super::fake::{Fake, vector};
 use super::super::{Service, engine_config};
@@ -156,7 +156,7 @@ async fn the_texts_of_sets_push_no_query_out_of_the_cache() {
     let service = Service::new().await;
     let model = service.state.engine().model(None).unwrap();
     let is_cached = async |text: &str| {
-        let inputs = vec![siglip::engine::Input::Text(text.to_owned())];
+        let inputs = vec![siglip::testing::engine::Input::Text(text.to_owned())];
         model.embed(inputs, Default::default()).await.unwrap().results.remove(0).unwrap().cached
     };
     assert!(!is_cached("a query").await);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use h2::client::{self, SendRequest};
 use serde_json::Value;
-use siglip::api::ApiConfig;
+use siglip::testing::api::ApiConfig;
 
 use super::{Running, plain};
 

@@ -11,8 +11,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use siglip::api::{ApiConfig, ApiKeys, AppState, DrainTimes, Port, Stopped, Tls, app, serve};
-use siglip::engine::{Engine, EngineConfig, Model};
+use siglip::testing::api::{ApiConfig, ApiKeys, AppState, DrainTimes, Port, Stopped, Tls, app, serve};
+use siglip::testing::engine::{Engine, EngineConfig, Model};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;

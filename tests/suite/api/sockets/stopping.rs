@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use siglip::api::{ApiConfig, DrainTimes, Phase};
+use siglip::testing::api::{ApiConfig, DrainTimes, Phase};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
