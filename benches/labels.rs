@@ -90,7 +90,7 @@ impl Base {
             std: [0.5; 3],
             rescale: 1.0 / 255.0,
         };
-        let narrow = Isa::active() >= Isa::Avx512Bf16;
+        let narrow = Isa::active().multiplies_bf16();
         let info = ModelInfo {
             name: "base/16-224".to_owned(),
             source: "made up".to_owned(),

@@ -57,8 +57,8 @@ pub struct ComputeArgs {
     #[arg(long, env = "SIGLIP_DEVICE", default_value_t = DeviceChoice::Auto)]
     pub device: DeviceChoice,
     /// Arithmetic of the towers. auto: bf16 where the device multiplies it, else f32. int8: the fastest on a CPU, with
-    /// vectors that are a little coarser (see the README). SIGLIP_CPU_KERNELS=portable, avx2, avx512, avx512-vnni,
-    /// avx512-bf16 or amx forces a CPU's kernels
+    /// vectors that are a little coarser (see the README). SIGLIP_CPU_KERNELS forces a CPU's kernels: portable, or avx2,
+    /// avx-vnni, avx512, avx512-vnni, avx512-bf16, amx; on ARM neon, dotprod, i8mm, bf16, joined by +
     #[arg(long, env = "SIGLIP_DTYPE", value_enum, default_value_t = Precision::Auto)]
     pub dtype: Precision,
     /// CUDA graphs: auto (small batches that come again are one launch, once that was checked against an ordinary run)

@@ -124,10 +124,10 @@ impl DeviceChoice {
 fn on_cpu(precision: Precision) -> Result<Placement> {
     let isa = Isa::chosen().map_err(Error::Config)?;
     let (precision, weights) = match precision {
-        Precision::Auto if isa >= Isa::Avx512Bf16 => (Precision::Bf16, WeightFormat::Bf16),
+        Precision::Auto if isa.multiplies_bf16() => (Precision::Bf16, WeightFormat::Bf16),
         Precision::Auto | Precision::F32 => (Precision::F32, WeightFormat::F32),
         Precision::Bf16 => {
-            if isa < Isa::Avx512Bf16 {
+            if !isa.multiplies_bf16() {
                 tracing::warn!(
                     "--dtype bf16: this processor has no bf16 products ({isa}): values are rounded as on one that has \
                      them, which takes longer than --dtype f32"

@@ -82,7 +82,7 @@ impl Drop for Service {
 
 #[test]
 fn an_idle_model_leaves_the_memory_and_comes_back() {
-    let service = Service::start(&["--idle-unload", "2s", "--text-cache-bytes", "0"]);
+    let service = Service::start(&["--idle-unload", "4s", "--text-cache-bytes", "0"]);
     service.until("the model", || service.state() == "ready");
     let (vector, loaded) = (service.embed("a cat"), service.resident());
     let weights = service.metric("siglip_model_memory_bytes{model=\"demo\"}");

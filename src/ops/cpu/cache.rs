@@ -35,9 +35,23 @@ fn second_level() -> Option<usize> {
     caches.take_while(|cache| cache.eax & 31 != 0).find_map(|cache| size([cache.eax, cache.ebx, cache.ecx]))
 }
 
+/// What Linux says of the first processor, `None` elsewhere: programs may not ask an ARM for it.
 #[cfg(not(target_arch = "x86_64"))]
 fn second_level() -> Option<usize> {
-    None
+    let file = |cache: usize, name: &str| {
+        std::fs::read_to_string(format!("/sys/devices/system/cpu/cpu0/cache/index{cache}/{name}")).ok()
+    };
+    let cache = (0..8).find(|&cache| {
+        file(cache, "level").is_some_and(|level| level.trim() == "2")
+            && file(cache, "type").is_some_and(|kind| kind.trim() != "Instruction")
+    })?;
+    kibibytes(&file(cache, "size")?)
+}
+
+/// A size as Linux writes it, `1024K`.
+#[cfg_attr(target_arch = "x86_64", allow(dead_code))]
+fn kibibytes(size: &str) -> Option<usize> {
+    size.trim().strip_suffix('K')?.parse::<usize>().ok()?.checked_mul(1024)
 }
 
 /// The size in EAX, EBX and ECX of one cache, if it is a second-level one of data.
@@ -67,6 +81,13 @@ mod tests {
         assert_eq!(size([0x0000_0021, 7 << 22 | 63, 63]), None);
         assert_eq!(size([0x0000_0063, 15 << 22 | 63, 32767]), None);
         assert_eq!(size([0x0000_0042, 7 << 22 | 63, 1023]), None);
+    }
+
+    #[test]
+    fn sizes_are_read_as_linux_writes_them() {
+        assert_eq!(kibibytes("1024K\n"), Some(1 << 20));
+        assert_eq!(kibibytes("0K"), Some(0));
+        assert!(["", "K", "1M", "-1K", "99999999999999999999K"].iter().all(|size| kibibytes(size).is_none()));
     }
 
     #[test]

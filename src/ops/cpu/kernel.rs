@@ -94,7 +94,11 @@ float!(
     micro::amx::Bf16
 );
 #[cfg(target_arch = "x86_64")]
-quantized!(micro::avx2::Int8, micro::avx512::Int8, micro::amx::Int8);
+quantized!(micro::avx2::Int8, micro::avx_vnni::Int8, micro::avx512::Int8, micro::amx::Int8);
+#[cfg(target_arch = "aarch64")]
+float!(micro::neon::F32, micro::rounded::Rounded<micro::neon::F32>, micro::neon::Bf16);
+#[cfg(target_arch = "aarch64")]
+quantized!(micro::neon::Int8, micro::neon::DotProdInt8, micro::neon::I8mmInt8);
 
 /// Between [`Micro::enter`] and [`Micro::leave`], which it calls.
 pub struct Session<M: Micro>(std::marker::PhantomData<*const M>);

@@ -4,7 +4,7 @@ use half::bf16;
 use rayon::prelude::*;
 
 use super::buffer::{Buffer, Plain, as_words, as_words_mut, with_scratch};
-use super::micro::{Float, Micro, Operand, Quantized, round_all, round_bf16, round_bits, widen_bf16};
+use super::micro::{Byte, Float, Micro, Operand, Quantized, round_all, round_bf16, round_bits, widen_bf16};
 use super::vectorised::{Arithmetic, vectorised};
 use super::words;
 
@@ -193,7 +193,7 @@ pub fn pack_a<M: Float, T: Element>(x: Matrix<'_, T>, first: usize, count: usize
     pack_lanes(panel, (M::ROWS, M::A_UNIT), count, |row, to| convert_row(x.row(first + row), to));
 }
 
-/// A row of bytes stands for `scale · (byte − zero)`.
+/// A row of bytes, as a kernel multiplies them, stands for `scale · (byte − zero)`.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Quantum {
     /// The step between two bytes.
@@ -242,7 +242,7 @@ vectorised! {
         for (to, &byte) in to.iter_mut().zip(&*bytes) {
             *to = byte.into();
         }
-        quantum
+        Quantum { zero: quantum.zero - M::A::LESS, ..quantum }
     }
 }
 
@@ -351,6 +351,10 @@ fn interleave<T: Element, P: Operand>(
             pairs(&x.row(2 * k)[columns.clone()], &x.row(2 * k + 1)[columns.clone()], as_words_mut(group));
             continue;
         }
+        if size_of::<P>() == 2 && unit == 4 && whole && lanes.is_multiple_of(8) && 4 * k + 3 < inner {
+            fours(std::array::from_fn(|u| &x.row(4 * k + u)[columns.clone()]), as_words_mut(group));
+            continue;
+        }
         for u in 0..unit {
             let k = k * unit + u;
             let row = if k < inner { &x.row(k)[columns.clone()] } else { &[] };
@@ -379,6 +383,18 @@ fn pairs<T: Element>(low: &[T], high: &[T], to: &mut [u32]) {
         let (low, high) = (T::bf16_bits(low), T::bf16_bits(high));
         for ((to, low), high) in to.iter_mut().zip(low).zip(high) {
             *to = low | high << 16;
+        }
+    }
+}
+
+/// Fours of bf16, each as two words: neighbours along K.
+#[inline(always)]
+fn fours<T: Element>(rows: [&[T]; 4], to: &mut [u32]) {
+    let rows = rows.map(|row| row.as_chunks::<8>().0);
+    for (i, to) in to.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+        let [a, b, c, d] = rows.map(|row| T::bf16_bits(&row[i]));
+        for (j, to) in to.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+            *to = [a[j] | b[j] << 16, c[j] | d[j] << 16];
         }
     }
 }
@@ -448,7 +464,7 @@ impl<M: Quantized> Panels<M> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::cpu::vectorised::tests::at_every_level;
+    use crate::ops::cpu::vectorised::{Level, tests::at_every_level};
 
     vectorised! {
         fn quantize [] (x: &[f32], bytes: &mut [u8]) -> Quantum {
@@ -456,36 +472,61 @@ mod tests {
         }
     }
 
-    #[cfg(target_arch = "x86_64")]
-    #[test]
-    fn pairs_of_bf16_lie_side_by_side() {
-        use crate::ops::cpu::micro::avx512::Bf16;
+    /// Panels whose lanes have `UNIT` neighbours along K side by side.
+    #[derive(Clone, Copy)]
+    struct Units<const UNIT: usize>;
 
+    impl<const UNIT: usize> Micro for Units<UNIT> {
+        type A = bf16;
+        type B = bf16;
+        type C = f32;
+        const ROWS: usize = 8;
+        const COLUMNS: usize = 16;
+        const A_UNIT: usize = UNIT;
+        const B_UNIT: usize = UNIT;
+        const STEP: usize = UNIT;
+        const RUN: usize = 1;
+
+        unsafe fn product(_: *const bf16, _: *const bf16, _: usize, _: *mut f32, _: usize, _: bool) {
+            unreachable!("panels are only packed here");
+        }
+    }
+
+    #[test]
+    fn neighbours_in_bf16_lie_side_by_side() {
         at_every_level(|level| {
-            for (inner, columns) in [(1usize, 48usize), (2, 48), (7, 48), (8, 96), (9, 50), (4, 3)] {
-                let mut x: Vec<f32> = (0..inner * columns).map(|i| (i as f32 * 0.37).sin() * 3.0).collect();
-                x[0] = f32::NAN;
-                let narrow: Vec<bf16> = x.iter().map(|&x| bf16::from_f32(x)).collect();
-                let panels = columns.div_ceil(Bf16::COLUMNS) * b_panel::<Bf16>(inner);
-                let mut packed = Buffer::<bf16>::zeros(panels);
-                let mut from_narrow = Buffer::<bf16>::zeros(panels);
-                pack_b::<Bf16, f32>(Matrix { data: &x, stride: columns, columns }, inner, &mut packed);
-                pack_b::<Bf16, bf16>(
-                    Matrix { data: &narrow, stride: columns, columns },
-                    inner,
-                    &mut from_narrow,
-                );
-                for (i, (&a, &b)) in packed.iter().zip(from_narrow.iter()).enumerate() {
-                    let (panel, i) = (i / b_panel::<Bf16>(inner), i % b_panel::<Bf16>(inner));
-                    let (k, lane) = (i / (2 * Bf16::COLUMNS) * 2 + i % 2, i / 2 % Bf16::COLUMNS);
-                    let column = panel * Bf16::COLUMNS + lane;
-                    let expected =
-                        if k < inner && column < columns { narrow[k * columns + column] } else { bf16::ZERO };
-                    assert_eq!(a.to_bits(), expected.to_bits(), "{level:?} {inner} {columns}: {k} {column}");
-                    assert_eq!(b.to_bits(), expected.to_bits(), "{level:?} {inner} {columns}: {k} {column}");
+            check_neighbours::<2>(level);
+            check_neighbours::<4>(level);
+        });
+    }
+
+    fn check_neighbours<const UNIT: usize>(level: Level) {
+        for (inner, columns) in [(1usize, 16usize), (2, 16), (7, 16), (8, 32), (9, 50), (4, 3), (23, 48)] {
+            let mut x: Vec<f32> = (0..inner * columns).map(|i| (i as f32 * 0.37).sin() * 3.0).collect();
+            x[0] = f32::NAN;
+            let narrow: Vec<bf16> = x.iter().map(|&x| bf16::from_f32(x)).collect();
+            let size = b_panel::<Units<UNIT>>(inner);
+            let panels = columns.div_ceil(16) * size;
+            let (mut packed, mut from_narrow) = (Buffer::zeros(panels), Buffer::zeros(panels));
+            let wide = Matrix { data: &*x, stride: columns, columns };
+            pack_b::<Units<UNIT>, f32>(wide, inner, &mut packed);
+            let narrowed = Matrix { data: &*narrow, stride: columns, columns };
+            pack_b::<Units<UNIT>, bf16>(narrowed, inner, &mut from_narrow);
+            for (i, (a, b)) in packed.iter().zip(from_narrow.iter()).enumerate() {
+                let (panel, i) = (i / size, i % size);
+                let (k, lane) = (i / (UNIT * 16) * UNIT + i % UNIT, i / UNIT % 16);
+                let column = panel * 16 + lane;
+                let expected =
+                    if k < inner && column < columns { narrow[k * columns + column] } else { bf16::ZERO };
+                for found in [a, b] {
+                    assert_eq!(
+                        found.to_bits(),
+                        expected.to_bits(),
+                        "{level:?} {UNIT} {inner} {columns}: {k} {column}"
+                    );
                 }
             }
-        });
+        }
     }
 
     #[test]

@@ -7,10 +7,10 @@ use candle_core::{CpuStorage, DType, Result};
 use half::bf16;
 
 use super::attention::{Inputs, attention};
-use super::isa::Isa;
+use super::isa::{Feature, Isa};
 use super::linear::{Finish, linear};
 use super::micro::rounded::Rounded;
-use super::micro::{self, portable};
+use super::micro::{self, Float, portable};
 use super::panels::{Element, Panels};
 use super::{collected_as, norm, peak};
 use crate::ops::Segments;
@@ -94,48 +94,59 @@ kernels! {
     #[cfg(target_arch = "x86_64")] Avx2F32: micro::avx2::F32;
     #[cfg(target_arch = "x86_64")] Avx2Rounded: Rounded<micro::avx2::F32>;
     #[cfg(target_arch = "x86_64")] Avx2Int8: micro::avx2::Int8;
+    #[cfg(target_arch = "x86_64")] AvxVnniInt8: micro::avx_vnni::Int8;
     #[cfg(target_arch = "x86_64")] Avx512F32: micro::avx512::F32;
     #[cfg(target_arch = "x86_64")] Avx512Rounded: Rounded<micro::avx512::F32>;
     #[cfg(target_arch = "x86_64")] Avx512Bf16: micro::avx512::Bf16;
     #[cfg(target_arch = "x86_64")] Avx512Int8: micro::avx512::Int8;
     #[cfg(target_arch = "x86_64")] AmxBf16: micro::amx::Bf16;
     #[cfg(target_arch = "x86_64")] AmxInt8: micro::amx::Int8;
+    #[cfg(target_arch = "aarch64")] NeonF32: micro::neon::F32;
+    #[cfg(target_arch = "aarch64")] NeonRounded: Rounded<micro::neon::F32>;
+    #[cfg(target_arch = "aarch64")] NeonBf16: micro::neon::Bf16;
+    #[cfg(target_arch = "aarch64")] NeonInt8: micro::neon::Int8;
+    #[cfg(target_arch = "aarch64")] DotProdInt8: micro::neon::DotProdInt8;
+    #[cfg(target_arch = "aarch64")] I8mmInt8: micro::neon::I8mmInt8;
 }
 
 impl Packed {
     /// Packs for the best kernel of `isa`, which this processor need not have: only multiplying needs the instructions.
-    fn new(weight: &[f32], out: usize, inner: usize, format: WeightFormat, isa: Isa) -> Result<Self> {
-        Ok(match (format, isa) {
-            (WeightFormat::F32, Isa::Portable) => Self::PortableF32(Panels::float(weight, out, inner)),
-            (WeightFormat::Bf16, Isa::Portable) => Self::PortableRounded(Panels::float(weight, out, inner)),
-            (WeightFormat::Int8, Isa::Portable) => Self::PortableInt8(Panels::quantized(weight, out, inner)),
-            #[cfg(target_arch = "x86_64")]
-            (WeightFormat::F32, Isa::Avx2) => Self::Avx2F32(Panels::float(weight, out, inner)),
-            #[cfg(target_arch = "x86_64")]
-            (WeightFormat::Bf16, Isa::Avx2) => Self::Avx2Rounded(Panels::float(weight, out, inner)),
-            #[cfg(target_arch = "x86_64")]
-            (WeightFormat::Int8, Isa::Avx2 | Isa::Avx512) => {
-                Self::Avx2Int8(Panels::quantized(weight, out, inner))
-            }
-            #[cfg(target_arch = "x86_64")]
-            (WeightFormat::F32, _) => Self::Avx512F32(Panels::float(weight, out, inner)),
-            #[cfg(target_arch = "x86_64")]
-            (WeightFormat::Bf16, Isa::Avx512 | Isa::Avx512Vnni) => {
-                Self::Avx512Rounded(Panels::float(weight, out, inner))
-            }
-            #[cfg(target_arch = "x86_64")]
-            (WeightFormat::Bf16, Isa::Avx512Bf16) => Self::Avx512Bf16(Panels::float(weight, out, inner)),
-            #[cfg(target_arch = "x86_64")]
-            (WeightFormat::Int8, Isa::Avx512Vnni | Isa::Avx512Bf16) => {
-                Self::Avx512Int8(Panels::quantized(weight, out, inner))
-            }
-            #[cfg(target_arch = "x86_64")]
-            (WeightFormat::Bf16, Isa::Amx) => Self::AmxBf16(Panels::float(weight, out, inner)),
-            #[cfg(target_arch = "x86_64")]
-            (WeightFormat::Int8, Isa::Amx) => Self::AmxInt8(Panels::quantized(weight, out, inner)),
-            #[cfg(not(target_arch = "x86_64"))]
-            (_, isa) => candle_core::bail!("no kernels for {isa} on this processor"),
-        })
+    fn new(weight: &[f32], out: usize, inner: usize, format: WeightFormat, isa: Isa) -> Self {
+        macro_rules! first_of {
+            ($pack:ident: $($(#[$cfg:meta])? $feature:ident => $name:ident,)*; $portable:ident) => {{
+                $($(#[$cfg])? if isa.has(Feature::$feature) {
+                    return Self::$name(Panels::$pack(weight, out, inner));
+                })*
+                Self::$portable(Panels::$pack(weight, out, inner))
+            }};
+        }
+        match format {
+            WeightFormat::F32 => first_of! { float:
+                #[cfg(target_arch = "x86_64")] Avx512 => Avx512F32,
+                #[cfg(target_arch = "x86_64")] Avx2 => Avx2F32,
+                #[cfg(target_arch = "aarch64")] Neon => NeonF32,
+                ; PortableF32
+            },
+            WeightFormat::Bf16 => first_of! { float:
+                #[cfg(target_arch = "x86_64")] Amx => AmxBf16,
+                #[cfg(target_arch = "x86_64")] Avx512Bf16 => Avx512Bf16,
+                #[cfg(target_arch = "x86_64")] Avx512 => Avx512Rounded,
+                #[cfg(target_arch = "x86_64")] Avx2 => Avx2Rounded,
+                #[cfg(target_arch = "aarch64")] Bf16 => NeonBf16,
+                #[cfg(target_arch = "aarch64")] Neon => NeonRounded,
+                ; PortableRounded
+            },
+            WeightFormat::Int8 => first_of! { quantized:
+                #[cfg(target_arch = "x86_64")] Amx => AmxInt8,
+                #[cfg(target_arch = "x86_64")] Avx512Vnni => Avx512Int8,
+                #[cfg(target_arch = "x86_64")] AvxVnni => AvxVnniInt8,
+                #[cfg(target_arch = "x86_64")] Avx2 => Avx2Int8,
+                #[cfg(target_arch = "aarch64")] I8mm => I8mmInt8,
+                #[cfg(target_arch = "aarch64")] DotProd => DotProdInt8,
+                #[cfg(target_arch = "aarch64")] Neon => NeonInt8,
+                ; PortableInt8
+            },
+        }
     }
 }
 
@@ -167,7 +178,7 @@ impl PackedWeight {
         }
         // The kernels' instructions are promised to them here: nothing else makes a packed weight.
         check(isa)?;
-        Ok(Self { packed: Packed::new(weight, out, inner, format, isa)? })
+        Ok(Self { packed: Packed::new(weight, out, inner, format, isa) })
     }
 
     /// `(out, inner)`.
@@ -210,7 +221,7 @@ pub fn peak(format: WeightFormat, isa: Isa, time: Duration) -> Result<f64> {
 
 /// Whether this processor has `isa`.
 fn check(isa: Isa) -> Result<()> {
-    if isa > Isa::best() {
+    if !isa.is_available() {
         candle_core::bail!("this processor has {}, not {isa}", Isa::best());
     }
     Ok(())
@@ -227,30 +238,49 @@ pub fn attend<T: Element>(
     isa: Isa,
 ) -> Result<CpuStorage> {
     check(isa)?;
-    let narrow = T::NARROW;
-    // SAFETY: the processor has the kernel's instructions (checked); the result has as many values as `attention`
-    // writes.
+    macro_rules! first_of {
+        ($($(#[$cfg:meta])? $feature:ident => $kernel:ty,)*; $portable:ty) => {{
+            $($(#[$cfg])? if isa.has(Feature::$feature) {
+                return by::<$kernel, T>(inputs, segments, heads);
+            })*
+            by::<$portable, T>(inputs, segments, heads)
+        }};
+    }
+    // SAFETY: the processor has the kernel's instructions, since it has the feature (checked).
     unsafe {
-        collected_as(narrow, inputs.results(segments), |y| match (isa, narrow) {
-            (Isa::Portable, false) => attention::<portable::F32, T>(inputs, segments, heads, y),
-            (Isa::Portable, true) => attention::<Rounded<portable::F32>, T>(inputs, segments, heads, y),
-            #[cfg(target_arch = "x86_64")]
-            (Isa::Avx2, false) => attention::<micro::avx2::F32, T>(inputs, segments, heads, y),
-            #[cfg(target_arch = "x86_64")]
-            (Isa::Avx2, true) => attention::<Rounded<micro::avx2::F32>, T>(inputs, segments, heads, y),
-            #[cfg(target_arch = "x86_64")]
-            (_, false) => attention::<micro::avx512::F32, T>(inputs, segments, heads, y),
-            #[cfg(target_arch = "x86_64")]
-            (Isa::Avx512 | Isa::Avx512Vnni, true) => {
-                attention::<Rounded<micro::avx512::F32>, T>(inputs, segments, heads, y)
+        if T::NARROW {
+            first_of! {
+                #[cfg(target_arch = "x86_64")] Amx => micro::amx::Bf16,
+                #[cfg(target_arch = "x86_64")] Avx512Bf16 => micro::avx512::Bf16,
+                #[cfg(target_arch = "x86_64")] Avx512 => Rounded<micro::avx512::F32>,
+                #[cfg(target_arch = "x86_64")] Avx2 => Rounded<micro::avx2::F32>,
+                #[cfg(target_arch = "aarch64")] Bf16 => micro::neon::Bf16,
+                #[cfg(target_arch = "aarch64")] Neon => Rounded<micro::neon::F32>,
+                ; Rounded<portable::F32>
             }
-            #[cfg(target_arch = "x86_64")]
-            (Isa::Avx512Bf16, true) => attention::<micro::avx512::Bf16, T>(inputs, segments, heads, y),
-            #[cfg(target_arch = "x86_64")]
-            (Isa::Amx, true) => attention::<micro::amx::Bf16, T>(inputs, segments, heads, y),
-            #[cfg(not(target_arch = "x86_64"))]
-            _ => candle_core::bail!("no kernels for {isa} on this processor"),
-        })
+        } else {
+            first_of! {
+                #[cfg(target_arch = "x86_64")] Avx512 => micro::avx512::F32,
+                #[cfg(target_arch = "x86_64")] Avx2 => micro::avx2::F32,
+                #[cfg(target_arch = "aarch64")] Neon => micro::neon::F32,
+                ; portable::F32
+            }
+        }
+    }
+}
+
+/// Attention by one kernel.
+///
+/// # Safety
+/// The processor must have its instructions.
+unsafe fn by<M: Float, T: Element>(
+    inputs: Inputs<'_, T>,
+    segments: &Segments,
+    heads: usize,
+) -> Result<CpuStorage> {
+    // SAFETY: the caller promises the instructions; the result has as many values as `attention` writes.
+    unsafe {
+        collected_as(T::NARROW, inputs.results(segments), |y| attention::<M, T>(inputs, segments, heads, y))
     }
 }
 
@@ -263,26 +293,37 @@ pub fn normalize(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, narrow: bool
     }
 }
 
-#[cfg(all(test, target_arch = "x86_64"))]
+#[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn each_set_of_instructions_has_its_kernel_for_each_format() {
+        #[cfg(target_arch = "x86_64")]
         let expected = [
-            (Isa::Portable, ["PortableF32", "PortableRounded", "PortableInt8"]),
-            (Isa::Avx2, ["Avx2F32", "Avx2Rounded", "Avx2Int8"]),
-            (Isa::Avx512, ["Avx512F32", "Avx512Rounded", "Avx2Int8"]),
-            (Isa::Avx512Vnni, ["Avx512F32", "Avx512Rounded", "Avx512Int8"]),
-            (Isa::Avx512Bf16, ["Avx512F32", "Avx512Bf16", "Avx512Int8"]),
-            (Isa::Amx, ["Avx512F32", "AmxBf16", "AmxInt8"]),
+            ("portable", ["PortableF32", "PortableRounded", "PortableInt8"]),
+            ("avx2", ["Avx2F32", "Avx2Rounded", "Avx2Int8"]),
+            ("avx-vnni", ["Avx2F32", "Avx2Rounded", "AvxVnniInt8"]),
+            ("avx512", ["Avx512F32", "Avx512Rounded", "Avx2Int8"]),
+            ("avx512-vnni", ["Avx512F32", "Avx512Rounded", "Avx512Int8"]),
+            ("avx512-bf16", ["Avx512F32", "Avx512Bf16", "Avx512Int8"]),
+            ("avx-vnni+avx512-bf16", ["Avx512F32", "Avx512Bf16", "Avx512Int8"]),
+            ("amx", ["Avx512F32", "AmxBf16", "AmxInt8"]),
         ];
-        assert_eq!(expected.map(|(isa, _)| isa), Isa::ALL);
+        #[cfg(target_arch = "aarch64")]
+        let expected = [
+            ("portable", ["PortableF32", "PortableRounded", "PortableInt8"]),
+            ("neon", ["NeonF32", "NeonRounded", "NeonInt8"]),
+            ("dotprod", ["NeonF32", "NeonRounded", "DotProdInt8"]),
+            ("i8mm", ["NeonF32", "NeonRounded", "I8mmInt8"]),
+            ("bf16", ["NeonF32", "NeonBf16", "NeonInt8"]),
+            ("i8mm+bf16", ["NeonF32", "NeonBf16", "I8mmInt8"]),
+        ];
         for (isa, names) in expected {
             for (format, name) in
                 [WeightFormat::F32, WeightFormat::Bf16, WeightFormat::Int8].into_iter().zip(names)
             {
-                let packed = Packed::new(&[1.0; 6], 2, 3, format, isa).expect("a weight");
+                let packed = Packed::new(&[1.0; 6], 2, 3, format, isa.parse().unwrap());
                 assert_eq!((packed.name(), packed.shape()), (name, (2, 3)), "{isa}, {format:?}");
             }
         }
@@ -290,10 +331,10 @@ mod tests {
 
     #[test]
     fn every_kernel_has_a_peak() {
-        for isa in Isa::ALL {
+        for isa in Isa::all() {
             for format in [WeightFormat::F32, WeightFormat::Bf16, WeightFormat::Int8] {
                 let found = peak(format, isa, Duration::from_millis(1));
-                assert_eq!(found.is_ok(), isa <= Isa::best(), "{isa}");
+                assert_eq!(found.is_ok(), isa.is_available(), "{isa}");
                 assert!(found.is_err() || found.is_ok_and(|speed| speed > 1e6), "{isa} {format:?}");
             }
         }
@@ -319,9 +360,9 @@ mod tests {
 
     #[test]
     fn instructions_that_this_processor_lacks_are_refused() {
-        for isa in Isa::ALL {
+        for isa in Isa::all() {
             let packed = PackedWeight::new(&[1.0; 6], 2, 3, WeightFormat::Bf16, isa);
-            assert_eq!(packed.is_ok(), isa <= Isa::best(), "{isa}");
+            assert_eq!(packed.is_ok(), isa.is_available(), "{isa}");
         }
     }
 }

@@ -311,6 +311,8 @@ async fn under_a_bound_of_memory_the_least_recently_used_makes_room() {
     let mut handles = Vec::new();
     for (i, model) in models.iter().enumerate() {
         handles.push(engine.insert(&[&i.to_string()], Arc::clone(model) as _).unwrap());
+        // Towers that compute their first batch are left alone.
+        eventually("the first batch", || handles[i].state() == ModelState::Ready);
     }
     assert_eq!(in_memory(), [false, true, true], "the third had the room of the first");
     let ask = async |i: usize| ok(&handles[i].embed(images("a", 2), client(1)).await.unwrap()).len();

@@ -10,6 +10,10 @@ pub mod amx;
 pub mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub mod avx512;
+#[cfg(target_arch = "x86_64")]
+pub mod avx_vnni;
+#[cfg(target_arch = "aarch64")]
+pub mod neon;
 pub mod portable;
 pub mod rounded;
 
@@ -115,10 +119,20 @@ pub trait Float: Micro<A: Operand, B: Operand, C = f32> {}
 
 impl<M: Micro<A: Operand, B: Operand, C = f32>> Float for M {}
 
-/// Kernels over bytes: A unsigned (perhaps held in more bits), B signed, sums exact.
-pub trait Quantized: Micro<A: From<u8>, B = i8, C = i32> {}
+/// A byte from 0 to 255 as a kernel multiplies it.
+pub trait Byte: Plain + Default + From<u8> {
+    /// What the kernel's number is less than the byte.
+    const LESS: i32 = 0;
+}
 
-impl<M: Micro<A: From<u8>, B = i8, C = i32>> Quantized for M {}
+impl Byte for u8 {}
+
+impl Byte for i16 {}
+
+/// Kernels over bytes: A unsigned (perhaps held in more bits, or less a constant), B signed, sums exact.
+pub trait Quantized: Micro<A: Byte, B = i8, C = i32> {}
+
+impl<M: Micro<A: Byte, B = i8, C = i32>> Quantized for M {}
 
 /// `x` to the nearest bf16, ties to even; NaN stays NaN.
 #[inline(always)]
