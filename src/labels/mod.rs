@@ -29,9 +29,8 @@ pub use calibrate::{Calibration, Point, calibrate};
 pub use changes::{Example, Index};
 pub use content::Content;
 pub use definition::{
-    BACKGROUND_THRESHOLD, Definition, LabelSpec, MAX_LABELS,
-    NEGATIVES_THRESHOLD, NONE_THRESHOLD, check_label, check_name, check_share,
-    check_template,
+    BACKGROUND_THRESHOLD, Definition, LabelSpec, MAX_LABELS, NEGATIVES_THRESHOLD, NONE_THRESHOLD,
+    check_label, check_name, check_share, check_template,
 };
 pub use error::LabelError;
 pub use files::read_file;

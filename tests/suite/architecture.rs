@@ -122,7 +122,10 @@ fn a_lower_room_never_imports_a_higher_one() {
         .map(|(file, own, other)| format!("{}: {own} imports {other}", file.display()))
         .collect();
     assert!(wrong.is_empty(), "against the order in ARCHITECTURE.md:\n{}", wrong.join("\n"));
-    assert!(imports().iter().all(|(.., other)| other != "testing"), "what is for tests is not for the program");
+    assert!(
+        imports().iter().all(|(.., other)| other != "testing"),
+        "what is for tests is not for the program"
+    );
 }
 
 /// Libraries that belong to one part of the program, with the rooms that may use them.

@@ -94,7 +94,13 @@ float!(
     micro::amx::Bf16
 );
 #[cfg(target_arch = "x86_64")]
-quantized!(micro::avx2::Int8, micro::avx_vnni::Int8, micro::avx512::Int8, micro::amx::Int8);
+quantized!(
+    micro::avx2::Int8,
+    micro::avx_vnni::Int8,
+    micro::avx512::PairsInt8,
+    micro::avx512::Int8,
+    micro::amx::Int8
+);
 #[cfg(target_arch = "aarch64")]
 float!(micro::neon::F32, micro::rounded::Rounded<micro::neon::F32>, micro::neon::Bf16);
 #[cfg(target_arch = "aarch64")]

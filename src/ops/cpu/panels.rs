@@ -285,13 +285,17 @@ fn to_bytes<A: Arithmetic>(x: &[f32], bytes: &mut [u8]) -> Quantum {
 }
 
 vectorised! {
-    /// The nearest bytes from −127 to 127 to `x` over its own largest value: one step, and the sum of the bytes. A value that
-    /// is not finite makes the step not a number.
-    fn quantize_weight [] (x: &[f32], bytes: &mut [i8]) -> (f32, i32) {
+    /// The nearest bytes from −127 to 127 to `x` over its own largest value, with a step that keeps two neighbours together
+    /// within `pair`: one step, and the sum of the bytes. A value that is not finite makes the step not a number.
+    fn quantize_weight [] (x: &[f32], pair: u8, bytes: &mut [i8]) -> (f32, i32) {
         /// 1.5 · 2²³: what is added to it is rounded to an integer, in its lowest bits.
         const ROUND: f32 = 12_582_912.0;
         let (low, high, finite) = range(x);
-        let largest = high.max(-low);
+        let mut largest = high.max(-low);
+        if pair < 254 {
+            // Both may be rounded up by a half.
+            largest = largest.max(largest_pair(x) * (127.0 / (f32::from(pair) - 1.0)));
+        }
         let largest = if largest < 127.0 * f32::MIN_POSITIVE { 0.0 } else { largest };
         let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
         let mut sum = 0;
@@ -301,6 +305,22 @@ vectorised! {
         }
         (largest / 127.0 + finite, sum)
     }
+}
+
+/// The most that the sizes of an even value and the next are together.
+#[inline(always)]
+fn largest_pair(x: &[f32]) -> f32 {
+    const LANES: usize = 16;
+    let mut most = [0.0f32; LANES];
+    let (chunks, rest) = x.as_chunks::<{ 2 * LANES }>();
+    for chunk in chunks {
+        for (most, [a, b]) in most.iter_mut().zip(chunk.as_chunks::<2>().0) {
+            let sum = a.abs() + b.abs();
+            *most = if sum > *most { sum } else { *most };
+        }
+    }
+    let rest = rest.chunks(2).map(|pair| pair.iter().map(|x| x.abs()).sum());
+    most.into_iter().chain(rest).fold(0.0, f32::max)
 }
 
 /// Packs columns of B from the rows of `x`: `x` is B transposed, K along its rows. Panels follow each other in `panels`.
@@ -438,7 +458,8 @@ impl<M: Float> Panels<M> {
 }
 
 impl<M: Quantized> Panels<M> {
-    /// From a row-major weight, each row to the nearest of 255 bytes from −127 to 127 over its own largest value.
+    /// From a row-major weight, each row to the nearest of 255 bytes from −127 to 127 over its own largest value, or over its
+    /// largest pair where [`Micro::PAIR`] bounds that.
     pub fn quantized(weight: &[f32], out: usize, inner: usize) -> Self {
         let (panel, columns) = (b_panel::<M>(inner), M::COLUMNS);
         let count = out.div_ceil(columns);
@@ -451,7 +472,7 @@ impl<M: Quantized> Panels<M> {
                     pack_lanes(to, (columns, M::B_UNIT), columns.min(out - i * columns), |j, bytes| {
                         let row = &weight[(i * columns + j) * inner..][..inner];
                         let (bytes, rest) = bytes.split_at_mut(inner);
-                        (scales[j], sums[j]) = quantize_weight(row, bytes);
+                        (scales[j], sums[j]) = quantize_weight(row, M::PAIR, bytes);
                         rest.fill(0);
                     });
                 },
@@ -553,12 +574,39 @@ mod tests {
     fn check_bytes_of_weights_stand_for_their_values() {
         let x: Vec<f32> = (0..37).map(|i| (i as f32 - 20.0) * 0.3).collect();
         let mut bytes = vec![0; 37];
-        let (step, sum) = quantize_weight(&x, &mut bytes);
+        let (step, sum) = quantize_weight(&x, 254, &mut bytes);
         for (&byte, x) in bytes.iter().zip(&x) {
             assert!((step * f32::from(byte) - x).abs() <= step * 0.5001, "{x} became {byte}");
         }
         assert_eq!((bytes[0], sum), (-127, bytes.iter().map(|&byte| i32::from(byte)).sum()));
-        assert_eq!(quantize_weight(&[0.0; 5], &mut [1; 5]), (0.0, 0));
+        assert_eq!(quantize_weight(&[0.0; 5], 254, &mut [1; 5]), (0.0, 0));
+    }
+
+    #[test]
+    fn neighbours_of_a_weight_keep_within_their_bound() {
+        at_every_level(|level| {
+            for seed in 1..200u32 {
+                let x: Vec<f32> =
+                    (0..37).map(|i| ((i * seed + seed * seed) as f32 * 0.7).sin().powi(3)).collect();
+                let mut bytes = vec![0; 37];
+                let (step, sum) = quantize_weight(&x, 128, &mut bytes);
+                let pairs =
+                    bytes.chunks(2).map(|pair| pair.iter().map(|byte| byte.unsigned_abs() as u32).sum());
+                let most: u32 = pairs.max().unwrap();
+                assert!((120..=128).contains(&most), "{level:?} {seed}: {most}");
+                assert_eq!(sum, bytes.iter().map(|&byte| i32::from(byte)).sum::<i32>());
+                for (&byte, x) in bytes.iter().zip(&x) {
+                    assert!(
+                        (step * f32::from(byte) - x).abs() <= step * 0.5001,
+                        "{level:?}: {x} became {byte}"
+                    );
+                }
+            }
+            // One that is alone has all bytes.
+            let mut bytes = [0; 3];
+            quantize_weight(&[1.0, 0.0, -0.5], 128, &mut bytes);
+            assert_eq!(bytes, [127, 0, -64], "{level:?}");
+        });
     }
 
     #[test]
@@ -571,7 +619,7 @@ mod tests {
             let mut x = vec![1.0; 40];
             x[33] = bad;
             assert!(!quantize(&x, &mut [0; 40]).scale.is_finite(), "{bad}");
-            assert!(!quantize_weight(&x, &mut [0; 40]).0.is_finite(), "{bad}");
+            assert!(!quantize_weight(&x, 254, &mut [0; 40]).0.is_finite(), "{bad}");
         }
         assert!(round_bf16(f32::NAN).is_nan() && round_bf16(f32::INFINITY).is_infinite());
     }
@@ -590,7 +638,7 @@ mod tests {
                     let back = quantum.scale * (i32::from(bytes[3]) - quantum.zero) as f32;
                     assert!((back - x[3]).abs() <= tiny, "{level:?}: {} became {back}", x[3]);
                     let mut bytes = [1; 16];
-                    let (step, sum) = quantize_weight(&x, &mut bytes);
+                    let (step, sum) = quantize_weight(&x, 254, &mut bytes);
                     let back = step * f32::from(bytes[3]);
                     assert!(
                         (back - x[3]).abs() <= tiny && sum == 16 * i32::from(bytes[3]),

@@ -19,13 +19,17 @@ pub struct Bf16;
 #[derive(Debug, Clone, Copy)]
 pub struct Int8;
 
+/// Bytes in fours without AVX512-VNNI; see [`super::avx2::Int8`].
+#[derive(Debug, Clone, Copy)]
+pub struct PairsInt8;
+
 /// How far ahead of its use B is fetched, in bytes.
 const AHEAD: usize = 1536;
 
-/// The loop that the three kernels share: they differ in how one register is multiplied and added. `$unit` neighbours along
+/// The loop that the kernels share: they differ in how one register is multiplied and added. `$unit` neighbours along
 /// K are the 4 bytes that are broadcast.
 macro_rules! kernel {
-    ($kernel:ty, $name:ident, $features:literal, ($a:ty, $b:ty, $c:ty), $unit:literal,
+    ($kernel:ty, $name:ident, $features:literal, ($a:ty, $b:ty, $c:ty), $unit:literal, $pair:literal,
      $zero:expr, $load:expr, $broadcast:expr, $fused:expr, $fetch:expr, $store:expr) => {
         impl Micro for $kernel {
             type A = $a;
@@ -37,6 +41,7 @@ macro_rules! kernel {
             const B_UNIT: usize = $unit;
             const STEP: usize = $unit;
             const RUN: usize = 96;
+            const PAIR: u8 = $pair;
 
             unsafe fn product(
                 a: *const $a,
@@ -97,6 +102,7 @@ kernel!(
     "avx512f",
     (f32, f32, f32),
     1,
+    254,
     _mm512_setzero_ps(),
     |p: *const i32| _mm512_load_ps(p.cast()),
     |x: i32| _mm512_set1_ps(f32::from_bits(x as u32)),
@@ -110,6 +116,7 @@ kernel!(
     "avx512f,avx512bf16",
     (bf16, bf16, f32),
     2,
+    254,
     _mm512_setzero_ps(),
     |p: *const i32| _mm512_load_si512(p.cast()),
     _mm512_set1_epi32,
@@ -128,10 +135,28 @@ kernel!(
     "avx512f,avx512vnni",
     (u8, i8, i32),
     4,
+    254,
     _mm512_setzero_si512(),
     |p: *const i32| _mm512_load_si512(p.cast()),
     _mm512_set1_epi32,
     |sum, a, b| _mm512_dpbusd_epi32(sum, a, b),
+    _mm512_loadu_si512,
+    _mm512_storeu_si512
+);
+kernel!(
+    PairsInt8,
+    pairs_8x48,
+    "avx512f,avx512bw",
+    (u8, i8, i32),
+    4,
+    128,
+    _mm512_setzero_si512(),
+    |p: *const i32| _mm512_load_si512(p.cast()),
+    _mm512_set1_epi32,
+    |sum, a, b| {
+        let fours = _mm512_madd_epi16(_mm512_maddubs_epi16(a, b), _mm512_set1_epi16(1));
+        _mm512_add_epi32(sum, fours)
+    },
     _mm512_loadu_si512,
     _mm512_storeu_si512
 );
