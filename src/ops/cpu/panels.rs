@@ -3,7 +3,7 @@
 use half::bf16;
 use rayon::prelude::*;
 
-use super::buffer::{Buffer, Plain, as_words, as_words_mut, with_scratch};
+use super::buffer::{Buffer, Plain, as_words, as_words_mut, same_type, with_scratch};
 use super::micro::{Byte, Float, Micro, Operand, Quantized, round_all, round_bf16, round_bits, widen_bf16};
 use super::vectorised::{Arithmetic, vectorised};
 use super::words;
@@ -129,13 +129,14 @@ fn pack_lanes<P: Plain + Default>(
     let mut write = |lane: usize, to: &mut [P]| {
         if lane < count { fill(lane, to) } else { to.fill(P::default()) }
     };
-    if lanes.is_multiple_of(words::BLOCK) && unit * size_of::<P>() == size_of::<u32>() {
+    if lanes_of_words::<P>(lanes, unit) {
         with_scratch::<P, _>(words::BLOCK * inner, |rows| {
             for first in (0..lanes).step_by(words::BLOCK) {
-                for (i, row) in rows.chunks_exact_mut(inner).enumerate() {
+                for (i, row) in rows.chunks_exact_mut(inner).enumerate().take(lanes) {
                     write(first + i, row);
                 }
-                words::interleave(as_words(rows), &mut as_words_mut(panel)[first..], lanes);
+                let rows = std::array::from_fn(|i| as_words(&rows[i * inner..][..inner]));
+                words::interleave(rows, &mut as_words_mut(panel)[first..], lanes);
             }
         });
     } else {
@@ -146,6 +147,11 @@ fn pack_lanes<P: Plain + Default>(
             }
         });
     }
+}
+
+/// Whether [`words::interleave`] can write the lanes of a panel.
+fn lanes_of_words<P>(lanes: usize, unit: usize) -> bool {
+    (lanes < words::BLOCK || lanes.is_multiple_of(words::BLOCK)) && unit * size_of::<P>() == size_of::<u32>()
 }
 
 /// Writes one lane of a panel `[K / unit][lanes][unit]`, a row of A or a column of B.
@@ -190,6 +196,20 @@ vectorised! {
 
 /// Packs up to [`Micro::ROWS`] rows of `x`, from `first`, into a panel of A; the rest of the panel becomes zeros.
 pub fn pack_a<M: Float, T: Element>(x: Matrix<'_, T>, first: usize, count: usize, panel: &mut [M::A]) {
+    // Rows that are multiplied as they are need not be copied first.
+    let whole = count == M::ROWS && x.columns.is_multiple_of(M::STEP);
+    let words = size_of::<T>() == size_of::<u32>() && lanes_of_words::<M::A>(M::ROWS, M::A_UNIT);
+    if whole
+        && words
+        && let Some(data) = same_type::<T, M::A>(x.data)
+    {
+        let row = |i: usize| &data[(first + i) * x.stride..][..x.columns];
+        for lane in (0..M::ROWS).step_by(words::BLOCK) {
+            let rows = std::array::from_fn(|i| as_words(row((lane + i).min(M::ROWS - 1))));
+            words::interleave(rows, &mut as_words_mut(panel)[lane..], M::ROWS);
+        }
+        return;
+    }
     pack_lanes(panel, (M::ROWS, M::A_UNIT), count, |row, to| convert_row(x.row(first + row), to));
 }
 
