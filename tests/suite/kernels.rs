@@ -57,23 +57,31 @@ fn attend_rows<T: Element>(
     attend(Inputs::every_row(qkv, width, segments)?, segments, heads, isa)
 }
 
-/// Each row to the nearest of so many steps over its own range: what bytes can say of it. Of a weight (`pair`), over its largest
-/// value, or its largest two neighbours where these are bounded.
-fn in_steps(x: &Tensor, pair: Option<u8>) -> Tensor {
+/// Each row to the nearest of `most` steps over its own range: what bytes can say of it.
+fn in_steps(x: &Tensor, most: u8) -> Tensor {
+    by_row(x, |low, high, _| {
+        let step = (high - low) / f32::from(most);
+        (step, (-low / step).round())
+    })
+}
+
+/// Each row of a weight to the nearest of its steps, over its largest value, or its largest two neighbours where these are bounded.
+fn weight_in_steps(x: &Tensor, pair: u8) -> Tensor {
+    by_row(x, |low, high, row| {
+        let pairs = row.chunks(2).map(|pair| pair.iter().map(|x| x.abs()).sum::<f32>());
+        let step = high.max(-low) / 127.0;
+        let bounded = pairs.fold(0.0, f32::max) / (f32::from(pair) - 1.0);
+        (if pair < 254 { step.max(bounded) } else { step }, 0.0)
+    })
+}
+
+/// Each row in its steps, of its step and the number of steps below 0.
+fn by_row(x: &Tensor, of: impl Fn(f32, f32, &[f32]) -> (f32, f32)) -> Tensor {
     let rows: Vec<Vec<f32>> = x.to_vec2().unwrap();
     let rows = rows.into_iter().map(|row| {
         let low = row.iter().fold(0.0f32, |m, &x| m.min(x));
         let high = row.iter().fold(0.0f32, |m, &x| m.max(x));
-        let (step, zero) = if let Some(pair) = pair {
-            let pairs = row.chunks(2).map(|pair| pair.iter().map(|x| x.abs()).sum::<f32>());
-            let step = high.max(-low) / 127.0;
-            (
-                if pair < 254 { step.max(pairs.fold(0.0, f32::max) / (f32::from(pair) - 1.0)) } else { step },
-                0.0,
-            )
-        } else {
-            ((high - low) / 255.0, (-low / ((high - low) / 255.0)).round())
-        };
+        let (step, zero) = of(low, high, &row);
         row.into_iter()
             .map(|x| if step > 0.0 { ((x / step + zero).round_ties_even() - zero) * step } else { 0.0 })
             .collect::<Vec<f32>>()
@@ -82,7 +90,12 @@ fn in_steps(x: &Tensor, pair: Option<u8>) -> Tensor {
 }
 
 /// What a kernel of this format multiplies, and by how much its result may differ from the oracle's.
-fn as_multiplied(x: &Tensor, weight: &Tensor, format: WeightFormat, pair: u8) -> (Tensor, Tensor, f32) {
+fn as_multiplied(
+    x: &Tensor,
+    weight: &Tensor,
+    format: WeightFormat,
+    (most, pair): (u8, u8),
+) -> (Tensor, Tensor, f32) {
     // The sums are made in another order than the oracle's: each addition rounds a sum that grows with the square root
     // of what was added, so that the difference grows with the number of terms.
     let order = 2e-5 + f32::EPSILON / 2.0 * x.dim(1).unwrap() as f32;
@@ -90,7 +103,7 @@ fn as_multiplied(x: &Tensor, weight: &Tensor, format: WeightFormat, pair: u8) ->
         WeightFormat::F32 => (x.clone(), weight.clone(), order),
         WeightFormat::Bf16 => (rounded(x), rounded(weight), order),
         // A value between two steps may be rounded to either: 1/255 of a row's range times a weight, seldom.
-        WeightFormat::Int8 => (in_steps(x, None), in_steps(weight, Some(pair)), 2e-2),
+        WeightFormat::Int8 => (in_steps(x, most), weight_in_steps(weight, pair), 2e-2),
     }
 }
 
@@ -98,7 +111,7 @@ fn check_linear(rows: usize, inner: usize, out: usize, isa: Isa, format: WeightF
     let (x, weight) = (tensor(&[rows, inner], 1), tensor(&[out, inner], 3));
     let (residual, bias, centre) = (tensor(&[rows, out], 2), tensor(&[out], 4), tensor(&[out], 5));
     let packed = PackedWeight::new(&slice(&weight), out, inner, format, isa).unwrap();
-    let (multiplied, by, bound) = as_multiplied(&x, &weight, format, packed.pair());
+    let (multiplied, by, bound) = as_multiplied(&x, &weight, format, packed.bounds());
     for (activation, add, with_bias, narrowed) in [
         (None, false, true, false),
         (None, true, false, false),

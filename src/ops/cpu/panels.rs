@@ -256,7 +256,7 @@ vectorised! {
             *wide = value.wide();
         }
         let bytes = &mut bytes[..values.len()];
-        let quantum = to_bytes::<A>(&wide[..values.len()], bytes);
+        let quantum = to_bytes::<A>(&wide[..values.len()], M::MOST, bytes);
         let (to, rest) = to.split_at_mut(values.len());
         rest.fill(M::A::default());
         for (to, &byte) in to.iter_mut().zip(&*bytes) {
@@ -288,18 +288,19 @@ fn range(x: &[f32]) -> (f32, f32, f32) {
     (low.into_iter().fold(0.0, f32::min), high.into_iter().fold(0.0, f32::max), finite.into_iter().sum())
 }
 
-/// The nearest bytes to `x` over its own range, 0 included. A value that is not finite makes the scale not a number, and
+/// The nearest bytes up to `most` to `x` over its own range, 0 included. A value that is not finite makes the scale not a number, and
 /// so the result. A range that is too small for f32 to divide by becomes zeros.
 #[inline(always)]
-fn to_bytes<A: Arithmetic>(x: &[f32], bytes: &mut [u8]) -> Quantum {
+fn to_bytes<A: Arithmetic>(x: &[f32], most: u8, bytes: &mut [u8]) -> Quantum {
+    let most = f32::from(most);
     let (low, high, finite) = range(x);
-    let scale = (high - low) / 255.0;
+    let scale = (high - low) / most;
     let scale = if scale < f32::MIN_POSITIVE { 0.0 } else { scale };
     let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
     let zero = (-low * inverse).round();
     for (byte, &x) in bytes.iter_mut().zip(x) {
         // What is added to 2²³ is rounded to an integer, in its lowest bits: a conversion would be done one by one.
-        *byte = (A::mul_add(x, inverse, zero).clamp(0.0, 255.0) + 8_388_608.0).to_bits() as u8;
+        *byte = (A::mul_add(x, inverse, zero).clamp(0.0, most) + 8_388_608.0).to_bits() as u8;
     }
     Quantum { scale: scale + finite, zero: zero as i32 }
 }
@@ -509,7 +510,7 @@ mod tests {
 
     vectorised! {
         fn quantize [] (x: &[f32], bytes: &mut [u8]) -> Quantum {
-            to_bytes::<A>(x, bytes)
+            to_bytes::<A>(x, 255, bytes)
         }
     }
 

@@ -56,9 +56,9 @@ macro_rules! kernels {
                 }
             }
 
-            fn pair(&self) -> u8 {
+            fn bounds(&self) -> (u8, u8) {
                 match self {
-                    $($(#[$cfg])? Self::$name(_) => <$kernel as Micro>::PAIR,)+
+                    $($(#[$cfg])? Self::$name(_) => (<$kernel as Micro>::MOST, <$kernel as Micro>::PAIR),)+
                 }
             }
 
@@ -199,9 +199,10 @@ impl PackedWeight {
         self.packed.name()
     }
 
-    /// Of bytes: what two neighbours of a row may be together at most; see [`Micro::PAIR`].
-    pub fn pair(&self) -> u8 {
-        self.packed.pair()
+    /// Of bytes: the largest one of activations, and what two neighbours of a row of the weight may be together at most; see
+    /// [`Micro::MOST`] and [`Micro::PAIR`].
+    pub fn bounds(&self) -> (u8, u8) {
+        self.packed.bounds()
     }
 
     /// `x` `[rows, inner]` → `[rows, out]`, as bf16 if `narrow`, else f32.
@@ -370,7 +371,8 @@ mod tests {
                 panic!("not f32")
             };
             // Where neighbours are bounded together, 1 lies between two steps.
-            let bound = if packed.pair() < 254 { 1.0 / f32::from(packed.pair()) } else { 1e-6 };
+            let (_, pair) = packed.bounds();
+            let bound = if pair < 254 { 1.0 / f32::from(pair) } else { 1e-6 };
             assert!((y[0] / MOST_BYTES as f32 - 1.0).abs() < bound, "{isa}: {y:?}");
         }
     }

@@ -8,10 +8,15 @@ use super::Micro;
 #[derive(Debug, Clone, Copy)]
 pub struct F32;
 
-/// Bytes in fours, 6 × 16 sums. `vpmaddubsw` adds two products in 16 bits, where 255 · 128 is the most that fits: so two
-/// neighbours of a weight are at most 128 together.
+/// Bytes in fours, 6 × 16 sums. `vpmaddubsw` adds two products in 16 bits: so two neighbours of a weight are bounded together.
 #[derive(Debug, Clone, Copy)]
 pub struct Int8;
+
+/// The largest byte of activations of `vpmaddubsw`, and what two neighbours of a weight may be together.
+pub(super) const MOST: u8 = 215;
+/// As [`MOST`].
+pub(super) const PAIR: u8 = 152;
+const _: () = assert!(MOST as i32 * PAIR as i32 <= i16::MAX as i32);
 
 /// How far ahead of its use B is fetched, in bytes.
 const AHEAD: usize = 1024;
@@ -80,7 +85,8 @@ impl Micro for Int8 {
     const B_UNIT: usize = 4;
     const STEP: usize = 4;
     const RUN: usize = 256;
-    const PAIR: u8 = 128;
+    const MOST: u8 = MOST;
+    const PAIR: u8 = PAIR;
 
     unsafe fn product(a: *const u8, b: *const i8, steps: usize, c: *mut i32, stride: usize, add: bool) {
         // SAFETY: the caller promises the instructions and the panels.

@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 
 use half::bf16;
 
-use super::Micro;
+use super::{Micro, avx2};
 
 /// f32.
 #[derive(Debug, Clone, Copy)]
@@ -29,7 +29,7 @@ const AHEAD: usize = 1536;
 /// The loop that the kernels share: they differ in how one register is multiplied and added. `$unit` neighbours along
 /// K are the 4 bytes that are broadcast.
 macro_rules! kernel {
-    ($kernel:ty, $name:ident, $features:literal, ($a:ty, $b:ty, $c:ty), $unit:literal, $pair:literal,
+    ($kernel:ty, $name:ident, $features:literal, ($a:ty, $b:ty, $c:ty), $unit:literal, ($most:expr, $pair:expr),
      $zero:expr, $load:expr, $broadcast:expr, $fused:expr, $fetch:expr, $store:expr) => {
         impl Micro for $kernel {
             type A = $a;
@@ -41,6 +41,7 @@ macro_rules! kernel {
             const B_UNIT: usize = $unit;
             const STEP: usize = $unit;
             const RUN: usize = 96;
+            const MOST: u8 = $most;
             const PAIR: u8 = $pair;
 
             unsafe fn product(
@@ -102,7 +103,7 @@ kernel!(
     "avx512f",
     (f32, f32, f32),
     1,
-    254,
+    (255, 254),
     _mm512_setzero_ps(),
     |p: *const i32| _mm512_load_ps(p.cast()),
     |x: i32| _mm512_set1_ps(f32::from_bits(x as u32)),
@@ -116,7 +117,7 @@ kernel!(
     "avx512f,avx512bf16",
     (bf16, bf16, f32),
     2,
-    254,
+    (255, 254),
     _mm512_setzero_ps(),
     |p: *const i32| _mm512_load_si512(p.cast()),
     _mm512_set1_epi32,
@@ -135,7 +136,7 @@ kernel!(
     "avx512f,avx512vnni",
     (u8, i8, i32),
     4,
-    254,
+    (255, 254),
     _mm512_setzero_si512(),
     |p: *const i32| _mm512_load_si512(p.cast()),
     _mm512_set1_epi32,
@@ -149,7 +150,7 @@ kernel!(
     "avx512f,avx512bw",
     (u8, i8, i32),
     4,
-    128,
+    (avx2::MOST, avx2::PAIR),
     _mm512_setzero_si512(),
     |p: *const i32| _mm512_load_si512(p.cast()),
     _mm512_set1_epi32,

@@ -42,6 +42,8 @@ pub trait Micro: Copy + Send + Sync + 'static {
     /// Steps that linear layers go along K with all rows of a group before they go on, so that this piece of a panel of B
     /// (about 16 KiB) stays in the first-level cache.
     const RUN: usize;
+    /// Of kernels over bytes: the largest byte of A.
+    const MOST: u8 = 255;
     /// Of kernels over bytes: what the sizes of two values of B that are neighbours along K, an even one and the next, may be
     /// together. Twice 127 is no bound.
     const PAIR: u8 = 254;
