@@ -150,10 +150,10 @@ fn check_linear(rows: usize, inner: usize, out: usize, isa: Isa, format: WeightF
         let worst = largest_difference(&found, &expected);
         assert!(worst < bound, "{isa} {format:?}: {rows} × {inner} → {out}, {activation:?} {add}: {worst}");
         if format == WeightFormat::Int8 {
-            // Nearly all values lie between no two steps.
+            // Nearly all values lie between no two steps, which are wider where there are fewer.
             let mean =
                 ((found - expected).unwrap().abs().unwrap().mean_all().unwrap()).to_scalar::<f32>().unwrap();
-            let bound = if narrowed { bound } else { 2e-4 };
+            let bound = if narrowed { bound } else { 2e-4 * 255.0 / f32::from(packed.bounds().0) };
             assert!(mean < bound, "{isa}: {rows} × {inner} → {out}: mean {mean}");
         }
     }
