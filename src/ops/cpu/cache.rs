@@ -35,7 +35,8 @@ fn second_level() -> Option<usize> {
     caches.take_while(|cache| cache.eax & 31 != 0).find_map(|cache| size([cache.eax, cache.ebx, cache.ecx]))
 }
 
-/// What Linux says of the first processor, `None` elsewhere: programs may not ask an ARM for it.
+/// What Linux says of the first processor, `None` elsewhere: programs may not ask an ARM for it. The share of one core, where several
+/// have the cache together.
 #[cfg(not(target_arch = "x86_64"))]
 fn second_level() -> Option<usize> {
     let file = |cache: usize, name: &str| {
@@ -45,7 +46,18 @@ fn second_level() -> Option<usize> {
         file(cache, "level").is_some_and(|level| level.trim() == "2")
             && file(cache, "type").is_some_and(|kind| kind.trim() != "Instruction")
     })?;
-    kibibytes(&file(cache, "size")?)
+    let sharing = file(cache, "shared_cpu_list").map_or(1, |list| count(&list));
+    Some(kibibytes(&file(cache, "size")?)? / sharing.max(1))
+}
+
+/// How many processors a list of Linux names, `0-3,8`.
+#[cfg_attr(target_arch = "x86_64", allow(dead_code))]
+fn count(list: &str) -> usize {
+    let one = |range: &str| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        Some(last.parse::<usize>().ok()?.checked_sub(first.parse().ok()?)? + 1)
+    };
+    list.trim().split(',').filter_map(one).sum()
 }
 
 /// A size as Linux writes it, `1024K`.
@@ -87,6 +99,7 @@ mod tests {
     fn sizes_are_read_as_linux_writes_them() {
         assert_eq!(kibibytes("1024K\n"), Some(1 << 20));
         assert_eq!(kibibytes("0K"), Some(0));
+        assert_eq!(["0", "0-3\n", "0,8", "0-3,8-11", "", "3-1"].map(count), [1, 4, 2, 8, 0, 0]);
         assert!(["", "K", "1M", "-1K", "99999999999999999999K"].iter().all(|size| kibibytes(size).is_none()));
     }
 

@@ -124,7 +124,7 @@ impl Isa {
         self.0 & !Self::best().0 == 0
     }
 
-    /// Whether bf16 is multiplied by instructions of its own, faster than f32.
+    /// Whether bf16 is multiplied by instructions of its own.
     pub fn multiplies_bf16(self) -> bool {
         [Feature::Avx512Bf16, Feature::Amx, Feature::Bf16].iter().any(|&feature| self.has(feature))
     }
@@ -208,10 +208,8 @@ impl FromStr for Isa {
         names.split('+').try_fold(Self::PORTABLE, |set, name| {
             let found = Feature::ALL.into_iter().find(|feature| feature.name() == name);
             found.map(|feature| set.and(Self::of(feature))).ok_or_else(|| {
-                format!(
-                    "{name:?} is not one of auto, portable, {}",
-                    Feature::ALL.map(Feature::name).join(", ")
-                )
+                let names = Feature::ALL.map(Feature::name).join(", ");
+                format!("{name:?} is none of {names}, joined by +, and not auto or portable alone")
             })
         })
     }

@@ -363,7 +363,7 @@ mod tests {
             assert!(packed(MOST_BYTES, WeightFormat::Int8).is_ok());
             assert!(packed(MOST_BYTES + 1, WeightFormat::Int8).is_err());
             assert!(packed(MOST_BYTES + 1, WeightFormat::F32).is_ok());
-            // The largest sum that there is.
+            // Sums as large as activations of one sign make them.
             let finish = Finish { bias: None, activation: None, centre: None, residual: None };
             let packed = packed(MOST_BYTES, WeightFormat::Int8).unwrap();
             let CpuStorage::F32(y) = packed.forward::<f32>(&weight[..MOST_BYTES], 1, finish, false).unwrap()

@@ -10,13 +10,14 @@ pub const BLOCK: usize = 8;
 /// rows is left out.
 ///
 /// # Panics
-/// If the rows are not of the same length, or `to` is too short.
+/// If the rows are not of the same length, `to` is too short, or there is no lane.
 pub fn interleave(rows: [&[u32]; BLOCK], to: &mut [u32], lanes: usize) {
     let (words, used) = (rows[0].len(), lanes.min(BLOCK));
     assert!(rows.iter().all(|row| row.len() == words), "rows of the same length");
-    assert!(words == 0 || to.len() >= (words - 1) * lanes + used, "room for the last column");
-    // A block writes eight words for each column. With fewer lanes, the next column is written over what is too much: the last
-    // block has none behind it.
+    assert!(lanes > 0 && (words == 0 || to.len() >= (words - 1) * lanes + used), "room for the last column");
+    // A block writes eight words for each column. With fewer lanes, the next column is written over what is too much. The last
+    // block has none behind it and is left to `columns`: the eight columns after a block have room for what it writes too much,
+    // since there is a lane.
     let whole = if lanes < BLOCK { words.saturating_sub(BLOCK) } else { words } / BLOCK * BLOCK;
     match Level::active() {
         // SAFETY: the level is one that the processor has, and the sizes were checked.

@@ -176,3 +176,102 @@ pub fn round_bits<const N: usize>(x: [f32; N]) -> [u32; N] {
 pub fn widen_bf16(x: bf16) -> f32 {
     f32::from_bits(u32::from(x.to_bits()) << 16)
 }
+
+#[cfg(test)]
+/// What other tests need of this one.
+pub mod tests {
+    use super::*;
+    use crate::ops::cpu::buffer::Buffer;
+    use crate::ops::cpu::isa::{Feature, Isa};
+
+    /// Checks a kernel over bytes, whose instructions the processor has, against sums in plain code: over the largest bytes that it
+    /// may be given too.
+    pub fn sums_are_exact<M: Quantized>() {
+        const STRIDE: usize = 67;
+        let (most, pair) = (usize::from(M::MOST), usize::from(M::PAIR));
+        let large = 127.min(pair);
+        // Two neighbours of B: a large one and the rest, the same size, and each of these below 0.
+        let pairs = [(large, pair - large), (pair / 2, pair - pair / 2)];
+        for (steps, add, extreme) in [(0, false, false), (1, true, true), (5, false, false), (70, true, true)]
+        {
+            let inner = steps * M::STEP;
+            let a: Vec<u8> = (0..inner * M::ROWS)
+                .map(|i| if extreme && i % 5 > 0 { most } else { i * 37 % (most + 1) } as u8)
+                .collect();
+            let b: Vec<i8> = (0..inner * M::COLUMNS)
+                .map(|i| {
+                    let (of, (first, second)) = (i / inner.max(1) + i / 2, pairs[i / 14 % 2]);
+                    let size = if extreme { [first, second][i % 2] } else { i * 53 % (pair / 2) } as i8;
+                    if of % 3 == 0 { -size } else { size }
+                })
+                .collect();
+            let (mut packed_a, mut packed_b) = (Buffer::<M::A>::zeros(a.len()), Buffer::<i8>::zeros(b.len()));
+            for k in 0..inner {
+                for i in 0..M::ROWS {
+                    packed_a[(k / M::A_UNIT * M::ROWS + i) * M::A_UNIT + k % M::A_UNIT] =
+                        a[i * inner + k].into();
+                }
+                for j in 0..M::COLUMNS {
+                    packed_b[(k / M::B_UNIT * M::COLUMNS + j) * M::B_UNIT + k % M::B_UNIT] = b[j * inner + k];
+                }
+            }
+            let before: Vec<i32> = (0..(M::ROWS * STRIDE) as i32).collect();
+            let mut c = before.clone();
+            // SAFETY: the caller promises the instructions; the panels and the sums are of the kernel's sizes.
+            unsafe {
+                M::enter();
+                M::product(packed_a.as_ptr(), packed_b.as_ptr(), steps, c.as_mut_ptr(), STRIDE, add);
+                M::leave();
+            }
+            for (i, (row, before)) in c.chunks(STRIDE).zip(before.chunks(STRIDE)).enumerate() {
+                for (j, (&found, &before)) in row.iter().zip(before).enumerate() {
+                    let expected = if j < M::COLUMNS {
+                        let product = |k: usize| {
+                            (i32::from(a[i * inner + k]) - M::A::LESS) * i32::from(b[j * inner + k])
+                        };
+                        (0..inner).map(product).sum::<i32>() + if add { before } else { 0 }
+                    } else {
+                        before
+                    };
+                    assert_eq!(found, expected, "{steps} steps, row {i}, column {j}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn sums_of_bytes_are_exact() {
+        sums_are_exact::<portable::Int8>();
+        let has = |feature: Feature| Isa::of(feature).is_available();
+        #[cfg(target_arch = "x86_64")]
+        {
+            if has(Feature::Avx2) {
+                sums_are_exact::<avx2::Int8>();
+            }
+            if has(Feature::AvxVnni) {
+                sums_are_exact::<avx_vnni::Int8>();
+            }
+            if has(Feature::Avx512) {
+                sums_are_exact::<avx512::PairsInt8>();
+            }
+            if has(Feature::Avx512Vnni) {
+                sums_are_exact::<avx512::Int8>();
+            }
+            if has(Feature::Amx) {
+                sums_are_exact::<amx::Int8>();
+            }
+        }
+        #[cfg(target_arch = "aarch64")]
+        {
+            if has(Feature::Neon) {
+                sums_are_exact::<neon::Int8>();
+            }
+            if has(Feature::DotProd) {
+                sums_are_exact::<neon::DotProdInt8>();
+            }
+            if has(Feature::I8mm) {
+                sums_are_exact::<neon::I8mmInt8>();
+            }
+        }
+    }
+}

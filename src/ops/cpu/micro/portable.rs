@@ -1,4 +1,4 @@
-//! Plain loops for any processor, which compilers vectorise (NEON on ARM); the oracle of the others.
+//! Plain loops for any processor, which compilers vectorise; the oracle of the others.
 
 use super::Micro;
 
