@@ -15,7 +15,7 @@ pub trait Arithmetic {
 pub struct Fused;
 
 /// In two, where the processor need not have that instruction: there it would be a function call.
-#[cfg(not(target_arch = "aarch64"))]
+#[cfg_attr(target_arch = "aarch64", allow(dead_code, reason = "for the tests"))]
 pub struct Separate;
 
 impl Arithmetic for Fused {
@@ -25,7 +25,6 @@ impl Arithmetic for Fused {
     }
 }
 
-#[cfg(not(target_arch = "aarch64"))]
 impl Arithmetic for Separate {
     #[inline(always)]
     fn mul_add(a: f32, b: f32, c: f32) -> f32 {
