@@ -2,7 +2,8 @@
 
 use super::math::{Direct, Scaled, Sums};
 use super::micro::{self, Micro};
-use super::panels::{Element, Matrix, Panels, Quantum, pack_a, quantize_a};
+use super::panels::{Element, Matrix, Panels, pack_a};
+use super::quantize::{Quantum, quantize_a};
 
 /// A kernel with its way of packing activations and of reading its sums.
 pub trait Kernel: Micro {

@@ -11,8 +11,9 @@ use super::buffer::with_scratch;
 use super::cache::block_bytes;
 use super::kernel::{Kernel, Session};
 use super::math;
-use super::panels::{Element, Matrix, Panels, Quantum, a_panel, b_panel, steps};
+use super::panels::{Element, Matrix, Panels, a_panel, b_panel, steps};
 use super::plan::{Plan, part};
+use super::quantize::Quantum;
 use crate::ops::Activation;
 
 /// Sums of a group of blocks that wait for the rest of K: with a piece of B, about what the first-level cache holds.

@@ -2,7 +2,8 @@
 
 use std::mem::MaybeUninit;
 
-use super::panels::{Element, Quantum};
+use super::panels::Element;
+use super::quantize::Quantum;
 use super::vectorised::{Arithmetic, vectorised};
 use crate::ops::Activation;
 

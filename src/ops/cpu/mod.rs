@@ -1,6 +1,6 @@
 //! Kernels for the processor, over plain slices.
 //!
-//! [`micro`] holds the inner loops, one file an instruction set ([`isa`]); [`panels`] packs what they read; [`linear`]
+//! [`micro`] holds the inner loops, one file an instruction set ([`isa`]); [`panels`] packs what they read, [`quantize`] makes bytes of it; [`linear`]
 //! and [`attention`] are written once over all of them. [`weight`] chooses.
 
 pub mod attention;
@@ -16,6 +16,7 @@ pub mod panels;
 pub mod peak;
 pub mod plan;
 pub mod pooling;
+pub mod quantize;
 pub mod vectorised;
 pub mod weight;
 pub mod words;

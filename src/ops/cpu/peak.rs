@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::buffer::with_scratch;
 use super::kernel::{Kernel, Session};
-use super::panels::{Matrix, Panels, Quantum, a_panel, steps};
+use super::panels::{Matrix, Panels, a_panel, steps};
+use super::quantize::Quantum;
 
 /// Values of an operand along K: with them, one panel of each operand and its sums fit the first-level cache.
 pub(super) const INNER: usize = 256;
